@@ -1,0 +1,53 @@
+"""What a running job tells its watcher: plain data, so that a terminal, a log or a test can listen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+StageName = Literal["prepare", "optimise", "extract", "export", "pictures"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report. ``step`` counts finished steps of ``stage``, out of ``steps``."""
+
+    stage: StageName
+    step: int
+    steps: int
+    loss: float | None = None
+    timestep_range: tuple[int, int] | None = None
+    """Bounds the diffusion timestep is drawn from, inclusive."""
+    occupancy: float | None = None
+    """Share of occupancy cells that are not skipped, 0..1."""
+    message: str | None = None
+    """A sentence worth keeping in a log: a fallback taken, a level chosen."""
+    preview: Callable[[], NDArray[np.uint8]] | None = None
+    """Renders the current field, (H, W, 3) sRGB; costs some milliseconds, call it seldom."""
+
+
+Observer = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """An observer that ignores every report."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run made."""
+
+    mesh_path: Path
+    run_dir: Path
+    vertices: int
+    faces: int
+    iso_level: float
+    """Density (per world unit) of the extracted surface."""
+    seconds: float
+    peak_memory_bytes: int
+    """Largest resident size of this process so far."""
