@@ -236,7 +236,7 @@ _MINI = Recipe(
         distance_rule="sin",
     ),
     stages=(Stage(0, 32, 1),),
-    field=FieldRecipe(levels=6, log2_entries=15, base_resolution=8, per_level_scale=1.5, hidden_width=32),
+    field=FieldRecipe(levels=6, log2_entries=18, base_resolution=8, per_level_scale=1.5, hidden_width=32),
     render=RenderRecipe(samples_per_diagonal=128, occupancy_every=8, occupancy_warmup=64),
     guidance=GuidanceRecipe(
         guidance_scale=5.0,

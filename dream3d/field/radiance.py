@@ -1,0 +1,92 @@
+"""The field itself: position -> density and colour, on the cube [-1, 1]^3."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dream3d.field.encoding import build_encoding
+from dream3d.recipe import FieldRecipe
+
+
+def blob_bias(positions: Tensor, scale: float, radius: float) -> Tensor:
+    """Logit added to the density, ``scale * (1 - |x| / radius)`` (facts 4.3, "blob_magic3d").
+
+    ``positions`` (N, 3) in world units; returns (N,). It starts every run as a soft ball, so that the
+    first renders show something to improve.
+    """
+    bias: Tensor = scale * (1 - positions.norm(dim=-1) / radius)
+    return bias
+
+
+class TwoLayer(nn.Module):
+    """Linear-ReLU-Linear without biases, as in MVDream's field."""
+
+    def __init__(self, inputs: int, width: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.hidden = nn.Parameter(kaiming_uniform(width, inputs, generator))
+        self.output = nn.Parameter(kaiming_uniform(outputs, width, generator))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, inputs) -> (N, outputs)."""
+        return F.linear(torch.relu(F.linear(features, self.hidden)), self.output)
+
+
+def kaiming_uniform(outputs: int, inputs: int, generator: torch.Generator) -> Tensor:
+    """torch's default for ``nn.Linear`` (kaiming with a = sqrt 5: bound 1 / sqrt(inputs)), from a generator."""
+    return (torch.rand(outputs, inputs, generator=generator) * 2 - 1) / math.sqrt(inputs)
+
+
+class RadianceField(nn.Module):
+    """Hash grid with a density head and a colour head; no view dependence (facts 4.3, "field")."""
+
+    def __init__(
+        self,
+        recipe: FieldRecipe,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+        *,
+        second_derivatives: bool = False,
+    ) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.encoding = build_encoding(
+            recipe, generator, torch.device(device).type, second_derivatives=second_derivatives
+        )
+        self.density_head = TwoLayer(self.encoding.width, recipe.hidden_width, 1, generator)
+        self.color_head = TwoLayer(self.encoding.width, recipe.hidden_width, 3, generator)
+        self.to(device)
+
+    def _encode(self, positions: Tensor) -> Tensor:
+        encoded: Tensor = self.encoding(positions.clamp(-1, 1) * 0.5 + 0.5)
+        return encoded
+
+    def _density(self, positions: Tensor, features: Tensor) -> Tensor:
+        raw: Tensor = self.density_head(features)
+        return F.softplus(raw[:, 0] + blob_bias(positions, self.recipe.blob_scale, self.recipe.blob_radius))
+
+    def density(self, positions: Tensor) -> Tensor:
+        """(N, 3) world positions -> (N,) density per world unit, >= 0."""
+        return self._density(positions, self._encode(positions))
+
+    def color(self, positions: Tensor) -> Tensor:
+        """(N, 3) world positions -> (N, 3) colours in [0, 1], sRGB display values."""
+        return torch.sigmoid(self.color_head(self._encode(positions)))
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3) world positions -> density (N,) and colour (N, 3), with one encoding for both."""
+        features = self._encode(positions)
+        return self._density(positions, features), torch.sigmoid(self.color_head(features))
+
+    def normals(self, positions: Tensor, *, differentiable: bool = False) -> Tensor:
+        """Unit normals (N, 3): the direction in which density falls fastest.
+
+        With ``differentiable`` the result carries a graph to the parameters (orientation loss).
+        """
+        with torch.enable_grad():
+            inputs = positions.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.density(inputs).sum(), inputs, create_graph=differentiable)
+        return -F.normalize(gradient, dim=-1, eps=1e-6)

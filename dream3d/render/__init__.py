@@ -1,0 +1,1 @@
+"""Occupancy grid, ray marching and compositing: a field and cameras -> images."""

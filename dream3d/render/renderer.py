@@ -1,0 +1,174 @@
+"""Field, background and cameras -> images. The numerical rooms meet here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dream3d.cameras import Cameras
+from dream3d.field.backends import choose
+from dream3d.recipe import RenderRecipe
+from dream3d.render import nerfacc_backend
+from dream3d.render.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
+from dream3d.render.march import DIAGONAL, Samples, march, positions_of
+from dream3d.render.occupancy import OccupancyGrid
+
+BackgroundFn = Callable[[Tensor, torch.Generator | None], Tensor]
+
+RAYS_PER_CHUNK = 16_384
+"""Evaluation renders go through in pieces of this many rays, to bound memory."""
+
+
+class Field(Protocol):
+    """What the renderer asks of a radiance field (:class:`dream3d.field.radiance.RadianceField`)."""
+
+    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, 3) world positions -> density (M,) and colour (M, 3)."""
+        ...
+
+    def density(self, positions: Tensor) -> Tensor:
+        """(M, 3) world positions -> (M,) density."""
+        ...
+
+    def normals(self, positions: Tensor, *, differentiable: bool = False) -> Tensor:
+        """(M, 3) world positions -> (M, 3) unit normals."""
+        ...
+
+
+@dataclass(frozen=True)
+class Light:
+    """Soft shading: color = albedo * (ambient + diffuse * max(0, n . l)) (facts 4.3, "shading")."""
+
+    position: Tensor
+    """(N, 3) one point light per camera, world units."""
+    ambient: float
+    diffuse: float
+    textureless: bool = False
+    """Replace the albedo by white, so that only the shape is seen."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Images of N cameras, channels last."""
+
+    color: Tensor
+    """(N, H, W, 3) over the background, sRGB display values."""
+    opacity: Tensor
+    """(N, H, W, 1) in [0, 1]."""
+    depth: Tensor
+    """(N, H, W, 1) expected distance along the ray, world units; 0 where nothing is hit."""
+    normals: Tensor | None
+    """(N, H, W, 3) opacity-weighted unit normals, world frame, when asked for."""
+    orientation: Tensor | None
+    """Scalar: normals that face away from the camera, per visible ray; with ``differentiable_normals``."""
+
+
+class Renderer:
+    """Renders one field; holds the occupancy grid and the choice of backend."""
+
+    def __init__(self, recipe: RenderRecipe, device: torch.device | str = "cpu") -> None:
+        self.recipe = recipe
+        self.grid = OccupancyGrid(recipe, device)
+        self.step_size = DIAGONAL / recipe.samples_per_diagonal
+        self.use_nerfacc = choose("render", torch.device(device).type).name == "nerfacc"
+
+    def update_occupancy(self, field: Field, step: int, generator: torch.Generator) -> None:
+        """Refresh the occupancy grid when the recipe says that this step is due."""
+        if step % self.recipe.occupancy_every == 0:
+            self.grid.update(field.density, step, self.step_size, generator)
+
+    def render(
+        self,
+        field: Field,
+        background: BackgroundFn,
+        cameras: Cameras,
+        height: int,
+        width: int,
+        *,
+        generator: torch.Generator | None = None,
+        light: Light | None = None,
+        with_normals: bool = False,
+        differentiable_normals: bool = False,
+    ) -> Rendering:
+        """Render N cameras at height x width pixels. A generator turns on jitter and random backgrounds."""
+        rays_o, rays_d = (rays.reshape(-1, 3) for rays in cameras.rays(height, width))
+        samples = self._visible_samples(field, rays_o, rays_d, generator)
+        positions = positions_of(samples, rays_o, rays_d)
+        density, albedo = field(positions)
+        weights = self._weights(density, samples, len(rays_o))
+        index, rays = samples.ray_index, len(rays_o)
+        normals = None
+        if with_normals or light is not None or differentiable_normals:
+            normals = field.normals(positions, differentiable=differentiable_normals)
+        if light is not None and normals is not None:
+            albedo = _shade(albedo, positions, normals, light, index // (height * width))
+        opacity = accumulate_along_rays(weights, None, index, rays)
+        color = accumulate_along_rays(weights, albedo, index, rays)
+        color = color + (1 - opacity) * background(rays_d, generator)
+        depth = accumulate_along_rays(weights, samples.distance[:, None], index, rays)
+        size = (len(cameras), height, width)
+        orientation = None
+        if differentiable_normals and normals is not None:
+            facing_away = (normals * rays_d[index]).sum(-1).clamp_min(0).square()
+            orientation = (weights.detach() * facing_away).sum() / (opacity > 0).sum().clamp_min(1)
+        return Rendering(
+            color=color.view(*size, 3),
+            opacity=opacity.view(*size, 1),
+            depth=(depth / opacity.detach().clamp_min(1e-6)).view(*size, 1),
+            normals=None if normals is None else accumulate_along_rays(weights, normals, index, rays).view(*size, 3),
+            orientation=orientation,
+        )
+
+    @torch.no_grad()
+    def evaluate(self, field: Field, background: BackgroundFn, cameras: Cameras, height: int, width: int) -> Rendering:
+        """Render for looking at: no jitter, no gradients, camera by camera so that memory stays small."""
+        parts = [
+            self.render(field, background, Cameras(cameras.c2w[i : i + 1], cameras.fovy_deg[i : i + 1]), height, width)
+            for i in range(len(cameras))
+        ]
+        return Rendering(
+            color=torch.cat([part.color for part in parts]),
+            opacity=torch.cat([part.opacity for part in parts]),
+            depth=torch.cat([part.depth for part in parts]),
+            normals=None,
+            orientation=None,
+        )
+
+    @torch.no_grad()
+    def _visible_samples(
+        self, field: Field, rays_o: Tensor, rays_d: Tensor, generator: torch.Generator | None
+    ) -> Samples:
+        """Samples that light can reach: those in front of the early-stop transmittance."""
+        if self.use_nerfacc:
+            return nerfacc_backend.visible_samples(
+                self.grid, field.density, rays_o, rays_d, self.step_size, self.recipe, generator
+            )
+        kept: list[Samples] = []
+        for begin in range(0, len(rays_o), RAYS_PER_CHUNK):
+            chunk = slice(begin, begin + RAYS_PER_CHUNK)
+            samples = march(rays_o[chunk], rays_d[chunk], self.grid, self.step_size, generator)
+            density = field.density(positions_of(samples, rays_o[chunk], rays_d[chunk]))
+            visible = samples.select(
+                transmittance_from_density(density, samples) > self.recipe.early_stop_transmittance
+            )
+            kept.append(Samples(visible.ray_index + begin, visible.distance, visible.length))
+        return Samples(
+            *(torch.cat([getattr(part, name) for part in kept]) for name in ("ray_index", "distance", "length"))
+        )
+
+    def _weights(self, density: Tensor, samples: Samples, rays: int) -> Tensor:
+        if self.use_nerfacc:
+            return nerfacc_backend.weights_from_density(density, samples, rays)
+        return weights_from_density(density, samples)
+
+
+def _shade(albedo: Tensor, positions: Tensor, normals: Tensor, light: Light, camera_index: Tensor) -> Tensor:
+    to_light = F.normalize(light.position[camera_index] - positions, dim=-1)
+    diffuse = (normals * to_light).sum(-1, keepdim=True).clamp_min(0)
+    base = torch.ones_like(albedo) if light.textureless else albedo
+    return (base * (light.ambient + light.diffuse * diffuse)).clamp(0, 1)
