@@ -1,0 +1,67 @@
+"""What the optimisation loop asks of a prior: anything with these members can steer a field.
+
+The diffusion priors implement it, and so does the oracle that the tests use to prove the loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dream3d.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """Token states of a prompt and of what it is guided away from."""
+
+    conditional: Tensor
+    """(1, tokens, width)."""
+    unconditional: Tensor
+    """(1, tokens, width), the negative prompt's (or the empty prompt's) states."""
+
+
+class MultiViewPrior(Protocol):
+    """A frozen judge of sets of views."""
+
+    @property
+    def views(self) -> int:
+        """Views of one object that are judged together."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square images that :meth:`encode_images` takes."""
+        ...
+
+    @property
+    def background(self) -> tuple[float, float, float]:
+        """Background colour of its training images, sRGB in [0, 1]."""
+        ...
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """(T,) float64 on the CPU: signal variance at each timestep of the noise schedule."""
+        ...
+
+    def encode_prompt(self, prompt: str, negative_prompt: str) -> TextContext:
+        """Text to token states, once per run."""
+        ...
+
+    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, 3, S, S) in [0, 1] -> latents (B, C, h, w); differentiable."""
+        ...
+
+    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+        """Clean latents as predicted with the prompt and without it; both (B, C, h, w), no gradients.
+
+        ``x_t`` (B, C, h, w) holds groups of :attr:`views` consecutive images, one camera each.
+        """
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Name, version, licence and attribution, for the asset's provenance."""
+        ...

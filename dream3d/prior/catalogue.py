@@ -1,0 +1,51 @@
+"""The priors that dream3d knows by name, and the files that any prior folder must hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGED = Path(__file__).resolve().parent.parent / "priors"
+"""Folder of the priors that ship inside the package."""
+
+PRIOR_FILES = (
+    "prior.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "codec/config.json",
+    "codec/codec.safetensors",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "scheduler/scheduler_config.json",
+)
+"""Files of a prior folder (design: diffusers' pipeline layout plus prior.json)."""
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """A known prior, whether or not it is here."""
+
+    name: str
+    path: Path | None
+    present: bool
+    licence: str
+    note: str
+
+
+def catalogue() -> list[PriorInfo]:
+    """Every prior known by name. Reads small json files only; torch is not imported."""
+    return [_packaged("mini", "small built-in prior for everyday objects; runs on a CPU")]
+
+
+def _packaged(name: str, note: str) -> PriorInfo:
+    path = PACKAGED / name
+    missing = [file for file in PRIOR_FILES if not (path / file).is_file()]
+    if missing:
+        return PriorInfo(name, None, False, "unknown", f"not installed: {path / missing[0]} is missing")
+    try:
+        licence = str(json.loads((path / "prior.json").read_text(encoding="utf-8")).get("licence_weights", "unknown"))
+    except (ValueError, AttributeError) as error:
+        return PriorInfo(name, path, False, "unknown", f"damaged: prior.json is not valid ({error})")
+    return PriorInfo(name, path, True, licence, note)
