@@ -1,0 +1,168 @@
+"""Checks of a request before anything is computed or written.
+
+Every function raises :class:`dream3d.errors.UsageError` with one line that says what is wrong and what
+to do, and leaves the disk as it was. Nothing here needs torch, so a typing error is answered at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+import unicodedata
+from pathlib import Path
+
+from dream3d.errors import UsageError
+
+MAX_PROMPT_CHARACTERS = 1000
+"""Longer texts are pasted by accident; every text encoder stops reading long before."""
+
+MAX_SEED = 2**63 - 1
+"""The largest seed that a torch generator takes on every platform."""
+
+TEMPORARY_SUFFIX_BYTES = 32
+"""Room that is kept in a file name for the temporary name it is written under."""
+
+_REFUSED_CATEGORIES = {"Cc": "a control character", "Cs": "a byte that is not text", "Zl": "a line separator"}
+_REFUSED_CATEGORIES["Zp"] = _REFUSED_CATEGORIES["Zl"]
+
+
+def check_text(text: str, what: str) -> str:
+    """``text`` without surrounding blanks; raises UsageError for control characters and undecodable bytes.
+
+    ``what`` names the text in the message, for example "prompt".
+    """
+    text = text.strip(" \t\r\n")
+    for index, character in enumerate(text):
+        kind = _REFUSED_CATEGORIES.get(unicodedata.category(character))
+        if kind:
+            raise UsageError(
+                f"the {what} contains {kind} (U+{ord(character):04X}) at character {index + 1}; "
+                f"write the {what} as one line of plain text"
+            )
+    return text
+
+
+def check_prompt(prompt: str) -> str:
+    """The prompt without surrounding blanks; raises UsageError when it is empty or not plain text.
+
+    Its length is checked by :func:`check_prompt_length`, which needs to know what the prior reads.
+    """
+    text = check_text(prompt, "prompt")
+    if not any(character.isprintable() and not character.isspace() for character in text):
+        raise UsageError('the prompt is empty; describe the object, for example "a red armchair"')
+    return text
+
+
+def check_prompt_length(prompt: str, cut: int | None, what: str = "prompt") -> None:
+    """Raises UsageError above :data:`MAX_PROMPT_CHARACTERS` characters.
+
+    ``cut`` is the index of the first character that the prior's text encoder will not read, if known.
+    """
+    if len(prompt) <= MAX_PROMPT_CHARACTERS:
+        return
+    read = "" if cut is None else f"the text encoder stops reading at character {cut + 1}, {last_words(prompt, cut)}; "
+    raise UsageError(
+        f"the {what} has {len(prompt)} characters and the limit is {MAX_PROMPT_CHARACTERS}; {read}"
+        "describe the object in a sentence or two"
+    )
+
+
+def last_words(prompt: str, cut: int, count: int = 5) -> str:
+    """The phrase ``after "..."`` that quotes the last ``count`` words before index ``cut``."""
+    words = " ".join(prompt[:cut].split()[-count:])
+    # A text without blanks is one endless word; its end is enough to find the place.
+    return f'after "{words if len(words) <= 60 else "..." + words[-57:]}"'
+
+
+def check_seed(seed: int) -> int:
+    """The seed; raises UsageError outside 0..2^63-1."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"the seed must be between 0 and {MAX_SEED}, got --seed {seed}")
+    return seed
+
+
+def check_guidance_scale(scale: float) -> float:
+    """The guidance scale (a factor, 1 = no guidance); raises UsageError unless finite and not negative."""
+    if not math.isfinite(scale) or scale < 0:
+        raise UsageError(f"the guidance scale must be a finite number of at least 0, got --guidance-scale {scale}")
+    return scale
+
+
+def check_device_name(name: str) -> str:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; raises UsageError for anything else.
+
+    Whether such a device exists is another question: see :mod:`dream3d.cli.device`.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
+    return name
+
+
+def check_output_file(path: Path) -> Path:
+    """The path, when a file could be written there; raises UsageError when not.
+
+    An existing regular file is fine (it is replaced at the end of a run); missing folders are fine
+    when they could be made. Proves that the disk can be written with a file that has no name.
+    """
+    parent = _check_place(path, "--out", TEMPORARY_SUFFIX_BYTES)
+    if os.path.isdir(path):
+        raise UsageError(f"--out {path} is a folder; name a file in it, for example {path / 'asset.glb'}")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"--out {path} is not a regular file; choose another name")
+    _check_writable(parent, f"--out {path}")
+    return path
+
+
+def check_run_dir(path: Path) -> Path:
+    """The path, when it is a folder that can be written or made; raises UsageError when not."""
+    parent = _check_place(path, "--run-dir", 0)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UsageError(f"--run-dir {path} is a file; name a folder")
+    _check_writable(path if os.path.isdir(path) else parent, f"--run-dir {path}")
+    return path
+
+
+def check_apart(out: Path, run_dir: Path) -> None:
+    """Raises UsageError when the mesh would have to be the run folder, or a folder above it."""
+    mesh, folder = out.resolve(), run_dir.resolve()
+    if mesh == folder or mesh in folder.parents:
+        raise UsageError(f"--out {out} and the run folder {run_dir} collide; choose another --out or --run-dir")
+
+
+def _check_place(path: Path, option: str, reserve: int) -> Path:
+    """The nearest existing folder above ``path``; UsageError when ``path`` could not be made below it."""
+    if "\0" in str(path):
+        raise UsageError(f"{option} contains a NUL character; choose another name")
+    whole = path.absolute()
+    # os.path answers "no" where pathlib raises: a folder that may not be looked into is found out below.
+    parent = next((folder for folder in whole.parents if os.path.lexists(folder)), whole)
+    if not os.path.isdir(parent):
+        raise UsageError(f"{option} {_shortened(path)}: {_shortened(parent)} is not a folder; choose another place")
+    name_limit, path_limit = (os.pathconf(parent, f"PC_{kind}_MAX") for kind in ("NAME", "PATH"))
+    sizes = [len(os.fsencode(part)) for part in whole.relative_to(parent).parts]
+    if sizes and max([*sizes[:-1], sizes[-1] + reserve]) > name_limit:
+        raise UsageError(
+            f"{option} {_shortened(path)}: a name in it is too long; use at most {name_limit - reserve} bytes"
+        )
+    if len(os.fsencode(whole)) + reserve > path_limit:
+        raise UsageError(
+            f"{option} {_shortened(path)}: the whole path is too long; use at most {path_limit - reserve} bytes"
+        )
+    return parent
+
+
+def _check_writable(folder: Path, what: str) -> None:
+    # Permission bits do not tell the truth for root, network disks and read-only mounts: try it.
+    # The file has no name where the system offers that, and is gone when closed everywhere else.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{what}: the folder {folder} cannot be written ({error.strerror}); choose another") from error
+
+
+def _shortened(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 100 else f"{text[:30]}...{text[-60:]}"

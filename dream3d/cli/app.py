@@ -1,0 +1,60 @@
+"""The ``dream3d`` command. Each command lives in its own file and imports torch only when it runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from dream3d import __version__
+from dream3d.cli.doctor import doctor
+from dream3d.cli.generate import generate
+from dream3d.cli.group import DebugOption, OneLineGroup
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"dream3d {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="dream3d",
+    cls=OneLineGroup,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Turn a sentence into a textured 3D asset."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command()(generate)
+app.command()(doctor)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def main() -> None:
+    """The console script: runs the command line on ``sys.argv`` and exits with its code."""
+    # The default action kills the process in the middle of a drawing and leaves the cursor hidden.
+    signal.signal(signal.SIGTERM, _terminated)
+    app(prog_name="dream3d")

@@ -1,0 +1,78 @@
+"""The terminal as it is: what it can show, and how numbers are written on it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from rich.console import Console
+
+
+class PlainConsole(Console):
+    """A console that draws boxes and bars in ASCII, for terminals that have nothing else."""
+
+    @property
+    def encoding(self) -> str:
+        """What rich decides by; the file itself may accept more."""
+        return "ascii"
+
+
+def make_console() -> Console:
+    """A console on stdout that uses no more than the terminal and the locale offer."""
+    # FORCE_COLOR asks for colours in a pipe, not for an animation that fills a log file.
+    animate = None if sys.stdout.isatty() else False
+    kind = PlainConsole if _is_c_locale() else Console
+    return kind(force_interactive=animate, highlight=False)
+
+
+def _is_c_locale() -> bool:
+    """Whether the user asked for the C locale; Python would write UTF-8 there all the same."""
+    variables = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    return next((value for value in variables if value), "") in ("C", "POSIX")
+
+
+def can_draw_pictures(console: Console) -> bool:
+    """Whether half blocks in true colour (or 256 colours) will look like a picture."""
+    return (
+        console.is_interactive
+        and not console.no_color
+        and not console.options.ascii_only
+        and console.color_system in ("truecolor", "256", "windows")
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``3.2 s``, ``4 min 12 s``, ``1 h 05 min``."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def memory(size: int) -> str:
+    """Bytes as ``812 MB`` or ``1.4 GB`` (decimal units)."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def rate(steps_per_second: float) -> str:
+    """Speed of an optimisation: ``2.9 it/s``, or ``3.1 s/it`` when a step takes longer than a second."""
+    return f"{steps_per_second:.1f} it/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.1f} s/it"
+
+
+def process_seconds(fallback_start: float) -> float:
+    """Seconds since this process was started, imports included.
+
+    ``fallback_start`` is a ``time.monotonic()`` value, used where the system does not tell.
+    """
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as stat:
+            # The program's name may contain blanks and brackets: count the fields after its last bracket.
+            ticks = int(stat.read().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.monotonic() - fallback_start

@@ -1,0 +1,85 @@
+"""``dream3d doctor``: what this installation is made of, and what it will use."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator
+
+from dream3d import __version__
+from dream3d.cli.group import DebugOption
+
+Row = tuple[str, str]
+
+
+def doctor(debug: DebugOption = False) -> None:
+    """Show versions, devices, the backends in use and why, and the priors at hand."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from dream3d.cli.console import make_console
+
+    console = make_console()
+    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, rows in SECTIONS:
+        for name, value in _survive(title, rows):
+            # Paths and reasons are data: rich must not read markup into them.
+            table.add_row(Text(name), Text(value))
+        table.add_section()
+    console.print(table)
+
+
+def _survive(title: str, rows: Callable[[], Iterable[Row]]) -> Iterator[Row]:
+    """The rows of a section. What is broken is what doctor is asked about, so it says so and goes on."""
+    try:
+        yield from rows()
+    except Exception as error:  # any failure of a library that is being diagnosed
+        yield title, f"failed: {type(error).__name__}: {error}"
+
+
+def _system() -> Iterator[Row]:
+    yield "dream3d", __version__
+    yield "Python", f"{platform.python_version()} ({platform.python_implementation()})"
+    yield "system", platform.platform()
+
+
+def _torch() -> Iterator[Row]:
+    import torch
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    yield "torch", f"{torch.__version__}, built {'for ' if torch.version.cuda else ''}{build}"
+    yield "CPU", f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    if not torch.cuda.is_available():
+        yield "CUDA", "no device found; runs use the CPU"
+        return
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        yield f"cuda:{index}", f"{device.name}, {device.total_memory / 1e9:.0f} GB"
+
+
+def _backends() -> Iterator[Row]:
+    from dream3d.cli.device import resolve_device
+    from dream3d.field.backends import report
+
+    for choice in report(resolve_device("auto")):
+        yield choice.component, f"{choice.name}: {choice.reason}"
+
+
+def _priors() -> Iterator[Row]:
+    from dream3d.prior import catalogue
+
+    for prior in catalogue():
+        place = str(prior.path) if prior.present and prior.path else "not here"
+        yield f"prior {prior.name}", "\n".join(filter(None, (place, f"licence: {prior.licence}", prior.note)))
+
+
+SECTIONS: tuple[tuple[str, Callable[[], Iterable[Row]]], ...] = (
+    ("system", _system),
+    ("torch", _torch),
+    ("backends", _backends),
+    ("priors", _priors),
+)
+"""What is shown, in order: a title for the case of failure, and the rows."""

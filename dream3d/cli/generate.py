@@ -1,0 +1,180 @@
+"""``dream3d generate``: a sentence becomes a textured mesh file."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dream3d import checks
+from dream3d.cli.group import DebugOption
+from dream3d.errors import Dream3DError
+
+if TYPE_CHECKING:
+    from dream3d.prior import DiffusionPrior
+    from dream3d.progress import Outcome
+    from dream3d.recipe import Recipe
+
+_LOADED_AT = time.monotonic()
+
+PriorOption = Annotated[str, typer.Option("--prior", help="Name of a diffusion prior, or its folder.")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Mesh file: .glb, .obj, .ply or .stl.", show_default="the prompt's words + .glb")
+]
+NegativeOption = Annotated[str | None, typer.Option(help="What to avoid.", show_default="the preset's")]
+StepsOption = Annotated[int | None, typer.Option(help="Optimisation steps.", show_default="the preset's")]
+ScaleOption = Annotated[
+    float | None, typer.Option(help="How strictly the prompt is followed.", show_default="the preset's")
+]
+PresetOption = Annotated[
+    str | None, typer.Option(help="mini, mvdream or mvdream-shading.", show_default="what the prior recommends")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+RunDirOption = Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/<words>-<seed>")]
+ResolutionOption = Annotated[
+    int | None, typer.Option(help="Cells of the mesh grid along each side.", show_default="the preset's")
+]
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The object, in a sentence.", metavar="PROMPT")],
+    out: OutOption = None,
+    prior: PriorOption = "mini",
+    negative: NegativeOption = None,
+    steps: StepsOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 0,
+    guidance_scale: ScaleOption = None,
+    preset: PresetOption = None,
+    device: DeviceOption = "auto",
+    run_dir: RunDirOption = None,
+    resolution: ResolutionOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the mesh's path and nothing else.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Turn a sentence into a textured mesh. An existing mesh file is replaced once the new one is complete."""
+    overrides = Overrides(preset, steps, guidance_scale, resolution, negative)
+    _run(_checked(prompt, out, prior, seed, device, run_dir, overrides), quiet)
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user changes of the recipe; None leaves the preset's value."""
+
+    preset: str | None
+    steps: int | None
+    guidance_scale: float | None
+    resolution: int | None
+    negative: str | None
+
+    def apply_to(self, recommended: str) -> Recipe:
+        """The recipe of the preset, or of the recommended one, changed; raises UsageError."""
+        from dream3d.recipe import preset
+
+        recipe = preset(self.preset or recommended)
+        if self.steps is not None:
+            recipe = recipe.with_steps(self.steps)
+        if self.guidance_scale is not None:
+            guidance = dataclasses.replace(recipe.guidance, guidance_scale=self.guidance_scale)
+            recipe = dataclasses.replace(recipe, guidance=guidance)
+        if self.resolution is not None:
+            recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, resolution=self.resolution))
+        if self.negative is not None:
+            recipe = dataclasses.replace(recipe, negative_prompt=self.negative)
+        return recipe
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that passed every check; nothing has been written for it."""
+
+    prompt: str
+    prior: DiffusionPrior
+    recipe: Recipe
+    seed: int
+    device: str
+    out: Path
+    run_dir: Path
+
+
+def _checked(
+    prompt: str, out: Path | None, prior_name: str, seed: int, device: str, run_dir: Path | None, overrides: Overrides
+) -> Request:
+    """The request, or a UsageError. Cheap checks come first and the prior's weights last."""
+    prompt = checks.check_prompt(prompt)
+    negative = overrides.negative and checks.check_text(overrides.negative, "negative prompt")
+    checks.check_prompt_length(negative or "", None, "negative prompt")
+    overrides = dataclasses.replace(overrides, negative=negative)
+    checks.check_seed(seed)
+    if overrides.guidance_scale is not None:
+        checks.check_guidance_scale(overrides.guidance_scale)
+    checks.check_device_name(device)
+    if out is not None:
+        checks.check_output_file(out)
+    if run_dir is not None:
+        checks.check_run_dir(run_dir)
+
+    from dream3d.cli.device import resolve_device
+    from dream3d.mesh.export import check_ending
+    from dream3d.prior import load_prior
+    from dream3d.run import default_run_dir, slug
+
+    run_dir = checks.check_run_dir(run_dir or default_run_dir(prompt, seed))
+    out = checks.check_output_file(out or Path(f"{slug(prompt)}.glb"))
+    check_ending(out)
+    checks.check_apart(out, run_dir)
+    device = resolve_device(device)
+    # With no preset this recipe is thrown away: it refuses bad numbers before the weights are read.
+    overrides.apply_to("mini")
+    if len(prompt) > checks.MAX_PROMPT_CHARACTERS:
+        checks.check_prompt_length(prompt, _cut_if_known(prior_name, prompt))
+    prior = load_prior(prior_name, device)
+    recipe = overrides.apply_to(prior.recommended_preset)
+    return Request(prompt, prior, recipe, seed, device, out, run_dir)
+
+
+def _cut_if_known(prior_name: str, prompt: str) -> int | None:
+    from dream3d.prior import load_prior
+
+    try:
+        return load_prior(prior_name, "cpu").text_cut(prompt)
+    except Dream3DError:
+        return None  # the prompt is refused in any case; this was only to say more about it
+
+
+def _run(request: Request, quiet: bool) -> None:
+    from dream3d.cli.console import make_console
+    from dream3d.cli.display import watching
+    from dream3d.generate import generate as run_generate
+
+    cut = request.prior.text_cut(request.prompt)
+    if cut is not None:
+        where = checks.last_words(request.prompt, cut)
+        typer.echo(f"warning: the text encoder reads the prompt up to character {cut}, {where}", err=True)
+    with watching(make_console(), request.prompt, quiet=quiet) as observer:
+        outcome = run_generate(
+            request.prompt,
+            prior=request.prior,
+            recipe=request.recipe,
+            seed=request.seed,
+            device=request.device,
+            out=request.out,
+            run_dir=request.run_dir,
+            observer=observer,
+        )
+    _report(outcome, quiet)
+
+
+def _report(outcome: Outcome, quiet: bool) -> None:
+    from dream3d.cli.console import duration, memory, process_seconds
+
+    if quiet:
+        typer.echo(outcome.mesh_path)
+        return
+    seconds = duration(process_seconds(_LOADED_AT))
+    typer.echo(f"mesh        {outcome.mesh_path} ({outcome.vertices:,} vertices, {outcome.faces:,} faces)")
+    typer.echo(f"run folder  {outcome.run_dir}")
+    typer.echo(f"took        {seconds}, peak memory {memory(outcome.peak_memory_bytes)}")

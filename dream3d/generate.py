@@ -1,0 +1,207 @@
+"""THE loop: a prompt, a prior and a recipe in; a mesh and its run folder out.
+
+cameras -> render -> guide -> step   (optimise.py, one step)
+... recipe.steps times ...
+density -> surface -> mesh -> file   (mesh/)
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dream3d import pictures
+from dream3d.cameras import orbit
+from dream3d.errors import Dream3DError, ExportError
+from dream3d.mesh.export import Asset, check_ending, export
+from dream3d.mesh.extract import FieldMesh, mesh_from_field
+from dream3d.optimise import Optimisation, StepReport
+from dream3d.prior.base import MultiViewPrior
+from dream3d.progress import Observer, Outcome, Progress, silent
+from dream3d.recipe import Recipe
+from dream3d.run import RunFolder, provenance, write_atomically
+
+SILHOUETTE_VIEWS = 8
+SILHOUETTE_SIZE = 128
+"""Views, and pixels a side, of the field's silhouettes that the surface level is chosen by."""
+PREVIEW_SIZE = 128
+METRICS_EVERY = 20
+
+
+def generate(
+    prompt: str,
+    *,
+    prior: MultiViewPrior,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    out: Path,
+    run_dir: Path,
+    observer: Observer = silent,
+) -> Outcome:
+    """Optimise a field under ``prior`` until it looks like ``prompt``, and export its surface to ``out``.
+
+    ``run_dir`` receives run.json, metrics.csv, preview.png, turntable.mp4 and a copy of the mesh. On the
+    CPU the same arguments give the same bytes. Raises UsageError for an unknown ending or a run folder in
+    use, CollapsedFieldError for a field without a surface, ExportError if a file cannot be written.
+    """
+    started = time.perf_counter()
+    ending = check_ending(out)
+    made_by = provenance(prompt, seed, recipe, prior)
+    run = RunFolder(run_dir, made_by)
+    try:
+        state = optimise(prompt, prior, recipe, seed, device, run, observer)
+        observer(Progress("extract", 0, 1))
+        mesh = extract_mesh(state, device)
+        observer(Progress("extract", 1, 1, message=_describe(mesh)))
+        observer(Progress("export", 0, 1))
+        report = _export(mesh, made_by, out)
+        _copy(out, run.path / f"mesh{ending}")
+        observer(Progress("export", 1, 1))
+        observer(Progress("pictures", 0, 2))
+        pictures.write_png(run.path / "preview.png", pictures.side_by_side(render_views(state, 4, PREVIEW_SIZE)))
+        observer(Progress("pictures", 1, 2))
+        pictures.write_turntable(run.path / "turntable.mp4", mesh.surface, mesh.colors)
+        observer(Progress("pictures", 2, 2))
+    except BaseException as error:  # an interrupt, too, leaves a run folder that says how it ended
+        run.fail(str(error) if isinstance(error, Dream3DError) else type(error).__name__)
+        raise
+    outcome = Outcome(
+        mesh_path=out,
+        run_dir=run.path,
+        vertices=report.vertices,
+        faces=report.faces,
+        iso_level=mesh.choice.level,
+        seconds=time.perf_counter() - started,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    run.finish(_result(outcome, mesh))
+    return outcome
+
+
+def optimise(
+    prompt: str,
+    prior: MultiViewPrior,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    run: RunFolder | None = None,
+    observer: Observer = silent,
+) -> Optimisation:
+    """The optimisation alone: from a soft ball to a field that the prior agrees with."""
+    observer(Progress("prepare", 0, 1))
+    text = prior.encode_prompt(prompt, recipe.negative_prompt)
+    state = Optimisation(recipe, prior, seed, device)
+    observer(Progress("prepare", 1, 1))
+    metrics = _Metrics(run)
+    for step in range(recipe.steps):
+        report = state.step(step, text)
+        metrics.add(step, report, last=step == recipe.steps - 1)
+        observer(
+            Progress(
+                "optimise",
+                step + 1,
+                recipe.steps,
+                loss=report.loss,
+                timestep_range=report.timestep_range,
+                occupancy=report.occupancy,
+                preview=lambda: render_views(state, 1, 32)[0],
+            )
+        )
+    return state
+
+
+def render_views(state: Optimisation, views: int, size: int) -> NDArray[np.uint8]:
+    """(views, size, size, 3) pictures of the field, evenly around it, the front first."""
+    cameras = orbit(views, elevation_deg=15).to(state.device)
+    rendering = state.renderer.evaluate(state.field, state.background, cameras, size, size)
+    return pictures.to_uint8(rendering.color)
+
+
+def extract_mesh(state: Optimisation, device: str) -> FieldMesh:
+    """The field's surface, at the level whose silhouettes agree best with the field's own renders."""
+    cameras = orbit(SILHOUETTE_VIEWS, elevation_deg=15).to(device)
+    size = SILHOUETTE_SIZE
+    opacity = state.renderer.evaluate(state.field, state.background, cameras, size, size).opacity
+    masks = (opacity[..., 0] > 0.5).cpu().numpy()
+    return mesh_from_field(
+        state.field.density, state.field.color, masks, cameras.to("cpu"), state.recipe.mesh, device=device
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size that this process has had; 0 where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
+
+
+def _describe(mesh: FieldMesh) -> str:
+    return f"surface at density {mesh.choice.level:.3g}, silhouettes agree to {mesh.iou:.3f} IoU"
+
+
+def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> Any:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"cannot make the folder {out.parent}: {error.strerror}; choose another --out") from error
+    return export(Asset(mesh.surface.vertices, mesh.surface.faces, mesh.colors, made_by), out)
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_atomically(target, lambda temporary: _copy_bytes(source, temporary))
+
+
+def _copy_bytes(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _result(outcome: Outcome, mesh: FieldMesh) -> dict[str, Any]:
+    return {
+        "mesh": str(outcome.mesh_path),
+        "vertices": outcome.vertices,
+        "faces": outcome.faces,
+        "iso_level": outcome.iso_level,
+        "silhouette_iou": mesh.iou,
+        "seconds": round(outcome.seconds, 1),
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+    }
+
+
+@dataclass
+class _Metrics:
+    """Rows for metrics.csv, written in batches so that a step does not wait for the disk."""
+
+    run: RunFolder | None
+
+    def __post_init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, step: int, report: StepReport, *, last: bool) -> None:
+        if self.run is None:
+            return
+        t_min, t_max = report.timestep_range
+        self._rows.append(
+            {
+                "step": step,
+                "loss": f"{report.loss:.6g}",
+                "timestep": report.timestep,
+                "t_min": t_min,
+                "t_max": t_max,
+                "opacity": f"{report.opacity:.4f}",
+                "occupancy": f"{report.occupancy:.4f}",
+            }
+        )
+        if last or len(self._rows) >= METRICS_EVERY:
+            self.run.append_metrics(self._rows)
+            self._rows = []

@@ -1,0 +1,156 @@
+"""One optimisation step: cameras -> render -> guide -> step. The loop around it is in ``generate.py``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dream3d.cameras import Cameras, sample_orthogonal
+from dream3d.field.background import Background, build_background
+from dream3d.field.radiance import RadianceField
+from dream3d.guidance import add_noise, distillation_loss, guided_target, timestep_bounds
+from dream3d.prior.base import MultiViewPrior, TextContext
+from dream3d.recipe import Recipe
+from dream3d.render.renderer import Light, Renderer, Rendering
+
+_STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step measured."""
+
+    loss: float
+    timestep: int
+    timestep_range: tuple[int, int]
+    opacity: float
+    """Mean opacity of the step's renders, 0..1."""
+    occupancy: float
+    """Share of occupancy cells in use, 0..1."""
+
+
+class Optimisation:
+    """The mutable state of a run: field, background, occupancy, optimiser and random streams."""
+
+    def __init__(self, recipe: Recipe, prior: MultiViewPrior, seed: int, device: torch.device | str = "cpu") -> None:
+        self.recipe, self.prior, self.device = recipe, prior, torch.device(device)
+        # One stream per purpose: changing how often one is used leaves the draws of the others alone.
+        self.generators = {name: _stream(seed, index) for index, name in enumerate(_STREAMS)}
+        init = self.generators["init"]
+        self.field = RadianceField(recipe.field, init, device, second_derivatives=recipe.shading is not None)
+        self.background: Background = build_background(recipe.background, prior.background, init).to(self.device)
+        self.renderer = Renderer(recipe.render, device)
+        rates = recipe.optimizer
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": list(self.field.encoding.parameters()), "lr": rates.lr_grid},
+                {
+                    "params": [*self.field.density_head.parameters(), *self.field.color_head.parameters()],
+                    "lr": rates.lr_networks,
+                },
+                {"params": list(self.background.parameters()), "lr": rates.lr_background},
+            ],
+            betas=rates.betas,
+            eps=rates.eps,
+            weight_decay=rates.weight_decay,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
+        self.alphas_cumprod = prior.alphas_cumprod.tolist()
+
+    def _lr_factor(self, step: int) -> float:
+        final = self.recipe.optimizer.final_lr_factor
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / self.recipe.steps, 1.0)))
+
+    def step(self, step: int, text: TextContext) -> StepReport:
+        """Run step number ``step`` (from 0) towards the text."""
+        recipe, stage = self.recipe, self.recipe.stage_at(step)
+        self.renderer.update_occupancy(self.field, step, self.generators["occupancy"])
+        cameras = sample_orthogonal(recipe.cameras, stage.objects, self.prior.views, self.generators["cameras"])
+        cameras = cameras.to(self.device)
+        rendering = self._render(step, cameras, stage.resolution)
+        distillation, timestep, bounds = self._guide(step, cameras, rendering.color, text)
+        loss = distillation + self._regularizers(step, rendering)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        return StepReport(
+            loss=float(distillation.detach()),
+            timestep=timestep,
+            timestep_range=bounds,
+            opacity=float(rendering.opacity.detach().mean()),
+            occupancy=self.renderer.grid.fraction,
+        )
+
+    def _render(self, step: int, cameras: Cameras, resolution: int) -> Rendering:
+        light = self._sample_light(step, cameras)
+        return self.renderer.render(
+            self.field,
+            self.background,
+            cameras,
+            resolution,
+            resolution,
+            generator=self.generators["render"],
+            light=light,
+            differentiable_normals=self.recipe.shading is not None,
+        )
+
+    def _sample_light(self, step: int, cameras: Cameras) -> Light | None:
+        """A point light near each camera, or None for a plain albedo render (facts 4.3, "shading")."""
+        shading, generator = self.recipe.shading, self.generators["shading"]
+        if shading is None or step < shading.from_step:
+            return None
+        kind = float(torch.rand(1, generator=generator))
+        if kind < shading.albedo_probability:
+            return None
+        position = cameras.c2w[:, :3, 3]
+        direction = F.normalize(position + torch.randn(position.shape, generator=generator).to(position), dim=-1)
+        near, far = shading.light_distance
+        distance = near + (far - near) * torch.rand(len(cameras), 1, generator=generator).to(position)
+        diffuse = float(torch.rand(1, generator=generator))
+        textureless = kind < shading.albedo_probability + shading.textureless_probability
+        return Light(direction * distance, ambient=1 - diffuse, diffuse=diffuse, textureless=textureless)
+
+    def _guide(
+        self, step: int, cameras: Cameras, color: Tensor, text: TextContext
+    ) -> tuple[Tensor, int, tuple[int, int]]:
+        """The distillation loss of rendered colours (N, H, W, 3), one timestep for the whole batch."""
+        recipe, prior, generator = self.recipe.guidance, self.prior, self.generators["noise"]
+        size = (prior.image_size, prior.image_size)
+        images = F.interpolate(color.movedim(-1, 1), size, mode="bilinear", align_corners=False)
+        latents = prior.encode_images(images, generator)
+        low, high = timestep_bounds(recipe, step, len(self.alphas_cumprod))
+        timestep = int(torch.randint(low, high + 1, (1,), generator=generator))
+        alpha_bar = self.alphas_cumprod[timestep]
+        with torch.no_grad():
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            x_t = add_noise(latents, noise, alpha_bar)
+            x0_text, x0_uncond = prior.predict_x0(x_t, timestep, cameras, text)
+            target = guided_target(x0_text, x0_uncond, prior.views, recipe)
+        return distillation_loss(latents, target, x_t, noise, alpha_bar, recipe), timestep, (low, high)
+
+    def _regularizers(self, step: int, rendering: Rendering) -> Tensor:
+        recipe = self.recipe.regularizers
+        start = recipe.from_fraction * self.recipe.steps
+        ramp = max(step - start, 0.0) / max(self.recipe.steps - start, 1.0)
+        opacity = rendering.opacity
+        loss = ramp * recipe.sparsity * opacity.mean()
+        if recipe.binary:
+            clamped = opacity.clamp(1e-3, 1 - 1e-3)
+            entropy = -(clamped * clamped.log() + (1 - clamped) * (1 - clamped).log())
+            loss = loss + ramp * recipe.binary * entropy.mean()
+        if self.recipe.shading is not None and rendering.orientation is not None:
+            loss = loss + self.recipe.shading.orientation.at(step) * rendering.orientation
+        return loss
+
+
+def _stream(seed: int, index: int) -> torch.Generator:
+    """An independent CPU generator for one purpose of one run."""
+    generator = torch.Generator()
+    # A large odd stride separates neighbouring seeds; manual_seed scrambles it (MT19937 initialisation).
+    generator.manual_seed((seed * 0x9E3779B97F4A7C15 + index) % 2**63)
+    return generator

@@ -1,0 +1,55 @@
+"""Packaging of dream3d."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "dream3d/__init__.py").read_text("utf-8"), re.MULTILINE)
+README = HERE / "README.md"
+
+if VERSION is None:
+    raise SystemExit("dream3d/__init__.py has no __version__ line")
+
+setup(
+    name="dream3d",
+    version=VERSION[1],
+    description="A sentence becomes a textured 3D asset.",
+    long_description=README.read_text("utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["dream3d", "dream3d.*"]),
+    # The mini prior travels inside the package: it works with no network and no second download.
+    package_data={"dream3d": ["py.typed", "priors/**"]},
+    install_requires=[
+        "torch>=2.5",
+        "diffusers>=0.35",
+        "transformers>=4.50",
+        "safetensors>=0.4",
+        "trimesh>=4",
+        "typer>=0.26",
+        "rich>=13.9",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "scikit-image>=0.22",
+        "pillow>=10",
+        "imageio>=2.31",
+        "imageio-ffmpeg>=0.4.9",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.15", "wheel"],
+        # tiny-cuda-nn, the other accelerator, is not on PyPI: it is built from its own repository.
+        "cuda": ["nerfacc>=0.5.3"],
+    },
+    entry_points={"console_scripts": ["dream3d = dream3d.cli.app:main"]},
+    classifiers=[
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Programming Language :: Python :: 3",
+        "Topic :: Multimedia :: Graphics :: 3D Modeling",
+        "Typing :: Typed",
+    ],
+)

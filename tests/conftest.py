@@ -1,0 +1,94 @@
+"""What every test shares: no network, one thread per process, reproducible examples, and a pretend engine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# Before torch is imported: test workers with a thread per core each would fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test may reach for a model hub; a test that tries fails at once instead of waiting.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import hypothesis
+import pytest
+
+from dream3d.errors import PriorError, UsageError
+
+hypothesis.settings.register_profile("dream3d", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("dream3d")
+
+
+@dataclass
+class FakePrior:
+    """A prior with no weights, whose text encoder reads ``reads`` characters."""
+
+    name: str = "mini"
+    recommended_preset: str = "mini"
+    reads: int = 80
+
+    def text_cut(self, prompt: str) -> int | None:
+        return self.reads if len(prompt) > self.reads else None
+
+
+@dataclass
+class FakeEngine:
+    """Stands in for everything behind ``dream3d generate``, and remembers how it was called."""
+
+    prior: FakePrior = field(default_factory=FakePrior)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    failure: BaseException | None = None
+    steps_reported: int = 20
+
+    def load_prior(self, name: str, device: str) -> FakePrior:
+        if name != "mini":
+            raise PriorError(f"unknown prior {name!r}; known: mini")
+        return self.prior
+
+    def generate(self, prompt: str, **request: Any) -> Any:
+        from dream3d.progress import Outcome, Progress
+
+        self.calls.append({"prompt": prompt, **request})
+        observer = request["observer"]
+        observer(Progress("prepare", 1, 1, message="a fallback was taken"))
+        for step in range(self.steps_reported + 1):
+            observer(Progress("optimise", step, self.steps_reported, 0.5, (20, 900), 0.125))
+            if self.failure is not None:
+                raise self.failure
+        return Outcome(request["out"], request["run_dir"], 1234, 5678, 10.0, 1.5, 1_400_000_000)
+
+
+def _check_ending(path: Path) -> str:
+    if path.suffix not in (".glb", ".obj", ".ply", ".stl"):
+        raise UsageError(f"{path}: unknown ending; use .glb, .obj, .ply or .stl")
+    return path.suffix
+
+
+def _slug(prompt: str) -> str:
+    return prompt.lower().replace(" ", "-")[:40]
+
+
+def _default_run_dir(prompt: str, seed: int) -> Path:
+    return Path("runs") / f"{_slug(prompt)}-{seed}"
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
+    """The pretend engine in place of the real one, in an empty current folder."""
+    fake = FakeEngine()
+    rooms: dict[str, dict[str, Any]] = {
+        "dream3d.prior": {"load_prior": fake.load_prior},
+        "dream3d.generate": {"generate": fake.generate},
+        "dream3d.run": {"default_run_dir": _default_run_dir, "slug": _slug},
+        "dream3d.mesh.export": {"check_ending": _check_ending},
+    }
+    for name, members in rooms.items():
+        module = ModuleType(name)
+        module.__dict__.update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.chdir(tmp_path)
+    return fake
