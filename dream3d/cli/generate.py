@@ -15,7 +15,7 @@ from dream3d.cli.group import DebugOption
 from dream3d.errors import Dream3DError
 
 if TYPE_CHECKING:
-    from dream3d.prior import DiffusionPrior
+    from dream3d.prior.diffusion import DiffusionPrior
     from dream3d.progress import Outcome
     from dream3d.recipe import Recipe
 

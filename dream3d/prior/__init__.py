@@ -1,6 +1,26 @@
 """Multi-view diffusion priors: what is known (catalogue), loading a folder, and asking it questions."""
 
-from dream3d.prior.catalogue import PriorInfo, catalogue
-from dream3d.prior.diffusion import DiffusionPrior, load_prior
+from __future__ import annotations
 
-__all__ = ["DiffusionPrior", "PriorInfo", "catalogue", "load_prior"]
+from typing import TYPE_CHECKING
+
+from dream3d.prior.catalogue import PriorInfo, catalogue
+
+if TYPE_CHECKING:
+    import torch
+
+    from dream3d.prior.diffusion import DiffusionPrior
+
+
+def load_prior(name_or_path: str, device: torch.device | str = "cpu") -> DiffusionPrior:
+    """A prior by catalogue name or folder, on a device.
+
+    Raises :class:`dream3d.errors.PriorError` that says what is wrong with it, in one line. The heavy
+    libraries are imported here and not with the package, so that listing the catalogue stays quick.
+    """
+    from dream3d.prior.diffusion import DiffusionPrior, find_folder
+
+    return DiffusionPrior(find_folder(name_or_path), device)
+
+
+__all__ = ["PriorInfo", "catalogue", "load_prior"]

@@ -107,6 +107,8 @@ class DiffusionPrior:
         One pass over [conditional; unconditional]; the cameras stay on in both halves (facts 1.4).
         """
         count = x_t.shape[0]
+        if count % self.views:  # checked here, since both halves together could hide it from the attention
+            raise ValueError(f"a batch of {count} images is not a multiple of {self.views} views")
         conditioning = cameras.conditioning().to(self.device, self.dtype)
         context = torch.cat([text.conditional.expand(count, -1, -1), text.unconditional.expand(count, -1, -1)])
         prediction = self.unet(
@@ -122,17 +124,17 @@ class DiffusionPrior:
         return conditional, unconditional
 
 
-def load_prior(name_or_path: str, device: torch.device | str = "cpu") -> DiffusionPrior:
-    """A prior by catalogue name or folder; :class:`PriorError` says what is wrong with it, in one line."""
+def find_folder(name_or_path: str) -> Path:
+    """Folder of a prior given by catalogue name or path; :class:`PriorError` lists what is known."""
     for info in catalogue():
         if info.name == name_or_path:
             if info.path is None:
                 raise PriorError(f"prior {info.name!r} is {info.note}; install the package again")
-            return DiffusionPrior(info.path, device)
+            return info.path
     if not Path(name_or_path).is_dir():
         names = ", ".join(info.name for info in catalogue())
         raise PriorError(f"unknown prior {name_or_path!r}: neither a catalogue name ({names}) nor an existing folder")
-    return DiffusionPrior(Path(name_or_path), device)
+    return Path(name_or_path)
 
 
 def _load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
