@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from dream3d import pictures
 from dream3d.cameras import orbit
 from dream3d.errors import Dream3DError, ExportError
+from dream3d.files import write_atomically
 from dream3d.mesh.export import Asset, check_ending, export
 from dream3d.mesh.extract import FieldMesh, mesh_from_field
+from dream3d.mesh.raster import silhouettes
 from dream3d.optimise import Optimisation, StepReport
 from dream3d.prior.base import MultiViewPrior
 from dream3d.progress import Observer, Outcome, Progress, silent
 from dream3d.recipe import Recipe
-from dream3d.run import RunFolder, provenance, write_atomically
+from dream3d.run import RunFolder, provenance
 
 SILHOUETTE_VIEWS = 8
 SILHOUETTE_SIZE = 128
@@ -59,8 +61,8 @@ def generate(
     try:
         state = optimise(prompt, prior, recipe, seed, device, run, observer)
         observer(Progress("extract", 0, 1))
-        mesh = extract_mesh(state, device)
-        observer(Progress("extract", 1, 1, message=_describe(mesh)))
+        mesh, haze = extract_mesh(state, device)
+        observer(Progress("extract", 1, 1, message=_describe(mesh, haze)))
         observer(Progress("export", 0, 1))
         report = _export(mesh, made_by, out)
         _copy(out, run.path / f"mesh{ending}")
@@ -82,7 +84,7 @@ def generate(
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
     )
-    run.finish(_result(outcome, mesh))
+    run.finish(_result(outcome, mesh, haze))
     return outcome
 
 
@@ -125,15 +127,21 @@ def render_views(state: Optimisation, views: int, size: int) -> NDArray[np.uint8
     return pictures.to_uint8(rendering.color)
 
 
-def extract_mesh(state: Optimisation, device: str) -> FieldMesh:
-    """The field's surface, at the level whose silhouettes agree best with the field's own renders."""
+def extract_mesh(state: Optimisation, device: str) -> tuple[FieldMesh, float]:
+    """The field's surface, at the level whose silhouettes agree best with the field's own renders.
+
+    Also returns the haze: the field's mean opacity (0..1) in pixels that the mesh does not cover.
+    """
     cameras = orbit(SILHOUETTE_VIEWS, elevation_deg=15).to(device)
     size = SILHOUETTE_SIZE
-    opacity = state.renderer.evaluate(state.field, state.background, cameras, size, size).opacity
-    masks = (opacity[..., 0] > 0.5).cpu().numpy()
-    return mesh_from_field(
-        state.field.density, state.field.color, masks, cameras.to("cpu"), state.recipe.mesh, device=device
+    rendering = state.renderer.evaluate(state.field, state.background, cameras, size, size)
+    opacity = rendering.opacity[..., 0].cpu().numpy()
+    cameras = cameras.to("cpu")
+    mesh = mesh_from_field(
+        state.field.density, state.field.color, opacity > 0.5, cameras, state.recipe.mesh, device=device
     )
+    outside = ~silhouettes(mesh.surface.vertices, mesh.surface.faces, cameras, size, size)
+    return mesh, float(opacity[outside].mean()) if outside.any() else 0.0
 
 
 def peak_memory_bytes() -> int:
@@ -146,8 +154,9 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
 
 
-def _describe(mesh: FieldMesh) -> str:
-    return f"surface at density {mesh.choice.level:.3g}, silhouettes agree to {mesh.iou:.3f} IoU"
+def _describe(mesh: FieldMesh, haze: float) -> str:
+    level, iou = mesh.choice.level, mesh.iou
+    return f"surface at density {level:.3g}, silhouettes agree to {iou:.3f} IoU, {haze:.1%} haze around it"
 
 
 def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> Any:
@@ -166,13 +175,14 @@ def _copy_bytes(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _result(outcome: Outcome, mesh: FieldMesh) -> dict[str, Any]:
+def _result(outcome: Outcome, mesh: FieldMesh, haze: float) -> dict[str, Any]:
     return {
         "mesh": str(outcome.mesh_path),
         "vertices": outcome.vertices,
         "faces": outcome.faces,
         "iso_level": outcome.iso_level,
         "silhouette_iou": mesh.iou,
+        "haze": haze,
         "seconds": round(outcome.seconds, 1),
         "peak_memory_bytes": outcome.peak_memory_bytes,
     }

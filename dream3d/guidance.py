@@ -7,6 +7,8 @@ MVDream (Shi et al. 2023), section 3.3, and its released guidance; numbers in th
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -104,6 +106,24 @@ def guided_target(x0_text: Tensor, x0_uncond: Tensor, views: int, recipe: Guidan
     if recipe.dynamic_threshold is not None:
         guided = dynamic_threshold(guided, x0_text, views, recipe.dynamic_threshold)
     return guided
+
+
+def denoise(
+    x_t: Tensor, timestep: int, steps: int, alphas_cumprod: Sequence[float], predict: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """Clean latents from ``x_t`` by ``steps`` evenly spaced deterministic DDIM steps (Song et al. 2021, eq. 12).
+
+    ``predict(x, t)`` gives the (guided) x0 at a timestep. One step is ``predict`` itself, MVDream's
+    target. A single prediction from much noise is the blurred mean of all that could be there; a few
+    steps commit to one of them, which a small prior needs to get past soft shapes.
+    """
+    times = [round(timestep * (steps - index) / steps) for index in range(steps)]
+    x0 = predict(x_t, timestep)
+    for previous, current in itertools.pairwise(times):
+        noise = epsilon_from_x0(x_t, x0, alphas_cumprod[previous])
+        x_t = add_noise(x0, noise, alphas_cumprod[current])
+        x0 = predict(x_t, current)
+    return x0
 
 
 def x0_reconstruction_loss(latents: Tensor, target: Tensor) -> Tensor:

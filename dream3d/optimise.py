@@ -12,9 +12,9 @@ from torch import Tensor
 from dream3d.cameras import Cameras, sample_orthogonal
 from dream3d.field.background import Background, build_background
 from dream3d.field.radiance import RadianceField
-from dream3d.guidance import add_noise, distillation_loss, guided_target, timestep_bounds
+from dream3d.guidance import add_noise, denoise, distillation_loss, guided_target, timestep_bounds
 from dream3d.prior.base import MultiViewPrior, TextContext
-from dream3d.recipe import Recipe
+from dream3d.recipe import GuidanceRecipe, Recipe
 from dream3d.render.renderer import Light, Renderer, Rendering
 
 _STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
@@ -31,6 +31,23 @@ class StepReport:
     """Mean opacity of the step's renders, 0..1."""
     occupancy: float
     """Share of occupancy cells in use, 0..1."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the latents of one set of renders should become."""
+
+    x0: Tensor
+    """(N, C, h, w) guided clean latents."""
+    x_t: Tensor
+    noise: Tensor
+    alpha_bar: float
+    timestep: int
+    timestep_range: tuple[int, int]
+
+    def loss(self, latents: Tensor, recipe: GuidanceRecipe) -> Tensor:
+        """The recipe's distillation loss of latents (N, C, h, w) against this target."""
+        return distillation_loss(latents, self.x0, self.x_t, self.noise, self.alpha_bar, recipe)
 
 
 class Optimisation:
@@ -71,23 +88,28 @@ class Optimisation:
         self.renderer.update_occupancy(self.field, step, self.generators["occupancy"])
         cameras = sample_orthogonal(recipe.cameras, stage.objects, self.prior.views, self.generators["cameras"])
         cameras = cameras.to(self.device)
-        rendering = self._render(step, cameras, stage.resolution)
-        distillation, timestep, bounds = self._guide(step, cameras, rendering.color, text)
-        loss = distillation + self._regularizers(step, rendering)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        light = self._sample_light(step, cameras)
+        rendering = self._render(cameras, stage.resolution, light)
+        latents = self._encode(rendering.color)
+        target = self._find_target(step, cameras, latents.detach(), text)
+        for update in range(recipe.updates_per_target):
+            if update > 0:
+                rendering = self._render(cameras, stage.resolution, light)
+                latents = self._encode(rendering.color)
+            distillation = target.loss(latents, recipe.guidance)
+            self.optimizer.zero_grad(set_to_none=True)
+            (distillation + self._regularizers(step, rendering)).backward()
+            self.optimizer.step()
         self.schedule.step()
         return StepReport(
             loss=float(distillation.detach()),
-            timestep=timestep,
-            timestep_range=bounds,
+            timestep=target.timestep,
+            timestep_range=target.timestep_range,
             opacity=float(rendering.opacity.detach().mean()),
             occupancy=self.renderer.grid.fraction,
         )
 
-    def _render(self, step: int, cameras: Cameras, resolution: int) -> Rendering:
-        light = self._sample_light(step, cameras)
+    def _render(self, cameras: Cameras, resolution: int, light: Light | None) -> Rendering:
         return self.renderer.render(
             self.field,
             self.background,
@@ -115,23 +137,28 @@ class Optimisation:
         textureless = kind < shading.albedo_probability + shading.textureless_probability
         return Light(direction * distance, ambient=1 - diffuse, diffuse=diffuse, textureless=textureless)
 
-    def _guide(
-        self, step: int, cameras: Cameras, color: Tensor, text: TextContext
-    ) -> tuple[Tensor, int, tuple[int, int]]:
-        """The distillation loss of rendered colours (N, H, W, 3), one timestep for the whole batch."""
-        recipe, prior, generator = self.recipe.guidance, self.prior, self.generators["noise"]
-        size = (prior.image_size, prior.image_size)
+    def _encode(self, color: Tensor) -> Tensor:
+        """Rendered colours (N, H, W, 3) to latents, at the size of the prior's images."""
+        size = (self.prior.image_size, self.prior.image_size)
         images = F.interpolate(color.movedim(-1, 1), size, mode="bilinear", align_corners=False)
-        latents = prior.encode_images(images, generator)
+        return self.prior.encode_images(images, self.generators["noise"])
+
+    @torch.no_grad()
+    def _find_target(self, step: int, cameras: Cameras, latents: Tensor, text: TextContext) -> Target:
+        """Noise the renders' latents and let the prior say what they should become; one timestep for all."""
+        recipe, prior, generator = self.recipe.guidance, self.prior, self.generators["noise"]
         low, high = timestep_bounds(recipe, step, len(self.alphas_cumprod))
         timestep = int(torch.randint(low, high + 1, (1,), generator=generator))
         alpha_bar = self.alphas_cumprod[timestep]
-        with torch.no_grad():
-            noise = torch.randn(latents.shape, generator=generator).to(latents)
-            x_t = add_noise(latents, noise, alpha_bar)
-            x0_text, x0_uncond = prior.predict_x0(x_t, timestep, cameras, text)
-            target = guided_target(x0_text, x0_uncond, prior.views, recipe)
-        return distillation_loss(latents, target, x_t, noise, alpha_bar, recipe), timestep, (low, high)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        x_t = add_noise(latents, noise, alpha_bar)
+
+        def predict(x: Tensor, t: int) -> Tensor:
+            x0_text, x0_uncond = prior.predict_x0(x, t, cameras, text)
+            return guided_target(x0_text, x0_uncond, prior.views, recipe)
+
+        x0 = denoise(x_t, timestep, recipe.denoise_steps, self.alphas_cumprod, predict)
+        return Target(x0, x_t, noise, alpha_bar, timestep, (low, high))
 
     def _regularizers(self, step: int, rendering: Rendering) -> Tensor:
         recipe = self.recipe.regularizers
@@ -139,6 +166,10 @@ class Optimisation:
         ramp = max(step - start, 0.0) / max(self.recipe.steps - start, 1.0)
         opacity = rendering.opacity
         loss = ramp * recipe.sparsity * opacity.mean()
+        if recipe.camouflage:
+            away = rendering.color.detach() - torch.tensor(self.prior.background, device=self.device)
+            likeness = torch.exp(-away.square().sum(-1, keepdim=True) / (2 * recipe.camouflage_width**2))
+            loss = loss + ramp * recipe.camouflage * (likeness * opacity).mean()
         if recipe.binary:
             clamped = opacity.clamp(1e-3, 1 - 1e-3)
             entropy = -(clamped * clamped.log() + (1 - clamped) * (1 - clamped).log())

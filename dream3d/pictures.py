@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dream3d.cameras import orbit
+from dream3d.files import write_atomically
 from dream3d.mesh.shading import shade
 from dream3d.mesh.surface import Surface
-from dream3d.run import write_atomically
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) sRGB."""

@@ -89,6 +89,8 @@ class GuidanceRecipe:
     t_min: Linear = Linear(0.98, 0.02, 8000)
     """Lower bound of the timestep range, as a fraction of the schedule's length."""
     t_max: Linear = Linear(0.98, 0.50, 8000)
+    denoise_steps: int = 1
+    """DDIM steps from the drawn timestep to the target; 1 is MVDream's single prediction."""
     weighting: Literal["uniform", "sigma"] = "uniform"
     """``uniform`` is the released loss; ``sigma`` multiplies it by 1 - abar_t, which keeps the pull of
     nearly clean timesteps from drowning the shape that the noisy ones agreed on."""
@@ -133,14 +135,22 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class RegularizerRecipe:
-    """Penalties on opacity, all off in MVDream (facts 4.3: sparsity and opaque are 0)."""
+    """Penalties on opacity, all off in MVDream (facts 4.3: sparsity and opaque are 0).
+
+    Their weights count against a loss that sums over all latents of an image.
+    """
 
     sparsity: float = 0.0
     """Weight of the mean opacity: removes haze; too much erases thin parts."""
     binary: float = 0.0
     """Weight of the mean binary entropy of the opacity: pushes pixels to empty or solid."""
+    camouflage: float = 0.0
+    """Weight of the mean opacity of pixels that look like the fixed background: haze, and parts painted
+    in its colour. No object of the prior has that colour, so nothing real is erased."""
+    camouflage_width: float = 0.1
+    """Distance in RGB (0..1 each) at which a pixel no longer looks like the background (a Gaussian's sigma)."""
     from_fraction: float = 0.2
-    """Both start at this fraction of the run and grow linearly until its end."""
+    """All start at this fraction of the run and grow linearly until its end."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,8 @@ class Recipe:
 
     name: str
     steps: int = 10_000
+    updates_per_target: int = 1
+    """Field updates towards each denoised target, re-rendered from the same cameras; 1 in MVDream."""
     cameras: CameraRange = CameraRange()
     stages: tuple[Stage, ...] = (Stage(0, 64, 2), Stage(5000, 256, 1))
     field: FieldRecipe = FieldRecipe()
@@ -174,6 +186,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UsageError(f"a run needs at least one step, got --steps {self.steps}")
+        if self.updates_per_target < 1 or self.guidance.denoise_steps < 1:
+            raise UsageError(f"recipe {self.name}: updates_per_target and denoise_steps are at least 1")
         if self.mesh.resolution < 8:
             raise UsageError(f"the mesh grid needs at least 8 cells a side, got --resolution {self.mesh.resolution}")
         if self.mesh.resolution > 1024:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import platform
 import re
-import tempfile
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import torch
 
 import dream3d
 from dream3d.errors import Dream3DError, UsageError
+from dream3d.files import write_atomically
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe import Recipe
 
@@ -52,29 +50,6 @@ def provenance(prompt: str, seed: int, recipe: Recipe, prior: MultiViewPrior) ->
             "python": platform.python_version(),
         },
     }
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
-
-    The temporary name keeps the ending, since writers choose a format by it. On any failure the
-    temporary file is removed and an existing ``path`` is left as it was.
-    """
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 is for secrets; these are the user's files
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 class RunFolder:

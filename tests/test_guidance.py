@@ -177,6 +177,43 @@ def test_timestep_range_without_annealing() -> None:
     assert guidance.timestep_bounds(recipe, 123, 1000) == (20, 980)
 
 
+def test_one_denoising_step_is_the_prediction() -> None:
+    seen: list[int] = []
+
+    def predict(x: torch.Tensor, t: int) -> torch.Tensor:
+        seen.append(t)
+        return x * 3
+
+    assert guidance.denoise(torch.tensor([2.0]), 800, 1, [0.5] * 1000, predict).tolist() == [6.0]
+    assert seen == [800]
+
+
+def test_two_denoising_steps_by_hand() -> None:
+    # alpha^2 is .36 at t = 4 and .64 at t = 2. From x = 2 the prediction x0 = x / 2 = 1 leaves the noise
+    # (2 - .6 * 1) / .8 = 1.75, so x at t = 2 is .8 * 1 + .6 * 1.75 = 1.85 and the answer half of that.
+    alphas = [1.0, 0.9, 0.64, 0.5, 0.36]
+    result = guidance.denoise(tensor([2.0]), 4, 2, alphas, lambda x, t: x / 2)
+    assert result.tolist() == pytest.approx([0.925])
+
+
+@given(st.integers(1, 12), st.integers(20, 999))
+def test_denoising_with_the_truth_stays_with_the_truth(steps: int, timestep: int) -> None:
+    alphas = torch.linspace(0.999, 0.001, 1000).tolist()
+    truth = tensor([0.25, -2.0])
+    times: list[int] = []
+
+    def predict(x: torch.Tensor, t: int) -> torch.Tensor:
+        times.append(t)
+        return truth
+
+    result = guidance.denoise(tensor([1.0, 1.0]), timestep, steps, alphas, predict)
+    assert torch.equal(result, truth)
+    assert times[0] == timestep
+    assert len(times) == steps
+    assert times == sorted(times, reverse=True)
+    assert times[-1] > 0
+
+
 def test_the_target_carries_no_gradient() -> None:
     latents = torch.ones(1, 1, 1, 1, requires_grad=True)
     target = (latents * 3).square()

@@ -6,11 +6,8 @@ display values up to here; the GLB stores them in linear light, as glTF demands,
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from dream3d.errors import ExportError, UsageError
+from dream3d.files import write_atomically
 from dream3d.mesh.formats import EXPORTERS, Exporter, Placed
 from dream3d.mesh.glb import EXTRAS_KEY, glb_document, json_bytes, linear_from_srgb
 from dream3d.mesh.surface import display_values, used_vertices
@@ -96,14 +94,13 @@ def export(asset: Asset, path: Path) -> ExportReport:
     exporter = EXPORTERS[ending]
     mesh, placement = _place(asset)
     data = exporter.encode(mesh)
+
+    def write_and_check(temporary: Path) -> None:
+        temporary.write_bytes(data)
+        _check(temporary.read_bytes(), ending, exporter, mesh, path)
+
     try:
-        with _temporary_beside(path) as temporary:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            _check(temporary.read_bytes(), ending, exporter, mesh, path)
-            os.replace(temporary, path)
+        write_atomically(path, write_and_check)
     except OSError as error:
         raise ExportError(
             f"cannot write {path}: {error.strerror or error}; check that the folder exists, "
@@ -167,16 +164,6 @@ def _display_colors(asset: Asset) -> NDArray[np.float32]:
     if not ((display >= 0) & (display <= 1)).all():
         raise ExportError(f"vertex colours must be in [0, 1], got {display.min():.3g}..{display.max():.3g}")
     return display
-
-
-@contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[Path]:
-    """A free name in the folder of ``path``; whatever is there afterwards under that name is removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _check(data: bytes, ending: str, exporter: Exporter, mesh: Placed, path: Path) -> None:

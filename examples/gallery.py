@@ -1,0 +1,93 @@
+"""The README's gallery: every prompt of a list becomes a mesh, and one picture shows four views of each.
+
+    python examples/gallery.py prompts/gallery.txt --runs runs/gallery --out docs/images/gallery.png
+
+Prompts that already have a finished run in the folder are not run again, so that several processes can
+share the work (``--every 2 --first 0`` and ``--every 2 --first 1``). The pictures are of the exported
+files, read back: front, left side, back, right side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import trimesh
+from PIL import Image, ImageDraw, ImageFont
+
+from dream3d.cameras import orbit
+from dream3d.generate import generate
+from dream3d.mesh.shading import shade
+from dream3d.mesh.surface import srgb_from_linear
+from dream3d.pictures import Picture
+from dream3d.prior import load_prior
+from dream3d.recipe import preset
+from dream3d.run import slug
+
+VIEW = 128
+"""Side of one view, pixels."""
+LABEL = 18
+"""Height of the line of text over the views, pixels."""
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a prompt list, without blank lines and comments."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def run(prompt: str, folder: Path, prior_name: str) -> None:
+    """Generate one prompt with seed 0 and the prior's own recipe, unless it is there."""
+    if (folder / "run.json").exists():
+        return
+    prior = load_prior(prior_name)
+    recipe = preset(prior.recommended_preset)
+    generate(prompt, prior=prior, recipe=recipe, seed=0, device="cpu", out=folder.with_suffix(".glb"), run_dir=folder)
+
+
+def draw(prompt: str, mesh_path: Path) -> Picture:
+    """A labelled strip of four views of an exported GLB."""
+    (mesh,) = trimesh.load_scene(mesh_path, process=False).geometry.values()
+    assert isinstance(mesh, trimesh.Trimesh)
+    assert isinstance(mesh.visual, trimesh.visual.TextureVisuals)
+    colors = srgb_from_linear(np.asarray(mesh.visual.vertex_attributes["color"])[:, :3])
+    vertices = np.asarray(mesh.vertices, dtype=np.float32)[:, [2, 0, 1]]  # glTF's y up and front +z to ours
+    views = shade(vertices * 1.3, np.asarray(mesh.faces), colors, orbit(4), VIEW, VIEW, supersample=2)
+    strip = Image.new("RGB", (4 * VIEW, VIEW + LABEL), "white")
+    ImageDraw.Draw(strip).text((6, 3), prompt, fill="black", font=ImageFont.load_default(12))
+    for index, view in enumerate(views):
+        strip.paste(Image.fromarray(view), (index * VIEW, LABEL))
+    return np.asarray(strip)
+
+
+def main() -> None:
+    """Run the prompts, then draw those that are finished."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prompts", type=Path)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--prior", default="mini")
+    parser.add_argument("--columns", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="index of the first prompt to run")
+    parser.add_argument("--every", type=int, default=1, help="run every n-th prompt")
+    arguments = parser.parse_args()
+    prompts = read_prompts(arguments.prompts)
+    for prompt in prompts[arguments.first :: arguments.every]:
+        run(prompt, arguments.runs / slug(prompt), arguments.prior)
+    strips, figures = [], {}
+    for prompt in prompts:
+        mesh_path = arguments.runs / f"{slug(prompt)}.glb"
+        if mesh_path.exists():
+            strips.append(draw(prompt, mesh_path))
+            figures[prompt] = json.loads((arguments.runs / slug(prompt) / "run.json").read_text()).get("result")
+    strips += [np.full_like(strips[0], 255)] * (-len(strips) % arguments.columns)
+    rows = [np.concatenate(strips[i : i + arguments.columns], 1) for i in range(0, len(strips), arguments.columns)]
+    iio.imwrite(arguments.out, np.concatenate(rows))
+    arguments.out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
