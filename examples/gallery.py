@@ -15,13 +15,12 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-import trimesh
 from PIL import Image, ImageDraw, ImageFont
 
 from dream3d.cameras import orbit
 from dream3d.generate import generate
+from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade
-from dream3d.mesh.surface import srgb_from_linear
 from dream3d.pictures import Picture
 from dream3d.prior import load_prior
 from dream3d.recipe import preset
@@ -50,12 +49,8 @@ def run(prompt: str, folder: Path, prior_name: str) -> None:
 
 def draw(prompt: str, mesh_path: Path) -> Picture:
     """A labelled strip of four views of an exported GLB."""
-    (mesh,) = trimesh.load_scene(mesh_path, process=False).geometry.values()
-    assert isinstance(mesh, trimesh.Trimesh)
-    assert isinstance(mesh.visual, trimesh.visual.TextureVisuals)
-    colors = srgb_from_linear(np.asarray(mesh.visual.vertex_attributes["color"])[:, :3])
-    vertices = np.asarray(mesh.vertices, dtype=np.float32)[:, [2, 0, 1]]  # glTF's y up and front +z to ours
-    views = shade(vertices * 1.3, np.asarray(mesh.faces), colors, orbit(4), VIEW, VIEW, supersample=2)
+    asset = read_asset(mesh_path)
+    views = shade(asset.vertices, asset.faces, asset.vertex_colors, orbit(4), VIEW, VIEW, supersample=2)
     strip = Image.new("RGB", (4 * VIEW, VIEW + LABEL), "white")
     ImageDraw.Draw(strip).text((6, 3), prompt, fill="black", font=ImageFont.load_default(12))
     for index, view in enumerate(views):

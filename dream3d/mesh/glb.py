@@ -29,6 +29,13 @@ def linear_from_srgb(display: NDArray[np.floating]) -> NDArray[np.float64]:
     return linear
 
 
+def srgb_from_linear(linear: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The inverse of :func:`linear_from_srgb`."""
+    value = np.clip(np.asarray(linear, dtype=np.float64), 0, 1)
+    display: NDArray[np.float64] = np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)
+    return display
+
+
 def glb_bytes(
     positions: NDArray[np.float32],
     normals: NDArray[np.float32],

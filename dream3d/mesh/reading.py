@@ -1,0 +1,36 @@
+"""Reading a GLB that dream3d wrote back into the world frame, with display colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from dream3d.errors import ExportError
+from dream3d.mesh.export import Asset, Placement
+from dream3d.mesh.glb import EXTRAS_KEY, glb_document, srgb_from_linear
+
+
+def read_asset(path: Path) -> Asset:
+    """The asset in a GLB written by :func:`dream3d.mesh.export.export`: z up, front +x, original size.
+
+    Raises ExportError for a file that is not such a GLB.
+    """
+    try:
+        document = glb_document(path.read_bytes())
+        provenance = document["asset"]["extras"][EXTRAS_KEY]
+        extras = document["nodes"][0]["extras"]
+        placement = Placement(tuple(extras["world_centre"]), float(extras["world_scale"]))
+        (mesh,) = trimesh.load_scene(path, process=False).geometry.values()
+        assert isinstance(mesh, trimesh.Trimesh)
+        assert isinstance(mesh.visual, trimesh.visual.TextureVisuals)
+        linear = np.asarray(mesh.visual.vertex_attributes["color"])[:, :3]
+        return Asset(
+            vertices=placement.to_world(np.asarray(mesh.vertices)).astype(np.float32),
+            faces=np.asarray(mesh.faces, dtype=np.int64),
+            vertex_colors=srgb_from_linear(linear).astype(np.float32),
+            provenance=provenance,
+        )
+    except Exception as error:  # a foreign file can fail in any of a parser's ways
+        raise ExportError(f"{path} is not a GLB written by dream3d ({type(error).__name__}: {error})") from error
