@@ -50,7 +50,9 @@ def run(prompt: str, folder: Path, prior_name: str) -> None:
 def draw(prompt: str, mesh_path: Path) -> Picture:
     """A labelled strip of four views of an exported GLB."""
     asset = read_asset(mesh_path)
-    views = shade(asset.vertices, asset.faces, asset.vertex_colors, orbit(4), VIEW, VIEW, supersample=2)
+    views = shade(
+        asset.vertices, np.asarray(asset.faces, np.int64), asset.vertex_colors, orbit(4), VIEW, VIEW, supersample=2
+    )
     strip = Image.new("RGB", (4 * VIEW, VIEW + LABEL), "white")
     ImageDraw.Draw(strip).text((6, 3), prompt, fill="black", font=ImageFont.load_default(12))
     for index, view in enumerate(views):

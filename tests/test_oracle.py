@@ -6,6 +6,7 @@ Same loop and same recipe as ``dream3d generate`` on ``mini``; only the prior is
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from oracle import MASCOT, TABLE, TREE, OraclePrior, Shape, draw
@@ -68,7 +69,7 @@ def test_the_exported_file_has_the_fields_silhouette(alone: Optimisation, tmp_pa
     rendering = alone.renderer.evaluate(alone.field, alone.background, UNSEEN, 128, 128)
     export(Asset(mesh.surface.vertices, mesh.surface.faces, mesh.colors), tmp_path / "mascot.glb")
     asset = read_asset(tmp_path / "mascot.glb")
-    drawn = silhouettes(asset.vertices, asset.faces, UNSEEN, 128, 128)
+    drawn = silhouettes(asset.vertices, np.asarray(asset.faces, np.int64), UNSEEN, 128, 128)
     assert mean_iou(drawn, (rendering.opacity[..., 0] > 0.5).numpy()) >= 0.9
     nose = asset.vertices[:, 0] > 0.5  # the mascot's is yellow and on the front, +x
     red, green, blue = asset.vertex_colors[nose].mean(0)
