@@ -15,7 +15,7 @@ from dream3d.field.radiance import RadianceField
 from dream3d.guidance import add_noise, denoise, distillation_loss, guided_target, timestep_bounds
 from dream3d.prior.base import MultiViewPrior, TextContext
 from dream3d.recipe import GuidanceRecipe, Recipe
-from dream3d.render.renderer import Light, Renderer, Rendering
+from dream3d.render.renderer import AvoidedColor, Light, Renderer, Rendering
 
 _STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
 
@@ -110,6 +110,7 @@ class Optimisation:
         )
 
     def _render(self, cameras: Cameras, resolution: int, light: Light | None) -> Rendering:
+        weights = self.recipe.regularizers
         return self.renderer.render(
             self.field,
             self.background,
@@ -119,6 +120,7 @@ class Optimisation:
             generator=self.generators["render"],
             light=light,
             differentiable_normals=self.recipe.shading is not None,
+            avoid=AvoidedColor(self.prior.background, weights.camouflage_width) if weights.camouflage else None,
         )
 
     def _sample_light(self, step: int, cameras: Cameras) -> Light | None:
@@ -166,10 +168,8 @@ class Optimisation:
         ramp = max(step - start, 0.0) / max(self.recipe.steps - start, 1.0)
         opacity = rendering.opacity
         loss = ramp * recipe.sparsity * opacity.mean()
-        if recipe.camouflage:
-            away = rendering.color.detach() - torch.tensor(self.prior.background, device=self.device)
-            likeness = torch.exp(-away.square().sum(-1, keepdim=True) / (2 * recipe.camouflage_width**2))
-            loss = loss + ramp * recipe.camouflage * (likeness * opacity).mean()
+        if rendering.camouflage is not None:
+            loss = loss + ramp * recipe.camouflage * rendering.camouflage.mean()
         if recipe.binary:
             clamped = opacity.clamp(1e-3, 1 - 1e-3)
             entropy = -(clamped * clamped.log() + (1 - clamped) * (1 - clamped).log())

@@ -145,10 +145,10 @@ class RegularizerRecipe:
     binary: float = 0.0
     """Weight of the mean binary entropy of the opacity: pushes pixels to empty or solid."""
     camouflage: float = 0.0
-    """Weight of the mean opacity of pixels that look like the fixed background: haze, and parts painted
-    in its colour. No object of the prior has that colour, so nothing real is erased."""
+    """Weight of the mean opacity owed to points that have the background's colour: the field's cheapest way
+    to hide what should be empty. No object of the prior has that colour, so nothing real is erased."""
     camouflage_width: float = 0.1
-    """Distance in RGB (0..1 each) at which a pixel no longer looks like the background (a Gaussian's sigma)."""
+    """Distance in RGB (0..1 each) at which a colour is no longer like the background's (a Gaussian's sigma)."""
     from_fraction: float = 0.2
     """All start at this fraction of the run and grow linearly until its end."""
 
@@ -242,24 +242,37 @@ _MVDREAM = Recipe(
 
 _MINI = Recipe(
     name="mini",
-    steps=600,
+    steps=80,
+    updates_per_target=4,
+    # The ranges that the prior's training views were rendered in (prior.json).
     cameras=CameraRange(
         elevation_deg=(0.0, 35.0),
         fovy_deg=(25.0, 50.0),
         relative_distance=(0.85, 1.0),
         distance_rule="sin",
     ),
-    stages=(Stage(0, 32, 1),),
-    field=FieldRecipe(levels=6, log2_entries=18, base_resolution=8, per_level_scale=1.5, hidden_width=32),
-    render=RenderRecipe(samples_per_diagonal=128, occupancy_every=8, occupancy_warmup=64),
+    stages=(Stage(0, 32, 1), Stage(40, 48, 1)),
+    # Levels that are all dense, up to one cell per pixel of the prior. The wide soft blob lets thin parts
+    # far from the middle grow: what starts out empty is skipped by the rays and stays empty.
+    field=FieldRecipe(
+        levels=6,
+        log2_entries=18,
+        base_resolution=8,
+        per_level_scale=1.5,
+        hidden_width=32,
+        blob_scale=4.0,
+        blob_radius=0.65,
+    ),
+    render=RenderRecipe(samples_per_diagonal=96, occupancy_every=1, occupancy_warmup=8),
     guidance=GuidanceRecipe(
         guidance_scale=5.0,
-        t_min=Linear(0.98, 0.02, 480),
-        t_max=Linear(0.98, 0.50, 480),
+        denoise_steps=4,
+        t_min=Linear(0.98, 0.05, 68),
+        t_max=Linear(0.98, 0.35, 68),
     ),
     background=BackgroundRecipe(kind="fixed"),
-    optimizer=OptimizerRecipe(weight_decay=0.0, final_lr_factor=0.1),
-    regularizers=RegularizerRecipe(sparsity=0.1),
+    optimizer=OptimizerRecipe(lr_grid=0.015, weight_decay=0.0, final_lr_factor=0.1),
+    regularizers=RegularizerRecipe(camouflage=3000.0, camouflage_width=0.12, from_fraction=0.05),
 )
 
 PRESETS: dict[str, Recipe] = {

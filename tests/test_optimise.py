@@ -18,7 +18,6 @@ from dream3d.recipe import (
     Stage,
     preset,
 )
-from dream3d.render.renderer import Rendering
 
 TINY = replace(
     preset("mini").with_steps(8),
@@ -111,21 +110,3 @@ def test_the_paper_recipe_runs_in_miniature() -> None:
     )
     values = table_after(recipe, steps=4)
     assert bool(torch.isfinite(values).all())
-
-
-def test_camouflage_is_charged_for_haze_and_not_for_the_object() -> None:
-    weights = RegularizerRecipe(camouflage=1.0, camouflage_width=0.1, from_fraction=0.0)
-    state = Optimisation(replace(TINY, regularizers=weights), OraclePrior(MASCOT), 0)
-    background = torch.tensor(OraclePrior.background)
-    red = torch.tensor([0.9, 0.1, 0.1])
-
-    def charge(color: torch.Tensor, opacity: float) -> float:
-        pixel = (1, 1, 1, -1)
-        rendering = Rendering(color.view(pixel), torch.full((1, 1, 1, 1), opacity), torch.zeros(1, 1, 1, 1), None, None)
-        return float(state._regularizers(TINY.steps, rendering))
-
-    assert charge(background, 1.0) == pytest.approx(1.0)  # opaque, painted like the background
-    assert charge(background, 0.2) == pytest.approx(0.2)  # haze
-    assert charge(red, 1.0) < 1e-6
-    aside = background - torch.tensor([0.1, 0.0, 0.0])  # one width away: exp(-1/2)
-    assert charge(aside, 1.0) == pytest.approx(0.60653, abs=1e-4)
