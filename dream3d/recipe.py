@@ -242,7 +242,7 @@ _MVDREAM = Recipe(
 
 _MINI = Recipe(
     name="mini",
-    steps=80,
+    steps=60,
     updates_per_target=4,
     # The ranges that the prior's training views were rendered in (prior.json).
     cameras=CameraRange(
@@ -251,7 +251,7 @@ _MINI = Recipe(
         relative_distance=(0.85, 1.0),
         distance_rule="sin",
     ),
-    stages=(Stage(0, 32, 1), Stage(40, 48, 1)),
+    stages=(Stage(0, 32, 1), Stage(36, 48, 1)),
     # Levels that are all dense, up to one cell per pixel of the prior. The wide soft blob lets thin parts
     # far from the middle grow: what starts out empty is skipped by the rays and stays empty.
     field=FieldRecipe(
@@ -267,12 +267,12 @@ _MINI = Recipe(
     guidance=GuidanceRecipe(
         guidance_scale=5.0,
         denoise_steps=4,
-        t_min=Linear(0.98, 0.05, 68),
-        t_max=Linear(0.98, 0.35, 68),
+        t_min=Linear(0.98, 0.3, 50),
+        t_max=Linear(0.98, 0.6, 50),
     ),
     background=BackgroundRecipe(kind="fixed"),
-    optimizer=OptimizerRecipe(lr_grid=0.015, weight_decay=0.0, final_lr_factor=0.1),
-    regularizers=RegularizerRecipe(camouflage=3000.0, camouflage_width=0.12, from_fraction=0.05),
+    optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.1),
+    regularizers=RegularizerRecipe(camouflage=1500.0, camouflage_width=0.1, from_fraction=0.05),
 )
 
 PRESETS: dict[str, Recipe] = {
