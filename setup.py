@@ -40,7 +40,15 @@ setup(
         "imageio-ffmpeg>=0.4.9",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.15", "wheel"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
+            "ruff>=0.12",
+            "mypy>=1.15",
+            "setuptools>=77",
+            "wheel",
+        ],
         # tiny-cuda-nn, the other accelerator, is not on PyPI: it is built from its own repository.
         "cuda": ["nerfacc>=0.5.3"],
     },

@@ -15,6 +15,8 @@ from dream3d import __version__
 ROOT = Path(__file__).parent.parent
 PRIORS = ROOT / "dream3d" / "priors"
 
+pytestmark = pytest.mark.slow  # packing the prior takes half a minute
+
 
 def expected_files() -> set[str]:
     """Every file of the checkout that the package must carry, relative to the root."""
