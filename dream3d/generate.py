@@ -21,9 +21,8 @@ from dream3d import pictures
 from dream3d.cameras import orbit
 from dream3d.errors import Dream3DError, ExportError
 from dream3d.files import write_atomically
-from dream3d.mesh.export import Asset, check_ending, export
+from dream3d.mesh.export import Asset, ExportReport, check_ending, export
 from dream3d.mesh.extract import FieldMesh, mesh_from_field
-from dream3d.mesh.raster import silhouettes
 from dream3d.optimise import Optimisation, StepReport
 from dream3d.prior.base import MultiViewPrior
 from dream3d.progress import Observer, Outcome, Progress, silent
@@ -65,7 +64,7 @@ def generate(
         observer(Progress("extract", 1, 1, message=_describe(mesh, haze)))
         observer(Progress("export", 0, 1))
         report = _export(mesh, made_by, out)
-        _copy(out, run.path / f"mesh{ending}")
+        write_atomically(run.path / f"mesh{ending}", lambda temporary: shutil.copyfile(out, temporary))
         observer(Progress("export", 1, 1))
         observer(Progress("pictures", 0, 2))
         pictures.write_png(run.path / "preview.png", pictures.side_by_side(render_views(state, 4, PREVIEW_SIZE)))
@@ -136,11 +135,10 @@ def extract_mesh(state: Optimisation, device: str) -> tuple[FieldMesh, float]:
     size = SILHOUETTE_SIZE
     rendering = state.renderer.evaluate(state.field, state.background, cameras, size, size)
     opacity = rendering.opacity[..., 0].cpu().numpy()
-    cameras = cameras.to("cpu")
     mesh = mesh_from_field(
-        state.field.density, state.field.color, opacity > 0.5, cameras, state.recipe.mesh, device=device
+        state.field.density, state.field.color, opacity > 0.5, cameras.to("cpu"), state.recipe.mesh, device=device
     )
-    outside = ~silhouettes(mesh.surface.vertices, mesh.surface.faces, cameras, size, size)
+    outside = ~mesh.silhouettes
     return mesh, float(opacity[outside].mean()) if outside.any() else 0.0
 
 
@@ -159,20 +157,12 @@ def _describe(mesh: FieldMesh, haze: float) -> str:
     return f"surface at density {level:.3g}, silhouettes agree to {iou:.3f} IoU, {haze:.1%} haze around it"
 
 
-def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> Any:
+def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> ExportReport:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"cannot make the folder {out.parent}: {error.strerror}; choose another --out") from error
     return export(Asset(mesh.surface.vertices, mesh.surface.faces, mesh.colors, made_by), out)
-
-
-def _copy(source: Path, target: Path) -> None:
-    write_atomically(target, lambda temporary: _copy_bytes(source, temporary))
-
-
-def _copy_bytes(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
 
 
 def _result(outcome: Outcome, mesh: FieldMesh, haze: float) -> dict[str, Any]:

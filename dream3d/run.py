@@ -79,7 +79,7 @@ class RunFolder:
     def write_json(self, data: dict[str, Any]) -> None:
         """Replace ``run.json``."""
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.path / "run.json", lambda temporary: _write_text(temporary, text))
+        write_atomically(self.path / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Append rows with the columns :data:`METRIC_COLUMNS`."""
@@ -93,7 +93,3 @@ class RunFolder:
     def fail(self, reason: str) -> None:
         """Record why the run ended early."""
         self.write_json({**self._made_by, "status": "failed", "reason": reason})
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

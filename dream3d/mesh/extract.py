@@ -33,6 +33,8 @@ class FieldMesh:
     choice: IsoChoice
     iou: float
     """Mean IoU of the finished mesh's silhouettes and the field's, measured with the rasteriser."""
+    silhouettes: Masks
+    """(V, H, W) pixels that the finished mesh covers, at the cameras it was fitted to."""
 
 
 def mesh_from_field(
@@ -54,7 +56,7 @@ def mesh_from_field(
     surface = extract_surface(grid, choice.level, recipe.min_component_fraction)
     colors = color_vertices(surface, color_fn, device=device)
     drawn = silhouettes(surface.vertices, surface.faces, cameras, *masks.shape[1:])
-    return FieldMesh(surface, colors, choice, mean_iou(drawn, masks))
+    return FieldMesh(surface, colors, choice, mean_iou(drawn, masks), drawn)
 
 
 def extract_surface(grid: NDArray[np.float32], level: float, min_component_fraction: float = 0.0) -> Surface:
