@@ -126,6 +126,15 @@ def denoise(
     return x0
 
 
+def keyed_opacity(images: Tensor, background: tuple[float, float, float], low: float, high: float) -> Tensor:
+    """Chroma key: (B, 3, H, W) in [0, 1] -> opacity (B, 1, H, W) in [0, 1].
+
+    0 up to the RGB distance ``low`` from the background's colour, 1 from ``high`` on, linear between.
+    """
+    away = (images - images.new_tensor(background)[:, None, None]).square().sum(1, keepdim=True).sqrt()
+    return ((away - low) / (high - low)).clamp(0, 1)
+
+
 def x0_reconstruction_loss(latents: Tensor, target: Tensor) -> Tensor:
     """0.5 * sum((latents - target)^2) / B with B images; gradient (latents - target) / B (facts 4.1, step 6)."""
     return 0.5 * (latents - target.detach()).square().sum() / latents.shape[0]

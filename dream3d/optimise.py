@@ -12,10 +12,10 @@ from torch import Tensor
 from dream3d.cameras import Cameras, sample_orthogonal
 from dream3d.field.background import Background, build_background
 from dream3d.field.radiance import RadianceField
-from dream3d.guidance import add_noise, denoise, distillation_loss, guided_target, timestep_bounds
+from dream3d.guidance import add_noise, denoise, distillation_loss, guided_target, keyed_opacity, timestep_bounds
 from dream3d.prior.base import MultiViewPrior, TextContext
 from dream3d.recipe import GuidanceRecipe, Recipe
-from dream3d.render.renderer import AvoidedColor, Light, Renderer, Rendering
+from dream3d.render.renderer import Light, Renderer, Rendering
 
 _STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
 
@@ -34,11 +34,22 @@ class StepReport:
 
 
 @dataclass(frozen=True)
+class Keyed:
+    """A target's picture, cut out of its background (see ``KeyRecipe``)."""
+
+    picture: Tensor
+    """(N, 3, S, S) in [0, 1]."""
+    opacity: Tensor
+    """(N, 1, S, S) in [0, 1]: where the picture is not the background."""
+
+
+@dataclass(frozen=True)
 class Target:
     """What the latents of one set of renders should become."""
 
     x0: Tensor
     """(N, C, h, w) guided clean latents."""
+    keyed: Keyed | None
     x_t: Tensor
     noise: Tensor
     alpha_bar: float
@@ -85,20 +96,22 @@ class Optimisation:
     def step(self, step: int, text: TextContext) -> StepReport:
         """Run step number ``step`` (from 0) towards the text."""
         recipe, stage = self.recipe, self.recipe.stage_at(step)
+        self.field.sharpness = recipe.field.sharpness.at(step)
         self.renderer.update_occupancy(self.field, step, self.generators["occupancy"])
         cameras = sample_orthogonal(recipe.cameras, stage.objects, self.prior.views, self.generators["cameras"])
         cameras = cameras.to(self.device)
         light = self._sample_light(step, cameras)
         rendering = self._render(cameras, stage.resolution, light)
-        latents = self._encode(rendering.color)
+        latents = self._encode(self._images(rendering))
         target = self._find_target(step, cameras, latents.detach(), text)
         for update in range(recipe.updates_per_target):
             if update > 0:
                 rendering = self._render(cameras, stage.resolution, light)
-                latents = self._encode(rendering.color)
+            if update > 0 or target.keyed is not None:
+                latents = self._encode(self._images(rendering, target.keyed))
             distillation = target.loss(latents, recipe.guidance)
             self.optimizer.zero_grad(set_to_none=True)
-            (distillation + self._regularizers(step, rendering)).backward()
+            (distillation + self._regularizers(step, rendering, target.keyed)).backward()
             self.optimizer.step()
         self.schedule.step()
         return StepReport(
@@ -110,7 +123,6 @@ class Optimisation:
         )
 
     def _render(self, cameras: Cameras, resolution: int, light: Light | None) -> Rendering:
-        weights = self.recipe.regularizers
         return self.renderer.render(
             self.field,
             self.background,
@@ -120,7 +132,6 @@ class Optimisation:
             generator=self.generators["render"],
             light=light,
             differentiable_normals=self.recipe.shading is not None,
-            avoid=AvoidedColor(self.prior.background, weights.camouflage_width) if weights.camouflage else None,
         )
 
     def _sample_light(self, step: int, cameras: Cameras) -> Light | None:
@@ -139,10 +150,13 @@ class Optimisation:
         textureless = kind < shading.albedo_probability + shading.textureless_probability
         return Light(direction * distance, ambient=1 - diffuse, diffuse=diffuse, textureless=textureless)
 
-    def _encode(self, color: Tensor) -> Tensor:
-        """Rendered colours (N, H, W, 3) to latents, at the size of the prior's images."""
+    def _images(self, rendering: Rendering, keyed: Keyed | None = None) -> Tensor:
+        """Rendered colours as images (N, 3, S, S) of the prior's size; outside of a key, the target's own pixels."""
         size = (self.prior.image_size, self.prior.image_size)
-        images = F.interpolate(color.movedim(-1, 1), size, mode="bilinear", align_corners=False)
+        images = F.interpolate(rendering.color.movedim(-1, 1), size, mode="bilinear", align_corners=False)
+        return images if keyed is None else torch.lerp(keyed.picture, images, keyed.opacity)
+
+    def _encode(self, images: Tensor) -> Tensor:
         return self.prior.encode_images(images, self.generators["noise"])
 
     @torch.no_grad()
@@ -160,16 +174,23 @@ class Optimisation:
             return guided_target(x0_text, x0_uncond, prior.views, recipe)
 
         x0 = denoise(x_t, timestep, recipe.denoise_steps, self.alphas_cumprod, predict)
-        return Target(x0, x_t, noise, alpha_bar, timestep, (low, high))
+        return Target(x0, self._key(x0), x_t, noise, alpha_bar, timestep, (low, high))
 
-    def _regularizers(self, step: int, rendering: Rendering) -> Tensor:
-        recipe = self.recipe.regularizers
+    def _key(self, x0: Tensor) -> Keyed | None:
+        key = self.recipe.key
+        if key is None:
+            return None
+        picture = self.prior.decode_latents(x0)
+        return Keyed(picture, keyed_opacity(picture, self.prior.background, key.low, key.high))
+
+    def _regularizers(self, step: int, rendering: Rendering, keyed: Keyed | None) -> Tensor:
+        recipe, key, opacity = self.recipe.regularizers, self.recipe.key, rendering.opacity
         start = recipe.from_fraction * self.recipe.steps
         ramp = max(step - start, 0.0) / max(self.recipe.steps - start, 1.0)
-        opacity = rendering.opacity
         loss = ramp * recipe.sparsity * opacity.mean()
-        if rendering.camouflage is not None:
-            loss = loss + ramp * recipe.camouflage * rendering.camouflage.mean()
+        if key is not None and keyed is not None:
+            wanted = F.interpolate(keyed.opacity, opacity.shape[1:3], mode="area").movedim(1, -1)
+            loss = loss + key.weight * (opacity - wanted).abs().mean()
         if recipe.binary:
             clamped = opacity.clamp(1e-3, 1 - 1e-3)
             entropy = -(clamped * clamped.log() + (1 - clamped) * (1 - clamped).log())

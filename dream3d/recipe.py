@@ -41,6 +41,10 @@ class FieldRecipe:
     base_resolution: int = 16
     per_level_scale: float = 1.447269237440378
     hidden_width: int = 64
+    density_gain: float = 1.0
+    """Factor on the density head's output before the blob's bias: how fast density can grow."""
+    sharpness: Linear = Linear(1.0, 1.0, 0)
+    """Factor on the whole density logit: growing over a run, it turns fog into either something or nothing."""
     blob_scale: float = 10.0
     """Density logit added at the origin: raw + blob_scale * (1 - |x| / blob_radius)."""
     blob_radius: float = 0.5
@@ -144,13 +148,27 @@ class RegularizerRecipe:
     """Weight of the mean opacity: removes haze; too much erases thin parts."""
     binary: float = 0.0
     """Weight of the mean binary entropy of the opacity: pushes pixels to empty or solid."""
-    camouflage: float = 0.0
-    """Weight of the mean opacity owed to points that have the background's colour: the field's cheapest way
-    to hide what should be empty. No object of the prior has that colour, so nothing real is erased."""
-    camouflage_width: float = 0.1
-    """Distance in RGB (0..1 each) at which a colour is no longer like the background's (a Gaussian's sigma)."""
     from_fraction: float = 0.2
     """All start at this fraction of the run and grow linearly until its end."""
+
+
+@dataclass(frozen=True)
+class KeyRecipe:
+    """Chroma key of the targets, for a prior that was trained on one background colour.
+
+    Where a target's picture has that colour there is nothing, elsewhere there is the object. The field's opacity is
+    pulled towards this key, and its colours learn from the object's pixels alone, so that they never take on the
+    background's. Not in MVDream.
+    """
+
+    low: float = 0.15
+    """RGB distance (0..1 each) from the background's colour up to which a pixel is empty."""
+    high: float = 0.25
+    """RGB distance from which a pixel is the object; between the two it is partly covered."""
+    weight: float = 4000.0
+    """Weight of the mean absolute difference of opacity and key. Absolute, because its best answer to targets that
+    disagree is their median, empty or solid, where a squared difference would ask for fog. It counts against a
+    loss that sums over all latents of an image."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +198,7 @@ class Recipe:
     shading: ShadingRecipe | None = None
     optimizer: OptimizerRecipe = OptimizerRecipe()
     regularizers: RegularizerRecipe = RegularizerRecipe()
+    key: KeyRecipe | None = None
     mesh: MeshRecipe = MeshRecipe()
     negative_prompt: str = ""
 
@@ -197,6 +216,8 @@ class Recipe:
         p = self.guidance.dynamic_threshold
         if p is not None and not 0 < p <= 1:
             raise UsageError(f"the dynamic threshold is a percentile in (0, 1], got {p}")
+        if self.key is not None and not 0 <= self.key.low < self.key.high:
+            raise UsageError(f"the key's distances must rise from 0 or more, got {self.key.low} and {self.key.high}")
 
     def stage_at(self, step: int) -> Stage:
         """The last stage that has started at ``step``."""
@@ -224,7 +245,8 @@ def _stretched(recipe: Recipe, ratio: float, steps: int) -> Recipe:
     )
     guidance = replace(recipe.guidance, t_min=line(recipe.guidance.t_min), t_max=line(recipe.guidance.t_max))
     stages = tuple(replace(stage, from_step=round(stage.from_step * ratio)) for stage in recipe.stages)
-    return replace(recipe, steps=steps, stages=stages, guidance=guidance, shading=shading)
+    field = replace(recipe.field, sharpness=line(recipe.field.sharpness))
+    return replace(recipe, steps=steps, field=field, stages=stages, guidance=guidance, shading=shading)
 
 
 MVDREAM_NEGATIVE_PROMPT = (
@@ -260,6 +282,8 @@ _MINI = Recipe(
         base_resolution=8,
         per_level_scale=1.5,
         hidden_width=32,
+        density_gain=4.0,
+        sharpness=Linear(1.0, 24.0, 60),
         blob_scale=4.0,
         blob_radius=0.65,
     ),
@@ -267,12 +291,12 @@ _MINI = Recipe(
     guidance=GuidanceRecipe(
         guidance_scale=5.0,
         denoise_steps=4,
-        t_min=Linear(0.98, 0.3, 50),
-        t_max=Linear(0.98, 0.6, 50),
+        t_min=Linear(0.98, 0.5, 50),
+        t_max=Linear(0.98, 0.75, 40),
     ),
     background=BackgroundRecipe(kind="fixed"),
-    optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.1),
-    regularizers=RegularizerRecipe(camouflage=1500.0, camouflage_width=0.1, from_fraction=0.05),
+    optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.3),
+    key=KeyRecipe(),
 )
 
 PRESETS: dict[str, Recipe] = {
@@ -294,6 +318,7 @@ __all__ = [
     "BackgroundRecipe",
     "FieldRecipe",
     "GuidanceRecipe",
+    "KeyRecipe",
     "Linear",
     "MeshRecipe",
     "OptimizerRecipe",

@@ -121,6 +121,10 @@ class OraclePrior:
         """(B, 3, S, S) in [0, 1] -> the same in [-1, 1]."""
         return images * 2 - 1
 
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """The inverse of :meth:`encode_images`."""
+        return (latents * 0.5 + 0.5).clamp(0, 1)
+
     def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
         """The posterior mean, per group of views; the same with and without the prompt."""
         alpha_bar = float(self.alphas_cumprod[timestep])

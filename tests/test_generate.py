@@ -25,7 +25,7 @@ from dream3d.progress import Outcome, Progress
 from dream3d.recipe import MeshRecipe, OptimizerRecipe, Recipe, RegularizerRecipe, Stage, preset
 
 PROMPT = "a christmas tree"
-SHORT: Recipe = replace(preset("mini").with_steps(16), mesh=MeshRecipe(resolution=40))
+SHORT: Recipe = replace(preset("mini").with_steps(8), mesh=MeshRecipe(resolution=40))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def test_the_mesh_is_a_coloured_unit_box_sized_thing(first: Run) -> None:
 def test_the_asset_says_where_it_came_from(first: Run) -> None:
     made_by = read_provenance(first.outcome.mesh_path)
     assert (made_by["prompt"], made_by["seed"]) == (PROMPT, 3)
-    assert made_by["recipe"]["steps"] == 16
+    assert made_by["recipe"]["steps"] == 8
     assert made_by["versions"]["dream3d"] == dream3d.__version__
     assert made_by["prior"]["licence_weights"] == "CC-BY-4.0"
 
@@ -94,7 +94,7 @@ def test_the_run_folder_is_complete(first: Run) -> None:
     assert data["result"]["faces"] == first.outcome.faces
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == list(range(16))
+    assert [int(row["step"]) for row in rows] == list(range(8))
     assert all(float(row["loss"]) > 0 and 0 <= float(row["opacity"]) <= 1 for row in rows)
     preview = iio.imread(folder / "preview.png")
     assert preview.shape == (128, 512, 3)
@@ -106,7 +106,7 @@ def test_progress_tells_every_stage_in_order(first: Run) -> None:
     stages = list(dict.fromkeys(report.stage for report in first.reports))
     assert stages == ["prepare", "optimise", "extract", "export", "pictures"]
     steps = [report for report in first.reports if report.stage == "optimise"]
-    assert [report.step for report in steps] == list(range(1, 17))
+    assert [report.step for report in steps] == list(range(1, 9))
     assert steps[0].timestep_range == (980, 980)
     assert steps[-1].preview is not None
     assert steps[-1].preview().shape == (32, 32, 3)

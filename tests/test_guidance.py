@@ -214,6 +214,14 @@ def test_denoising_with_the_truth_stays_with_the_truth(steps: int, timestep: int
     assert times[-1] > 0
 
 
+def test_chroma_key_by_hand() -> None:
+    # Distances from (0.5, 0.5, 0.5): 0, 0.1, 0.2, 0.3 along one axis, and 0.5 = sqrt(0.3^2 + 0.4^2) across two.
+    pixels = tensor([[0.5, 0.5, 0.5], [0.6, 0.5, 0.5], [0.5, 0.3, 0.5], [0.5, 0.5, 0.8], [0.8, 0.1, 0.5]])
+    opacity = guidance.keyed_opacity(pixels.t().view(1, 3, 1, 5), (0.5, 0.5, 0.5), low=0.1, high=0.3)
+    assert opacity.shape == (1, 1, 1, 5)
+    assert opacity.flatten().tolist() == pytest.approx([0, 0, 0.5, 1, 1], abs=1e-6)
+
+
 def test_the_target_carries_no_gradient() -> None:
     latents = torch.ones(1, 1, 1, 1, requires_grad=True)
     target = (latents * 3).square()

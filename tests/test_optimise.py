@@ -7,10 +7,12 @@ import torch
 from oracle import MASCOT, OraclePrior
 
 from dream3d.cameras import orbit
-from dream3d.optimise import Optimisation
+from dream3d.optimise import Keyed, Optimisation
 from dream3d.recipe import (
     BackgroundRecipe,
     FieldRecipe,
+    KeyRecipe,
+    Linear,
     Recipe,
     RegularizerRecipe,
     RenderRecipe,
@@ -53,7 +55,10 @@ CHANGES: dict[str, Recipe] = {
     "background": replace(TINY, background=BackgroundRecipe(kind="network", random_probability=0.0)),
     "random background": replace(TINY, background=BackgroundRecipe(kind="network", random_probability=1.0)),
     "sparsity": replace(TINY, regularizers=RegularizerRecipe(sparsity=50.0, from_fraction=0.0)),
-    "camouflage": replace(TINY, regularizers=RegularizerRecipe(camouflage=500.0, camouflage_width=1.0, from_fraction=0.0)),
+    "no key": replace(TINY, key=None),
+    "key": replace(TINY, key=KeyRecipe(weight=500.0)),
+    "density gain": replace(TINY, field=replace(TINY.field, density_gain=3.0)),
+    "sharpness": replace(TINY, field=replace(TINY.field, sharpness=Linear(1.0, 3.0, 2))),
     "updates": replace(TINY, updates_per_target=2),
     "binary": replace(TINY, regularizers=RegularizerRecipe(sparsity=0.1, binary=50.0, from_fraction=0.0)),
     "learning rate": replace(TINY, optimizer=replace(TINY.optimizer, lr_grid=0.05)),
@@ -67,6 +72,30 @@ CHANGES: dict[str, Recipe] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_option_changes_the_outcome(name: str) -> None:
     assert not torch.equal(table_after(CHANGES[name]), table_after(TINY))
+
+
+def test_a_keyed_picture_teaches_colours_inside_and_opacity_everywhere() -> None:
+    state = Optimisation(TINY, OraclePrior(MASCOT), 0)
+    rendering = state.renderer.render(state.field, state.background, orbit(4), 64, 64)
+    picture = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    opacity = torch.zeros(4, 1, 64, 64)
+    opacity[:, :, :, 32:] = 1
+    images = state._images(rendering, Keyed(picture, opacity))
+    assert torch.equal(images[..., :32], picture[..., :32])
+    torch.testing.assert_close(images[..., 32:], rendering.color.movedim(-1, 1)[..., 32:])
+    assert TINY.key is not None
+    expected = TINY.key.weight * (rendering.opacity.movedim(-1, 1) - opacity).abs().mean()
+    torch.testing.assert_close(state._regularizers(7, rendering, Keyed(picture, opacity)), expected)
+
+
+def test_the_field_is_sharpened_on_schedule() -> None:
+    recipe = replace(TINY, field=replace(TINY.field, sharpness=Linear(1.0, 5.0, 4)))
+    prior = OraclePrior(MASCOT)
+    state = Optimisation(recipe, prior, 0)
+    assert state.field.sharpness == 1
+    for step in range(3):
+        state.step(step, prior.encode_prompt("", ""))
+    assert state.field.sharpness == 3
 
 
 def test_textureless_shading_is_another_option() -> None:

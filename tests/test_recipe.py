@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dream3d.errors import UsageError
-from dream3d.recipe import PRESETS, GuidanceRecipe, Linear, MeshRecipe, Recipe, Stage, preset
+from dream3d.recipe import PRESETS, GuidanceRecipe, KeyRecipe, Linear, MeshRecipe, Recipe, Stage, preset
 
 FIXTURES = json.loads((Path(__file__).parent / "data" / "mvdream_fixtures.json").read_text())
 
@@ -49,6 +49,7 @@ def test_stretching_keeps_the_shape_of_every_schedule() -> None:
     assert short.steps == 1000
     assert short.stages == (Stage(0, 64, 2), Stage(500, 256, 1))
     assert short.guidance.t_min == Linear(0.98, 0.02, 800)
+    assert preset("mini").with_steps(30).field.sharpness == Linear(1.0, 24.0, 30)
     assert short.shading is not None
     assert (short.shading.from_step, short.shading.orientation.until_step) == (500, 500)
 
@@ -74,6 +75,7 @@ def test_stage_at_the_border() -> None:
         ({"mesh": MeshRecipe(resolution=-3)}, "got --resolution -3"),
         ({"mesh": MeshRecipe(resolution=5000)}, "5000 cells a side is too large"),
         ({"stages": (Stage(5, 64, 1),)}, "must start at step 0"),
+        ({"key": KeyRecipe(low=0.3, high=0.2)}, "got 0.3 and 0.2"),
         ({"guidance": GuidanceRecipe(dynamic_threshold=1.5)}, "percentile in \\(0, 1\\], got 1.5"),
     ],
 )

@@ -15,7 +15,7 @@ from dream3d.render import nerfacc_backend
 from dream3d.render.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
 from dream3d.render.march import Samples, intersect_cube, march, positions_of
 from dream3d.render.occupancy import OccupancyGrid
-from dream3d.render.renderer import AvoidedColor, Light, Renderer, Rendering
+from dream3d.render.renderer import Light, Renderer, Rendering
 
 FINE = RenderRecipe(samples_per_diagonal=4096, early_stop_transmittance=0.0)
 
@@ -178,26 +178,6 @@ def test_early_stop_changes_opacity_by_less_than_its_threshold() -> None:
     full = render(field, cameras, 12)
     stopped = render(field, cameras, 12, RenderRecipe(samples_per_diagonal=4096, early_stop_transmittance=1e-3))
     assert float((full.opacity - stopped.opacity).abs().max()) < 1.1e-3
-
-
-def test_camouflage_is_charged_for_the_colour_and_not_for_the_object() -> None:
-    """The ball is (1, 0.5, 0) and opaque in the middle."""
-
-    def charge(color: tuple[float, float, float]) -> float:
-        rendering = Renderer(FINE).render(
-            BallField(0.6, 1e4),
-            FixedBackground((0.0, 0.0, 0.0)),
-            orbit(1),
-            9,
-            9,
-            avoid=AvoidedColor(color, width=0.1),
-        )
-        assert rendering.camouflage is not None
-        return float(rendering.camouflage[0, 4, 4])
-
-    assert charge((1.0, 0.5, 0.0)) == pytest.approx(1.0, abs=1e-4)
-    assert charge((0.9, 0.5, 0.0)) == pytest.approx(0.60653, abs=1e-4)  # one width away: exp(-1/2)
-    assert charge((0.0, 0.5, 1.0)) < 1e-6
 
 
 def test_normals_face_out_of_a_ball() -> None:

@@ -58,6 +58,7 @@ class RadianceField(nn.Module):
         )
         self.density_head = TwoLayer(self.encoding.width, recipe.hidden_width, 1, generator)
         self.color_head = TwoLayer(self.encoding.width, recipe.hidden_width, 3, generator)
+        self.sharpness = recipe.sharpness.start
         self.to(device)
 
     def _encode(self, positions: Tensor) -> Tensor:
@@ -66,7 +67,9 @@ class RadianceField(nn.Module):
 
     def _density(self, positions: Tensor, features: Tensor) -> Tensor:
         raw: Tensor = self.density_head(features)
-        return F.softplus(raw[:, 0] + blob_bias(positions, self.recipe.blob_scale, self.recipe.blob_radius))
+        raw = self.recipe.density_gain * raw[:, 0]
+        blob = blob_bias(positions, self.recipe.blob_scale, self.recipe.blob_radius)
+        return F.softplus(self.sharpness * (raw + blob))
 
     def density(self, positions: Tensor) -> Tensor:
         """(N, 3) world positions -> (N,) density per world unit, >= 0."""

@@ -55,6 +55,10 @@ class MultiViewPrior(Protocol):
         """(B, 3, S, S) in [0, 1] -> latents (B, C, h, w); differentiable."""
         ...
 
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> images (B, 3, S, S) in [0, 1]."""
+        ...
+
     def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
         """Clean latents as predicted with the prompt and without it; both (B, C, h, w), no gradients.
 

@@ -53,15 +53,6 @@ class Light:
 
 
 @dataclass(frozen=True)
-class AvoidedColor:
-    """A colour that the object should not have: the background's (see ``RegularizerRecipe.camouflage``)."""
-
-    color: tuple[float, float, float]
-    width: float
-    """Distance in RGB at which a colour is no longer like it (a Gaussian's sigma)."""
-
-
-@dataclass(frozen=True)
 class Rendering:
     """Images of N cameras, channels last."""
 
@@ -75,8 +66,6 @@ class Rendering:
     """(N, H, W, 3) opacity-weighted unit normals, world frame, when asked for."""
     orientation: Tensor | None
     """Scalar: normals that face away from the camera, per visible ray; with ``differentiable_normals``."""
-    camouflage: Tensor | None = None
-    """(N, H, W, 1) opacity owed to samples of the avoided colour; differentiable in their weights only."""
 
 
 class Renderer:
@@ -105,7 +94,6 @@ class Renderer:
         light: Light | None = None,
         with_normals: bool = False,
         differentiable_normals: bool = False,
-        avoid: AvoidedColor | None = None,
     ) -> Rendering:
         """Render N cameras at height x width pixels. A generator turns on jitter and random backgrounds."""
         rays_o, rays_d = (rays.reshape(-1, 3) for rays in cameras.rays(height, width))
@@ -114,10 +102,6 @@ class Renderer:
         density, albedo = field(positions)
         weights = self._weights(density, samples, len(rays_o))
         index, rays = samples.ray_index, len(rays_o)
-        camouflage = None
-        if avoid is not None:
-            likeness = _likeness(albedo.detach(), avoid)
-            camouflage = accumulate_along_rays(weights, likeness, index, rays)
         normals = None
         if with_normals or light is not None or differentiable_normals:
             normals = field.normals(positions, differentiable=differentiable_normals)
@@ -138,7 +122,6 @@ class Renderer:
             depth=(depth / opacity.detach().clamp_min(1e-6)).view(*size, 1),
             normals=None if normals is None else accumulate_along_rays(weights, normals, index, rays).view(*size, 3),
             orientation=orientation,
-            camouflage=None if camouflage is None else camouflage.view(*size, 1),
         )
 
     @torch.no_grad()
@@ -182,12 +165,6 @@ class Renderer:
         if self.use_nerfacc:
             return nerfacc_backend.weights_from_density(density, samples, rays)
         return weights_from_density(density, samples)
-
-
-def _likeness(colors: Tensor, avoid: AvoidedColor) -> Tensor:
-    """exp(-|c - avoided|^2 / (2 width^2)): colours (M, 3) -> (M, 1) in (0, 1]."""
-    away = colors - colors.new_tensor(avoid.color)
-    return torch.exp(-away.square().sum(-1, keepdim=True) / (2 * avoid.width**2))
 
 
 def _shade(albedo: Tensor, positions: Tensor, normals: Tensor, light: Light, camera_index: Tensor) -> Tensor:
