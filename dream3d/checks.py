@@ -83,6 +83,36 @@ def check_seed(seed: int) -> int:
     return seed
 
 
+def check_preview_seeds(count: int, first: int, limit: int = 64) -> int:
+    """How many seeds to preview from ``first`` on, 0 for none; raises UsageError for 1, for many, and past the end."""
+    if count == 0:
+        return count
+    if not 2 <= count <= limit:
+        raise UsageError(f"there is a best seed among 2 to {limit}, got --preview-seeds {count}")
+    check_seed(first + count - 1)
+    return count
+
+
+def parse_seeds(text: str, limit: int = 64) -> list[int]:
+    """Seeds written as ``7``, ``0..7`` (both ends included) or ``1,4,9``, in that order and each once.
+
+    Raises UsageError for anything else, and for more than ``limit`` seeds.
+    """
+    wrong = UsageError(f"--seeds {text[:60]!r} is not a list of seeds; write 7, 0..7 or 1,4,9")
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,19})(?:\.\.([0-9]{1,19}))?", part.strip())
+        if match is None:
+            raise wrong
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise wrong
+        if last - first >= limit or len(seeds) + last - first >= limit:
+            raise UsageError(f"--seeds {text[:60]} asks for more than {limit} seeds; ask for fewer at a time")
+        seeds.update(dict.fromkeys(check_seed(seed) for seed in range(first, last + 1)))
+    return list(seeds)
+
+
 def check_guidance_scale(scale: float) -> float:
     """The guidance scale (a factor, 1 = no guidance); raises UsageError unless finite and not negative."""
     if not math.isfinite(scale) or scale < 0:
@@ -100,18 +130,20 @@ def check_device_name(name: str) -> str:
     return name
 
 
-def check_output_file(path: Path) -> Path:
-    """The path, when a file could be written there; raises UsageError when not.
+def check_output_file(path: Path, option: str = "--out") -> Path:
+    """The path, when a file could be written there; raises UsageError, which names the ``option``, when not.
 
     An existing regular file is fine (it is replaced at the end of a run); missing folders are fine
     when they could be made. Proves that the disk can be written with a file that has no name.
     """
-    parent = _check_place(path, "--out", TEMPORARY_SUFFIX_BYTES)
+    parent = _check_place(path, option, TEMPORARY_SUFFIX_BYTES)
     if os.path.isdir(path):
-        raise UsageError(f"--out {path} is a folder; name a file in it, for example {path / 'asset.glb'}")
+        raise UsageError(
+            f"{option} {path} is a folder; name a file in it, for example {path / ('asset' + path.suffix)}"
+        )
     if os.path.exists(path) and not os.path.isfile(path):
-        raise UsageError(f"--out {path} is not a regular file; choose another name")
-    _check_writable(parent, f"--out {path}")
+        raise UsageError(f"{option} {path} is not a regular file; choose another name")
+    _check_writable(parent, f"{option} {path}")
     return path
 
 

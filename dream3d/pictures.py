@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from dream3d.cameras import orbit
@@ -29,9 +33,33 @@ def side_by_side(pictures: Picture) -> Picture:
     return np.concatenate(list(pictures), axis=1)
 
 
-def write_png(path: Path, picture: Picture) -> None:
-    """Write (H, W, 3) as a PNG, whole or not at all."""
-    write_atomically(path, lambda temporary: iio.imwrite(temporary, picture))
+def enlarged(pictures: Picture, side: int) -> Picture:
+    """(..., H, W, 3) with each pixel repeated until a picture's height is ``side`` pixels or just above."""
+    factor = max(1, -(-side // pictures.shape[-3]))
+    return pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def contact_sheet(rows: list[Picture]) -> Picture:
+    """A row for each (N, H, W, 3), one under the other, with white lines between the rows."""
+    strips = [side_by_side(row) for row in rows]
+    line = np.full((2, *strips[0].shape[1:]), 255, np.uint8)
+    return np.concatenate([part for strip in strips for part in (line, strip)][1:])
+
+
+def write_png(path: Path, picture: Picture, made_by: dict[str, Any] | None = None) -> None:
+    """Write (H, W, 3) as a PNG, whole or not at all; ``made_by`` goes into its text chunk "dream3d" as JSON."""
+    text = PngInfo()
+    if made_by is not None:
+        text.add_text("dream3d", json.dumps(made_by))
+    write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, pnginfo=text))
+
+
+def write_animation(path: Path, frames: Picture, frames_per_second: float) -> None:
+    """(N, H, W, 3) as an endless GIF or an mp4, by the path's ending; mp4 needs sides of a multiple of 16 pixels."""
+    options: dict[str, Any] = {"codec": "libx264", "fps": frames_per_second}
+    if path.suffix.lower() == ".gif":
+        options = {"duration": 1000 / frames_per_second, "loop": 0}
+    write_atomically(path, lambda temporary: iio.imwrite(temporary, frames, **options))
 
 
 def write_turntable(
@@ -41,4 +69,4 @@ def write_turntable(
     pictures = shade(
         surface.vertices, surface.faces, colors, orbit(frames, elevation_deg=15), size, size, supersample=2
     )
-    write_atomically(path, lambda temporary: iio.imwrite(temporary, pictures, fps=24, codec="libx264"))
+    write_animation(path, pictures, frames_per_second=24)

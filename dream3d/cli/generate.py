@@ -38,6 +38,9 @@ RunDirOption = Annotated[Path | None, typer.Option(help="Folder of the run.", sh
 ResolutionOption = Annotated[
     int | None, typer.Option(help="Cells of the mesh grid along each side.", show_default="the preset's")
 ]
+PreviewOption = Annotated[
+    int, typer.Option(help="First sample this many seeds in 2D, then continue with the best.", show_default=False)
+]
 
 
 def generate(
@@ -52,12 +55,19 @@ def generate(
     device: DeviceOption = "auto",
     run_dir: RunDirOption = None,
     resolution: ResolutionOption = None,
+    preview_seeds: PreviewOption = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the mesh's path and nothing else.")] = False,
     debug: DebugOption = False,
 ) -> None:
     """Turn a sentence into a textured mesh. An existing mesh file is replaced once the new one is complete."""
     overrides = Overrides(preset, steps, guidance_scale, resolution, negative)
-    _run(_checked(prompt, out, prior, seed, device, run_dir, overrides), quiet)
+    checks.check_preview_seeds(preview_seeds, seed)
+    request = _checked(prompt, out, prior, seed, device, run_dir, overrides)
+    if preview_seeds:
+        from dream3d.cli.previews import continue_with_the_best
+
+        request = continue_with_the_best(request, preview_seeds, own_run_dir=run_dir is not None, quiet=quiet)
+    _run(request, quiet)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ class DiffusionPrior:
         self.settings = read_settings(folder)
         self.text = PromptEncoder(folder, self.settings.text_tokens)
         self.codec = load_codec(folder / "codec").to(self.device)
-        self.alphas_cumprod, self.prediction_type = _load_schedule(folder / "scheduler" / "scheduler_config.json")
+        self.schedule = _load_schedule(folder / "scheduler" / "scheduler_config.json")
+        """Noise schedule of the training; samplers are made from its configuration."""
+        self.alphas_cumprod = self.schedule.alphas_cumprod.double()
+        self.prediction_type: PredictionType = self.schedule.config.prediction_type
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         self.unet = _load_unet(folder / "unet", self.dtype).to(self.device)
         self._check_fit()
@@ -101,23 +104,29 @@ class DiffusionPrior:
         return (self.codec.decode(latents) * 0.5 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
-        """Clean latents (B, C, h, w) as predicted with the prompt and without it.
+    def predict(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext, views: int) -> Tensor:
+        """The network's outputs (2 B, C, h, w) with the prompt, then without it, in its own prediction type.
 
-        One pass over [conditional; unconditional]; the cameras stay on in both halves (facts 1.4).
+        ``x_t`` (B, C, h, w) holds groups of ``views`` images that are attended together, one camera each. One pass
+        over [conditional; unconditional]; the cameras stay on in both halves (facts 1.4).
         """
         count = x_t.shape[0]
-        if count % self.views:  # checked here, since both halves together could hide it from the attention
-            raise ValueError(f"a batch of {count} images is not a multiple of {self.views} views")
+        if count % views:  # checked here, since both halves together could hide it from the attention
+            raise ValueError(f"a batch of {count} images is not a multiple of {views} views")
         conditioning = cameras.conditioning().to(self.device, self.dtype)
         context = torch.cat([text.conditional.expand(count, -1, -1), text.unconditional.expand(count, -1, -1)])
-        prediction = self.unet(
+        prediction: Tensor = self.unet(
             torch.cat([x_t, x_t]).to(self.dtype),
             torch.full((2 * count,), timestep, device=self.device),
             context,
             class_labels=torch.cat([conditioning, conditioning]),
-            cross_attention_kwargs={"num_views": self.views},
-        ).sample.to(x_t.dtype)
+            cross_attention_kwargs={"num_views": views},
+        ).sample
+        return prediction.to(x_t.dtype)
+
+    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+        """Clean latents (B, C, h, w) as predicted with the prompt and without it."""
+        prediction = self.predict(x_t, timestep, cameras, text, self.views)
         alpha_bar = float(self.alphas_cumprod[timestep])
         x0 = x0_from_prediction(torch.cat([x_t, x_t]), prediction, alpha_bar, self.prediction_type)
         conditional, unconditional = x0.chunk(2)
@@ -149,7 +158,7 @@ def _load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
     return unet.requires_grad_(False).eval()
 
 
-def _load_schedule(path: Path) -> tuple[Tensor, PredictionType]:
+def _load_schedule(path: Path) -> DDIMScheduler:
     config = read_json(path)
     known = inspect.signature(DDIMScheduler.__init__).parameters
     try:
@@ -159,4 +168,4 @@ def _load_schedule(path: Path) -> tuple[Tensor, PredictionType]:
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
         raise PriorError(f"{path}: prediction type {kind!r} is not supported; use epsilon or v_prediction")
-    return scheduler.alphas_cumprod.double(), kind
+    return scheduler
