@@ -15,6 +15,7 @@ from transformers import CLIPTokenizer
 from dream3d.cameras import orbit
 from dream3d.prior import load_prior
 from dream3d.prior.attention import MultiViewAttention
+from dream3d.prior.codec import AutoencoderCodec
 from dream3d.prior.convert import CONFIGS, convert
 from dream3d.prior.diffusion import DiffusionPrior
 
@@ -119,13 +120,14 @@ def test_encoding_is_differentiable_and_repeatable(prior: DiffusionPrior) -> Non
 
 @torch.no_grad()
 def test_slicing_gives_the_same_images(prior: DiffusionPrior) -> None:
+    assert isinstance(prior.codec, AutoencoderCodec)
     latents = draw(2, 4, 4, 4)
     whole = prior.decode_latents(latents)
-    prior.codec.set_slicing(True)  # type: ignore[union-attr]
+    prior.codec.set_slicing(True)
     try:
         torch.testing.assert_close(prior.decode_latents(latents), whole, atol=1e-5, rtol=1e-5)
     finally:
-        prior.codec.set_slicing(False)  # type: ignore[union-attr]
+        prior.codec.set_slicing(False)
 
 
 @torch.no_grad()
