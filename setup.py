@@ -23,12 +23,13 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dream3d", "dream3d.*"]),
     # The mini prior travels inside the package: it works with no network and no second download.
-    package_data={"dream3d": ["py.typed", "priors/**"]},
+    package_data={"dream3d": ["py.typed", "priors/**", "prior/configs/**"]},
     install_requires=[
         "torch>=2.5",
         "diffusers>=0.35",
         "transformers>=4.50",
         "safetensors>=0.4",
+        "platformdirs>=4",
         "trimesh>=4",
         "typer>=0.26",
         "rich>=13.9",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,20 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def build_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let ``fill`` fill a temporary folder beside ``path``, then move it there in one step.
+
+    On any failure the temporary folder is removed. ``path`` must not exist or be an empty folder: OSError otherwise.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
+    try:
+        fill(temporary)
+        os.chmod(temporary, 0o777 & ~_umask())  # as for files: mkdtemp's 0700 is for secrets
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from dream3d import __version__
 
 ROOT = Path(__file__).parent.parent
-PRIORS = ROOT / "dream3d" / "priors"
+DATA = (ROOT / "dream3d" / "priors", ROOT / "dream3d" / "prior" / "configs")
 
 pytestmark = pytest.mark.slow  # packing the prior takes half a minute
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # packing the prior takes half a minute
 def expected_files() -> set[str]:
     """Every file of the checkout that the package must carry, relative to the root."""
     modules = {path for path in (ROOT / "dream3d").rglob("*.py") if "__pycache__" not in path.parts}
-    data = {path for path in PRIORS.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    data = {path for top in DATA for path in top.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     return {path.relative_to(ROOT).as_posix() for path in modules | data | {ROOT / "dream3d" / "py.typed"}}
 
 
@@ -43,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def test_the_wheel_holds_every_module_and_every_file_of_the_priors(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_every_module_and_every_data_file(wheel: zipfile.ZipFile) -> None:
     assert expected_files() - set(wheel.namelist()) == set()
 
 

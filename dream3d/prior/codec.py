@@ -1,17 +1,21 @@
-"""Image codecs: images in [-1, 1] <-> latents. A registry of one; the VAE joins with the full-size prior."""
+"""Image codecs: images in [-1, 1] <-> latents."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
-from dream3d.prior.folder import read_json, read_tensors
+from dream3d.prior.folder import build_on_meta, read_json, read_tensors, shapes_of
+
+VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 class PatchPCA(nn.Module):
@@ -31,8 +35,13 @@ class PatchPCA(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) in [-1, 1] -> latents (B, channels, S / patch, S / patch)."""
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return self.scale.numel()
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(B, 3, S, S) in [-1, 1] -> latents (B, channels, S / patch, S / patch); draws nothing."""
         patches = F.pixel_unshuffle(images, self.patch_size).movedim(1, -1)
         return (((patches - self.mean) @ self.basis) * self.scale).movedim(-1, 1)
 
@@ -40,6 +49,44 @@ class PatchPCA(nn.Module):
         """Latents (B, channels, h, w) -> images (B, 3, h * patch, w * patch), roughly in [-1, 1]."""
         patches = (latents.movedim(1, -1) / self.scale) @ self.basis.t() + self.mean
         return F.pixel_shuffle(patches.movedim(-1, 1), self.patch_size)
+
+
+class AutoencoderCodec(nn.Module):
+    """Stable Diffusion's variational autoencoder; latents are samples of its posterior times a scale."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.scale = float(vae.config.scaling_factor)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.vae.config.latent_channels)
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(B, 3, S, S) in [-1, 1] -> latents (B, channels, S / 8, S / 8), differentiable.
+
+        z = (mean + std * noise) * scale (facts 4.1, step 1); the noise is drawn where the generator is, so
+        that a seed means the same on every device. Without a generator the posterior's mean is taken.
+        """
+        posterior = self.vae.encode(images).latent_dist
+        if generator is None:
+            return posterior.mean * self.scale
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=generator.device)
+        return (posterior.mean + posterior.std * noise.to(posterior.mean)) * self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, channels, h, w) -> images (B, 3, 8 h, 8 w), roughly in [-1, 1]."""
+        images: Tensor = self.vae.decode(latents / self.scale).sample
+        return images
+
+    def set_slicing(self, on: bool) -> None:
+        """Pass images one by one: less memory at once, the same images."""
+        if on:
+            self.vae.enable_slicing()
+        else:
+            self.vae.disable_slicing()
 
 
 def _load_patch_pca(config: dict[str, Any], folder: Path) -> PatchPCA:
@@ -54,13 +101,37 @@ def _load_patch_pca(config: dict[str, Any], folder: Path) -> PatchPCA:
     return PatchPCA(patch, **tensors)
 
 
-CODECS: dict[str, Callable[[dict[str, Any], Path], PatchPCA]] = {"patch_pca": _load_patch_pca}
+def vae_skeleton(config: dict[str, Any], path: Path) -> AutoencoderKL:
+    """The network that a configuration describes, without memory for its weights; errors name ``path``."""
+    known = inspect.signature(AutoencoderKL.__init__).parameters
+    return build_on_meta(lambda: AutoencoderKL(**{key: v for key, v in config.items() if key in known}), path)
 
 
-def load_codec(folder: Path) -> PatchPCA:
-    """The codec in a prior's ``codec`` folder; :class:`PriorError` for an unknown type or damaged files."""
+def _load_autoencoder(config: dict[str, Any], folder: Path) -> AutoencoderCodec:
+    """In float32 on every device: its activations can leave the range of half precision."""
+    scale = config.get("scaling_factor", 0.18215)
+    if not isinstance(scale, int | float) or not 1e-3 < scale < 1e3:
+        raise PriorError(f"{folder / 'config.json'}: 'scaling_factor' is {scale!r}, not a number from 0.001 to 1000")
+    vae = vae_skeleton(config, folder / "config.json")
+    vae.load_state_dict(read_tensors(folder / VAE_WEIGHTS, shapes_of(vae), torch.float32), assign=True)
+    return AutoencoderCodec(vae.requires_grad_(False).eval())
+
+
+Codec = PatchPCA | AutoencoderCodec
+CODECS: dict[str, Callable[[dict[str, Any], Path], Codec]] = {
+    "patch_pca": _load_patch_pca,
+    "AutoencoderKL": _load_autoencoder,
+}
+
+
+def load_codec(prior: Path) -> Codec:
+    """The codec of a prior folder: its ``vae`` folder, written as diffusers does, or else its ``codec`` folder.
+
+    Raises :class:`PriorError` for an unknown type or damaged files.
+    """
+    folder, key = (prior / "vae", "_class_name") if (prior / "vae").is_dir() else (prior / "codec", "type")
     config = read_json(folder / "config.json")
-    kind = config.get("type")
+    kind = config.get(key)
     if kind not in CODECS:
         raise PriorError(f"{folder / 'config.json'}: unknown codec type {kind!r}; known: {', '.join(CODECS)}")
     return CODECS[kind](config, folder)

@@ -6,18 +6,19 @@ import inspect
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from dream3d.cameras import Cameras
 from dream3d.errors import PriorError
 from dream3d.guidance import PredictionType, x0_from_prediction
-from dream3d.prior.attention import MultiViewAttention
 from dream3d.prior.base import TextContext
 from dream3d.prior.catalogue import catalogue
 from dream3d.prior.codec import load_codec
-from dream3d.prior.folder import build_on_meta, check_files, read_json, read_settings, read_tensors, shapes_of
+from dream3d.prior.convert import converted_copy, detect
+from dream3d.prior.folder import check_files, read_json, read_settings
 from dream3d.prior.text import PromptEncoder
+from dream3d.prior.unet import load_unet
 
 
 class DiffusionPrior:
@@ -29,13 +30,13 @@ class DiffusionPrior:
         self.device = torch.device(device)
         self.settings = read_settings(folder)
         self.text = PromptEncoder(folder, self.settings.text_tokens)
-        self.codec = load_codec(folder / "codec").to(self.device)
+        self.codec = load_codec(folder).to(self.device)
         self.schedule = _load_schedule(folder / "scheduler" / "scheduler_config.json")
         """Noise schedule of the training; samplers are made from its configuration."""
         self.alphas_cumprod = self.schedule.alphas_cumprod.double()
         self.prediction_type: PredictionType = self.schedule.config.prediction_type
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
-        self.unet = _load_unet(folder / "unet", self.dtype).to(self.device)
+        self.unet = load_unet(folder / "unet", self.dtype).to(self.device)
         self._check_fit()
 
     def _check_fit(self) -> None:
@@ -45,10 +46,10 @@ class DiffusionPrior:
                 f"{self.folder}: the UNet reads text of width {config.cross_attention_dim}, "
                 f"the text encoder gives {self.text.width}; the folder mixes two priors"
             )
-        if config.in_channels != self.codec.scale.numel():
+        if config.in_channels != self.codec.channels:
             raise PriorError(
                 f"{self.folder}: the UNet has {config.in_channels} latent channels, "
-                f"the codec {self.codec.scale.numel()}; the folder mixes two priors"
+                f"the codec {self.codec.channels}; the folder mixes two priors"
             )
 
     @property
@@ -90,14 +91,21 @@ class DiffusionPrior:
         """Index of the first character of a prompt that the text encoder does not read, or None."""
         return self.text.cut(prompt)
 
+    def with_suffix(self, prompt: str) -> str:
+        """The prompt as the prior's 3D captions were written: with its suffix, unless it says "3d" already (facts 5).
+
+        :meth:`encode_prompt` does not add it: MVDream's sampling does, its score distillation does not.
+        """
+        return prompt if "3d" in prompt.lower() else prompt + self.settings.prompt_suffix
+
     def encode_prompt(self, prompt: str, negative_prompt: str) -> TextContext:
         """Token states of the prompt and of the negative prompt ("" is the unconditional text)."""
         states = self.text.encode([prompt, negative_prompt], self.device).to(self.dtype)
         return TextContext(states[:1], states[1:])
 
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, 3, S, S) in [0, 1] -> latents (B, C, h, w); differentiable. The linear codec draws nothing."""
-        return self.codec.encode(images * 2 - 1)
+        """(B, 3, S, S) in [0, 1] -> latents (B, C, h, w); differentiable. A VAE draws its posterior's noise."""
+        return self.codec.encode(images * 2 - 1, generator)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> images (B, 3, S, S) in [0, 1]."""
@@ -134,28 +142,22 @@ class DiffusionPrior:
 
 
 def find_folder(name_or_path: str) -> Path:
-    """Folder of a prior given by catalogue name or path; :class:`PriorError` lists what is known."""
+    """Folder of a prior given by catalogue name or path; :class:`PriorError` lists what is known.
+
+    Official weights (a file, or a folder with official names) are converted once, into the cache.
+    """
     for info in catalogue():
         if info.name == name_or_path:
             if info.path is None:
                 raise PriorError(f"prior {info.name!r} is {info.note}; install the package again")
             return info.path
-    if not Path(name_or_path).is_dir():
+    path = Path(name_or_path)
+    if not path.exists():
         names = ", ".join(info.name for info in catalogue())
-        raise PriorError(f"unknown prior {name_or_path!r}: neither a catalogue name ({names}) nor an existing folder")
-    return Path(name_or_path)
-
-
-def _load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
-    config_path = folder / "config.json"
-    config = read_json(config_path)
-    known = inspect.signature(UNet2DConditionModel.__init__).parameters
-    arguments = {key: value for key, value in config.items() if key in known}
-    unet = build_on_meta(lambda: UNet2DConditionModel(**arguments), config_path)
-    tensors = read_tensors(folder / "diffusion_pytorch_model.safetensors", shapes_of(unet), dtype)
-    unet.load_state_dict(tensors, assign=True)
-    unet.set_attn_processor(MultiViewAttention())
-    return unet.requires_grad_(False).eval()
+        raise PriorError(
+            f"unknown prior {name_or_path!r}: neither a catalogue name ({names}) nor an existing file or folder"
+        )
+    return path if detect(path) == "converted" else converted_copy(path)
 
 
 def _load_schedule(path: Path) -> DDIMScheduler:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
-from dream3d.prior.catalogue import PRIOR_FILES
+from dream3d.prior.catalogue import files_of
 
 MAX_JSON_BYTES = 64 * 2**20
 """A tokenizer is a few megabytes; anything far beyond is not a configuration."""
@@ -39,15 +39,19 @@ class PriorSettings:
     """Recommended preset."""
     licence_weights: str
     licence_data: str
+    prompt_suffix: str = ""
+    """What its 3D captions end with, such as ", 3d asset"."""
 
 
-def check_files(folder: Path) -> None:
-    """Raise :class:`PriorError` naming the first file that a prior folder lacks."""
+def check_files(folder: Path) -> tuple[str, ...]:
+    """The files of a prior folder; :class:`PriorError` naming the first one that it lacks."""
     if not folder.is_dir():
         raise PriorError(f"prior folder {folder} does not exist; give a catalogue name or a folder with prior.json")
-    for name in PRIOR_FILES:
+    names = files_of(folder)
+    for name in names:
         if not (folder / name).is_file():
             raise PriorError(f"prior folder {folder} lacks {name}; copy the complete folder")
+    return names
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,6 +88,7 @@ def read_settings(folder: Path) -> PriorSettings:
         recipe=str(data.get("recipe", "mini")),
         licence_weights=str(data.get("licence_weights", "unknown")),
         licence_data=str(data.get("licence_data", "unknown")),
+        prompt_suffix=str(data.get("prompt_suffix", ""))[:100],
     )
 
 

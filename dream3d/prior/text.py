@@ -2,19 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
-from transformers import BertConfig, BertModel
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel
 
 from dream3d.errors import PriorError
 from dream3d.prior.folder import build_on_meta, check_tensors, read_json, read_tensors, shapes_of
 
-_ENCODERS = {"bert": (BertConfig, BertModel)}
-_POOLER = "pooler."
-"""sentence-transformers' files carry a sentence pooler, which token states do not pass through."""
+CLIP_PREFIX = "text_model."
+"""Of every tensor in a CLIP text encoder's file; transformers' module has it before version 5 and not after."""
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """One kind of text encoder."""
+
+    config: type[Any]
+    build: Callable[[Any], nn.Module]
+    load: Callable[[Any, dict[str, Tensor], torch.device], nn.Module]
+    """Configuration and weights by the module's names to a module ready to run."""
+    states: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    """Module, token ids (B, T) and mask (B, T), 0 at padded tokens, to states (B, T, width)."""
+    file_name: Callable[[str], str] = str
+    """From the module's name of a tensor to the file's."""
+    ignored_prefix: str | None = None
+    """Tensors that a file may hold and that token states do not need."""
+
+
+def _build_bert(config: Any) -> nn.Module:
+    return BertModel(config, add_pooling_layer=False)
+
+
+def _load_bert(config: Any, tensors: dict[str, Tensor], device: torch.device) -> nn.Module:
+    model = _build_bert(config)
+    model.load_state_dict(tensors)
+    return model.eval().to(device)
+
+
+def _bert_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    return states * mask[..., None]
+
+
+def clip_file_name(name: str) -> str:
+    """Name in a CLIP text encoder's file of a tensor of transformers' module, whatever its version."""
+    return CLIP_PREFIX + name.removeprefix(CLIP_PREFIX)
+
+
+def _load_clip(config: Any, tensors: dict[str, Tensor], device: torch.device) -> nn.Module:
+    with torch.device("meta"):  # 340 million random numbers would be drawn only to be replaced
+        model = CLIPTextModel(config)
+    model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
+    return model.eval()
+
+
+def _clip_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+    """Neither masked nor zeroed at padded tokens: Stable Diffusion was trained to read those states too."""
+    positions = torch.arange(ids.shape[1], device=ids.device)[None]  # the module's own are on the meta device
+    states: Tensor = model(input_ids=ids, position_ids=positions).last_hidden_state
+    return states
+
+
+_CLIP = _Encoder(CLIPTextConfig, CLIPTextModel, _load_clip, _clip_states, clip_file_name)
+_ENCODERS = {
+    # sentence-transformers' files carry a sentence pooler, which token states do not pass through
+    "bert": _Encoder(BertConfig, _build_bert, _load_bert, _bert_states, ignored_prefix="pooler."),
+    "clip_text_model": _CLIP,
+}
 
 
 class PromptEncoder:
@@ -22,27 +82,30 @@ class PromptEncoder:
 
     def __init__(self, folder: Path, tokens: int) -> None:
         self.tokens = tokens
-        path = folder / "tokenizer" / "tokenizer.json"
-        read_json(path)  # bounds the size and names the file if it is damaged
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the tokenizers library raises bare Exception
-            raise PriorError(f"{path} is not a tokenizer ({error}); copy the file again") from error
-        self._tokenizer.enable_truncation(tokens)
-        self._tokenizer.enable_padding(length=tokens)
+        self._tokenizer = _load_tokenizer(folder / "tokenizer" / "tokenizer.json", tokens)
         self._weights = folder / "text_encoder" / "model.safetensors"
         config_path = folder / "text_encoder" / "config.json"
         config = read_json(config_path)
         kind = config.get("model_type")
         if kind not in _ENCODERS:
             raise PriorError(f"{config_path}: unknown text encoder {kind!r}; known: {', '.join(_ENCODERS)}")
-        config_class, self._model_class = _ENCODERS[kind]
-        known = config_class().to_dict().keys()
-        self._config = config_class(**{key: value for key, value in config.items() if key in known})
-        skeleton = build_on_meta(lambda: self._model_class(self._config, add_pooling_layer=False), config_path)
-        self._shapes = shapes_of(skeleton)
-        check_tensors(self._weights, self._shapes, _POOLER)
+        self._encoder = _ENCODERS[kind]
+        known = self._encoder.config().to_dict().keys()
+        self._config = self._encoder.config(**{key: value for key, value in config.items() if key in known})
+        skeleton = build_on_meta(lambda: self._encoder.build(self._config), config_path)
+        self._names = {self._encoder.file_name(name): name for name in shapes_of(skeleton)}
+        self._shapes = {self._encoder.file_name(name): shape for name, shape in shapes_of(skeleton).items()}
+        check_tensors(self._weights, self._shapes, self._encoder.ignored_prefix)
         self.width = int(self._config.hidden_size)
+        self._check_size(config_path)
+
+    def _check_size(self, config_path: Path) -> None:
+        words, places = self._tokenizer.get_vocab_size(), int(self._config.max_position_embeddings)
+        if words > self._config.vocab_size or self.tokens > places:
+            raise PriorError(
+                f"{config_path}: an encoder of {self._config.vocab_size} words and {places} places cannot read "
+                f"{words} words and {self.tokens} tokens; the folder mixes two priors"
+            )
 
     def cut(self, prompt: str) -> int | None:
         """Index of the first character that the encoder does not read, or None if it reads all."""
@@ -53,12 +116,25 @@ class PromptEncoder:
 
     @torch.no_grad()
     def encode(self, prompts: list[str], device: torch.device) -> Tensor:
-        """Token states (len(prompts), tokens, width), those of padded tokens zeroed."""
-        model = self._model_class(self._config, add_pooling_layer=False)
-        model.load_state_dict(read_tensors(self._weights, self._shapes, torch.float32, _POOLER))
-        model.eval().to(device)
+        """Token states (len(prompts), tokens, width), float32."""
+        tensors = read_tensors(self._weights, self._shapes, torch.float32, self._encoder.ignored_prefix)
+        model = self._encoder.load(self._config, {self._names[name]: t for name, t in tensors.items()}, device)
         encodings = [self._tokenizer.encode(prompt) for prompt in prompts]
         ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=device)
-        states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
-        return states * mask[..., None]
+        return self._encoder.states(model, ids, mask)
+
+
+def _load_tokenizer(path: Path, tokens: int) -> Tokenizer:
+    """The tokenizer, set to give exactly ``tokens`` ids; which id fills up is the file's choice."""
+    read_json(path)  # bounds the size and names the file if it is damaged
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise PriorError(f"{path} is not a tokenizer ({error}); copy the file again") from error
+    padding = tokenizer.padding or {}
+    tokenizer.enable_truncation(tokens)
+    tokenizer.enable_padding(
+        length=tokens, pad_id=padding.get("pad_id", 0), pad_token=padding.get("pad_token", "[PAD]")
+    )
+    return tokenizer

@@ -44,6 +44,8 @@ class Denoiser:
 
 def fast_denoiser(prior: DiffusionPrior) -> Denoiser:
     """The frozen network of a prior on the CPU, with the faster layers; it is the prior's own, changed in place."""
+    if not isinstance(prior.codec, PatchPCA):
+        raise TypeError(f"prior {prior.name!r} has no linear codec, which is what these measures read")
     scheduler = DDIMScheduler.from_pretrained(prior.folder / "scheduler")
     return Denoiser(accelerate(prior.unet, VIEWS), prior.codec, scheduler)
 

@@ -1,0 +1,140 @@
+"""One score-distillation step of MVDream at full size on the CPU, with random weights: how long, how much memory.
+
+    python examples/full_size_step.py                  # random weights, nothing is downloaded
+    python examples/full_size_step.py --prior FOLDER   # a converted prior, or official weights
+    python examples/full_size_step.py --latent 8       # a quick look: 8x8 latents instead of 32x32
+
+Four views, a guidance scale of 50 with rescale 0.5 (the ``mvdream`` preset), one UNet pass over
+[conditional; unconditional]. Random weights cost what trained ones cost; their target means nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from typing import Protocol
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from dream3d.cameras import Cameras, orbit
+from dream3d.guidance import add_noise, distillation_loss, guided_target, x0_from_prediction
+from dream3d.prior import load_prior
+from dream3d.prior.attention import MultiViewAttention
+from dream3d.prior.base import TextContext
+from dream3d.recipe import GuidanceRecipe, preset
+
+VIEWS = 4
+TIMESTEP = 500
+TEXT = (1, 77, 1024)
+
+
+class FullSizePrior(Protocol):
+    """What the step asks of a prior."""
+
+    unet: UNet2DConditionModel
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """(T,) signal variance at each timestep."""
+        ...
+
+    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+        """Clean latents with and without the text."""
+        ...
+
+
+class RandomPrior:
+    """SD 2.1's multi-view UNet, 867,572,164 random weights in float32, without text encoder and VAE."""
+
+    def __init__(self) -> None:
+        with torch.device("meta"):  # the layers' own initialisation would take longer than the step
+            self.unet = UNet2DConditionModel(
+                sample_size=32,
+                block_out_channels=(320, 640, 1280, 1280),
+                cross_attention_dim=TEXT[-1],
+                attention_head_dim=(5, 10, 20, 20),
+                use_linear_projection=True,
+                class_embed_type="projection",
+                projection_class_embeddings_input_dim=16,
+            )
+        self.unet.to_empty(device="cpu").requires_grad_(False).eval()
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in self.unet.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            else:
+                bound = parameter[0].numel() ** -0.5
+                parameter.uniform_(-bound, bound, generator=generator)
+        self.unet.set_attn_processor(MultiViewAttention())
+        self.alphas_cumprod = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear").alphas_cumprod.double()
+
+    @torch.no_grad()
+    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+        """As :meth:`dream3d.prior.diffusion.DiffusionPrior.predict_x0`: (4, 4, h, w) -> two of the same shape."""
+        both, poses = torch.cat([x_t, x_t]), cameras.conditioning().repeat(2, 1)
+        context = torch.cat([half.expand(len(x_t), -1, -1) for half in (text.conditional, text.unconditional)])
+        prediction = self.unet(
+            both,
+            torch.full((len(both),), timestep),
+            context,
+            class_labels=poses,
+            cross_attention_kwargs={"num_views": VIEWS},
+        ).sample
+        x0 = x0_from_prediction(both, prediction, float(self.alphas_cumprod[timestep]), "epsilon")
+        conditional, unconditional = x0.chunk(2)
+        return conditional, unconditional
+
+
+def main() -> None:
+    """Load, take one step and print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--prior", help="prior folder or official weights; default: random weights")
+    parser.add_argument("--latent", type=int, default=32, help="side of the latents (32 is 256 px)")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    generator = torch.Generator().manual_seed(0)
+    prior: FullSizePrior
+    if arguments.prior is None:
+        prior = RandomPrior()
+        text = TextContext(torch.randn(TEXT, generator=generator), torch.randn(TEXT, generator=generator))
+    else:
+        loaded = load_prior(arguments.prior)
+        prior, text = loaded, loaded.encode_prompt("an elk skull", "")
+    size = sum(parameter.numel() for parameter in prior.unet.parameters())
+    print(f"UNet of {size:,} parameters ready after {time.perf_counter() - start:.1f} s, {memory()}")
+    side = arguments.latent
+    latents = torch.randn(VIEWS, 4, side, side, generator=generator).requires_grad_()
+    start = time.perf_counter()
+    loss = step(prior, latents, text, preset("mvdream").guidance, generator)
+    gradient = latents.grad
+    assert gradient is not None
+    print(f"one step: {time.perf_counter() - start:.1f} s on {torch.get_num_threads()} thread(s), {memory()}")
+    print(f"loss {loss:.4g}, gradient {tuple(gradient.shape)} with norm {float(gradient.norm()):.4g}")
+
+
+def step(
+    prior: FullSizePrior, latents: Tensor, text: TextContext, recipe: GuidanceRecipe, generator: torch.Generator
+) -> float:
+    """One x0-reconstruction step on latents (4, 4, h, w), whose gradient it fills; returns the loss."""
+    alpha_bar = float(prior.alphas_cumprod[TIMESTEP])
+    noise = torch.randn(latents.shape, generator=generator)
+    x_t = add_noise(latents.detach(), noise, alpha_bar)
+    x0_text, x0_uncond = prior.predict_x0(x_t, TIMESTEP, orbit(VIEWS), text)
+    target = guided_target(x0_text, x0_uncond, VIEWS, recipe)
+    loss = distillation_loss(latents, target, x_t, noise, alpha_bar, recipe)
+    loss.backward()
+    return float(loss.detach())
+
+
+def memory() -> str:
+    """Peak resident memory of this process so far, as text."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f"peak memory {peak / 2**30:.2f} GiB"
+
+
+if __name__ == "__main__":
+    main()
