@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 
 from dream3d.errors import PriorError, UsageError
+from dream3d.prior.memory import plan_for
 
 hypothesis.settings.register_profile("dream3d", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("dream3d")
@@ -44,7 +45,7 @@ class FakeEngine:
     failure: BaseException | None = None
     steps_reported: int = 20
 
-    def load_prior(self, name: str, device: str) -> FakePrior:
+    def load_prior(self, name: str, device: str, memory: object = None) -> FakePrior:
         if name != "mini":
             raise PriorError(f"unknown prior {name!r}; known: mini")
         return self.prior
@@ -82,6 +83,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
     fake = FakeEngine()
     rooms: dict[str, dict[str, Any]] = {
         "dream3d.prior": {"load_prior": fake.load_prior},
+        "dream3d.prior.memory": {"plan_for": plan_for},
         "dream3d.generate": {"generate": fake.generate},
         "dream3d.run": {"default_run_dir": _default_run_dir, "slug": _slug},
         "dream3d.mesh.export": {"check_ending": _check_ending},

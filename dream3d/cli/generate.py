@@ -16,6 +16,7 @@ from dream3d.errors import Dream3DError
 
 if TYPE_CHECKING:
     from dream3d.prior.diffusion import DiffusionPrior
+    from dream3d.prior.memory import MemoryPlan
     from dream3d.progress import Outcome
     from dream3d.recipe import Recipe
 
@@ -34,6 +35,10 @@ PresetOption = Annotated[
     str | None, typer.Option(help="mini, mvdream or mvdream-shading.", show_default="what the prior recommends")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+VramOption = Annotated[
+    float | None, typer.Option(help="Gigabytes of the card: less memory at once, slower steps.", show_default="plenty")
+]
+CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the UNet first (needs a C++ compiler).")]
 RunDirOption = Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/<words>-<seed>")]
 ResolutionOption = Annotated[
     int | None, typer.Option(help="Cells of the mesh grid along each side.", show_default="the preset's")
@@ -53,6 +58,8 @@ def generate(
     guidance_scale: ScaleOption = None,
     preset: PresetOption = None,
     device: DeviceOption = "auto",
+    vram: VramOption = None,
+    compile_unet: CompileOption = False,
     run_dir: RunDirOption = None,
     resolution: ResolutionOption = None,
     preview_seeds: PreviewOption = 0,
@@ -61,8 +68,11 @@ def generate(
 ) -> None:
     """Turn a sentence into a textured mesh. An existing mesh file is replaced once the new one is complete."""
     overrides = Overrides(preset, steps, guidance_scale, resolution, negative)
+    from dream3d.prior.memory import plan_for
+
     checks.check_preview_seeds(preview_seeds, seed)
-    request = _checked(prompt, out, prior, seed, device, run_dir, overrides)
+    memory = plan_for(vram, compile_unet=compile_unet)
+    request = _checked(prompt, out, prior, seed, device, memory, run_dir, overrides)
     if preview_seeds:
         from dream3d.cli.previews import continue_with_the_best
 
@@ -111,7 +121,14 @@ class Request:
 
 
 def _checked(
-    prompt: str, out: Path | None, prior_name: str, seed: int, device: str, run_dir: Path | None, overrides: Overrides
+    prompt: str,
+    out: Path | None,
+    prior_name: str,
+    seed: int,
+    device: str,
+    memory: MemoryPlan,
+    run_dir: Path | None,
+    overrides: Overrides,
 ) -> Request:
     """The request, or a UsageError. Cheap checks come first and the prior's weights last."""
     prompt = checks.check_prompt(prompt)
@@ -141,7 +158,7 @@ def _checked(
     overrides.apply_to("mini")
     if len(prompt) > checks.MAX_PROMPT_CHARACTERS:
         checks.check_prompt_length(prompt, _cut_if_known(prior_name, prompt))
-    prior = load_prior(prior_name, device)
+    prior = load_prior(prior_name, device, memory)
     recipe = overrides.apply_to(prior.recommended_preset)
     return Request(prompt, prior, recipe, seed, device, out, run_dir)
 

@@ -38,7 +38,7 @@ def _ranked(request: Request, count: int, quiet: bool) -> list[Ranked]:
 
     prior, cameras = request.prior, orbit(request.prior.views)
     recipe = SAMPLING.get(prior.recommended_preset, SamplingRecipe())
-    text = prior.encode_prompt(request.prompt, request.recipe.negative_prompt)
+    text = prior.encode_prompt(prior.with_suffix(request.prompt), request.recipe.negative_prompt)
     candidates = []
     for seed in range(request.seed, request.seed + count):
         pictures = sample_views(prior, text, cameras, recipe, seed)

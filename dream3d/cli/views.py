@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dream3d import checks
-from dream3d.cli.generate import DeviceOption, PriorOption
+from dream3d.cli.generate import CompileOption, DeviceOption, PriorOption, VramOption
 from dream3d.cli.group import DebugOption
 from dream3d.errors import UsageError
 
@@ -56,6 +56,8 @@ def views(
     separate: Annotated[bool, typer.Option("--separate", help="Also one PNG a view, in its own size.")] = False,
     turntable: TurntableOption = None,
     device: DeviceOption = "auto",
+    vram: VramOption = None,
+    compile_unet: CompileOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the sheet's path and nothing else.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -72,6 +74,7 @@ def views(
 
     from dream3d.cli.device import resolve_device
     from dream3d.prior import load_prior
+    from dream3d.prior.memory import plan_for
     from dream3d.run import slug
 
     sheet = _check_file(out or Path(f"{slug(prompt)}.png"), "--out", (".png",))
@@ -86,7 +89,7 @@ def views(
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     _recipe("mini", changes)  # thrown away: it refuses bad numbers before the weights are read
-    loaded = load_prior(prior, resolve_device(device))
+    loaded = load_prior(prior, resolve_device(device), plan_for(vram, compile_unet=compile_unet))
     recipe = _recipe(loaded.recommended_preset, changes)
     request = Request(prompt, negative, loaded, recipe, seed_list, orbit, sheet, turntable, separate)
     _run(request, quiet)
@@ -148,15 +151,15 @@ def _check_file(path: Path, option: str, endings: tuple[str, ...]) -> Path:
 
 
 def _run(request: Request, quiet: bool) -> None:
+    from dream3d.pictures import to_uint8
     from dream3d.prior.sampling import sample_views
 
     started = time.perf_counter()
-    text = request.prior.encode_prompt(request.prompt, request.negative)
+    prior = request.prior
+    text = prior.encode_prompt(prior.with_suffix(request.prompt), request.negative)
     rows = []
     for seed in request.seeds:
-        from dream3d.pictures import to_uint8
-
-        pictures = sample_views(request.prior, text, request.orbit.cameras(), request.recipe, seed)
+        pictures = sample_views(prior, text, request.orbit.cameras(), request.recipe, seed)
         rows.append(to_uint8(pictures.movedim(1, -1)))
         if not quiet and len(request.seeds) > 1:
             typer.echo(f"seed {seed} done ({len(rows)} of {len(request.seeds)})")

@@ -10,17 +10,20 @@ if TYPE_CHECKING:
     import torch
 
     from dream3d.prior.diffusion import DiffusionPrior
+    from dream3d.prior.memory import MemoryPlan
 
 
-def load_prior(name_or_path: str, device: torch.device | str = "cpu") -> DiffusionPrior:
-    """A prior by catalogue name or folder, on a device.
+def load_prior(
+    name_or_path: str, device: torch.device | str = "cpu", memory: MemoryPlan | None = None
+) -> DiffusionPrior:
+    """A prior by catalogue name, folder or official file, on a device; ``memory`` is the fastest plan by default.
 
     Raises :class:`dream3d.errors.PriorError` that says what is wrong with it, in one line. The heavy
     libraries are imported here and not with the package, so that listing the catalogue stays quick.
     """
     from dream3d.prior.diffusion import DiffusionPrior, find_folder
 
-    return DiffusionPrior(find_folder(name_or_path), device)
+    return DiffusionPrior(find_folder(name_or_path), device, memory)
 
 
 __all__ = ["PriorInfo", "catalogue", "load_prior"]

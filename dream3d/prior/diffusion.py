@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
@@ -14,9 +16,10 @@ from dream3d.errors import PriorError
 from dream3d.guidance import PredictionType, x0_from_prediction
 from dream3d.prior.base import TextContext
 from dream3d.prior.catalogue import catalogue
-from dream3d.prior.codec import load_codec
+from dream3d.prior.codec import AutoencoderCodec, load_codec
 from dream3d.prior.convert import converted_copy, detect
 from dream3d.prior.folder import check_files, read_json, read_settings
+from dream3d.prior.memory import MemoryPlan
 from dream3d.prior.text import PromptEncoder
 from dream3d.prior.unet import load_unet
 
@@ -24,7 +27,7 @@ from dream3d.prior.unet import load_unet
 class DiffusionPrior:
     """UNet, codec, text encoder and schedule of one folder, on one device."""
 
-    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+    def __init__(self, folder: Path, device: torch.device | str = "cpu", memory: MemoryPlan | None = None) -> None:
         check_files(folder)
         self.folder = folder
         self.device = torch.device(device)
@@ -38,6 +41,12 @@ class DiffusionPrior:
         self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         self.unet = load_unet(folder / "unet", self.dtype).to(self.device)
         self._check_fit()
+        self.memory = memory or MemoryPlan()
+        if self.memory.slice_codec and isinstance(self.codec, AutoencoderCodec):
+            self.codec.set_slicing(True)
+        self._network: Callable[..., Any] = self.unet
+        if self.memory.compile_unet:
+            self._network = torch.compile(self.unet)
 
     def _check_fit(self) -> None:
         config = self.unet.config
@@ -116,18 +125,24 @@ class DiffusionPrior:
         """The network's outputs (2 B, C, h, w) with the prompt, then without it, in its own prediction type.
 
         ``x_t`` (B, C, h, w) holds groups of ``views`` images that are attended together, one camera each. One pass
-        over [conditional; unconditional]; the cameras stay on in both halves (facts 1.4).
+        over [conditional; unconditional], or one after the other if the memory plan says so; the cameras stay on in
+        both halves (facts 1.4).
         """
         count = x_t.shape[0]
         if count % views:  # checked here, since both halves together could hide it from the attention
             raise ValueError(f"a batch of {count} images is not a multiple of {views} views")
-        conditioning = cameras.conditioning().to(self.device, self.dtype)
-        context = torch.cat([text.conditional.expand(count, -1, -1), text.unconditional.expand(count, -1, -1)])
-        prediction: Tensor = self.unet(
-            torch.cat([x_t, x_t]).to(self.dtype),
-            torch.full((2 * count,), timestep, device=self.device),
+        labels = cameras.conditioning().to(self.device, self.dtype)
+        contexts = [states.expand(count, -1, -1) for states in (text.conditional, text.unconditional)]
+        if self.memory.split_guidance:
+            return torch.cat([self._run(x_t, timestep, context, labels, views) for context in contexts])
+        return self._run(torch.cat([x_t, x_t]), timestep, torch.cat(contexts), torch.cat([labels, labels]), views)
+
+    def _run(self, x_t: Tensor, timestep: int, context: Tensor, labels: Tensor, views: int) -> Tensor:
+        prediction: Tensor = self._network(
+            x_t.to(self.dtype),
+            torch.full((len(x_t),), timestep, device=self.device),
             context,
-            class_labels=torch.cat([conditioning, conditioning]),
+            class_labels=labels,
             cross_attention_kwargs={"num_views": views},
         ).sample
         return prediction.to(x_t.dtype)

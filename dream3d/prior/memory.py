@@ -1,0 +1,41 @@
+"""What a prior may spend: memory against time, decided once, when it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dream3d.errors import UsageError
+
+SPLIT_BELOW_GB = 12.0
+"""Under this the two halves of classifier-free guidance run one after the other. Reckoned, not measured: half the
+activations of an SD-size UNet on 2 x 4 views in half precision are some 3 GB, beside 2.6 GB of weights and what the
+field's renders take."""
+SLICE_BELOW_GB = 16.0
+"""Under this the image codec takes one image at a time: 4 images of 256 pixels keep some 4 GB for the backward pass
+through the VAE otherwise. Reckoned, not measured."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a prior computes; no choice here changes a result by more than rounding."""
+
+    split_guidance: bool = False
+    """Run the UNet with the prompt and without it one after the other instead of as one batch."""
+    slice_codec: bool = False
+    """Encode and decode one image at a time."""
+    compile_unet: bool = False
+    """Hand the UNet to torch.compile: minutes of compilation for faster steps, where there is a compiler."""
+
+
+def plan_for(vram_gb: float | None, *, compile_unet: bool = False) -> MemoryPlan:
+    """The plan for a card with so many gigabytes (10^9 bytes); None asks for the fastest.
+
+    Raises UsageError for a size that is not positive.
+    """
+    if vram_gb is None:
+        return MemoryPlan(compile_unet=compile_unet)
+    if not vram_gb > 0:
+        raise UsageError(f"the memory of the card is a positive number of gigabytes, got --vram {vram_gb}")
+    return MemoryPlan(
+        split_guidance=vram_gb < SPLIT_BELOW_GB, slice_codec=vram_gb < SLICE_BELOW_GB, compile_unet=compile_unet
+    )

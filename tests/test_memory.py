@@ -1,0 +1,64 @@
+"""Memory plans: what a card's size chooses, and that no choice changes a result by more than rounding."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_prior import write_tiny_prior
+
+from dream3d.cameras import orbit
+from dream3d.errors import UsageError
+from dream3d.prior import load_prior
+from dream3d.prior.memory import MemoryPlan, plan_for
+
+
+@pytest.mark.parametrize(
+    ("vram", "plan"),
+    [
+        (None, MemoryPlan()),
+        (6, MemoryPlan(split_guidance=True, slice_codec=True)),
+        (11.9, MemoryPlan(split_guidance=True, slice_codec=True)),
+        (12, MemoryPlan(slice_codec=True)),
+        (16, MemoryPlan()),
+        (80, MemoryPlan()),
+    ],
+)
+def test_the_size_of_the_card_chooses(vram: float | None, plan: MemoryPlan) -> None:
+    assert plan_for(vram) == plan
+
+
+@pytest.mark.parametrize("vram", [0, -4, float("nan")])
+def test_a_card_without_memory_is_refused(vram: float) -> None:
+    with pytest.raises(UsageError, match="got --vram"):
+        plan_for(vram)
+
+
+def test_halves_one_after_the_other_give_the_same_prediction(tmp_path: Path) -> None:
+    folder = str(write_tiny_prior(tmp_path / "prior"))
+    together, apart = load_prior(folder), load_prior(folder, memory=MemoryPlan(split_guidance=True))
+    text = together.encode_prompt("a red chair", "")
+    x_t = torch.randn(4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    cameras = orbit(4)
+    first = together.predict(x_t, 500, cameras, text, views=2)
+    sizes: list[int] = []
+    apart.unet.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    second = apart.predict(x_t, 500, cameras, text, views=2)
+    assert sizes == [4, 4]
+    torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(first[:4], first[4:])  # the prompt matters, or the test would see nothing
+
+
+def test_compiling_is_torchs_own_and_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(write_tiny_prior(tmp_path / "prior"))
+    compiled: list[Any] = []
+
+    def compile_network(network: Any) -> Any:
+        compiled.append(network)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_network)
+    load_prior(folder)
+    assert compiled == []
+    prior = load_prior(folder, memory=plan_for(None, compile_unet=True))
+    assert compiled == [prior.unet]
