@@ -25,7 +25,7 @@ from dream3d.prior.architecture import SD21, Family, count_blocks, family_of, te
 from dream3d.prior.cache import cache_root
 from dream3d.prior.checkpoint import Tensors, open_tensors, write_tensors
 from dream3d.prior.codec import vae_skeleton
-from dream3d.prior.folder import build_on_meta, check_files, read_settings, shapes_of
+from dream3d.prior.folder import build_on_meta, check_files, read_json, read_settings, shapes_of
 from dream3d.prior.ldm_keys import Origin, Piece
 from dream3d.prior.text import CLIP_PREFIX, PromptEncoder, clip_file_name
 from dream3d.prior.unet import UNET_WEIGHTS, unet_skeleton
@@ -324,6 +324,9 @@ def _copy(source: Path, folder: Path, dtype: torch.dtype) -> None:
         expected: Mapping[str, torch.Size] = tensors.shapes
         if name.startswith("unet/"):
             expected = shapes_of(unet_skeleton(source / "unet"))
+        elif name.startswith("vae/"):
+            config_path = source / "vae" / "config.json"
+            expected = shapes_of(vae_skeleton(read_json(config_path), config_path))
         pieces = account(tensors, expected, ldm_keys.same_name)
         write_tensors(target, expected, dtype, _maker(tensors, pieces, dtype))
 
