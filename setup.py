@@ -38,6 +38,9 @@ setup(
         "pillow>=10",
         "imageio>=2.31",
         "imageio-ffmpeg>=0.4.9",
+        "requests>=2.32",
+        "filelock>=3.13",
+        "platformdirs>=4",
     ],
     extras_require={
         "test": [
