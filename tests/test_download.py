@@ -173,6 +173,12 @@ def test_a_wrong_size_is_refused_before_the_body(server: WeightServer, target: P
     assert names(target.parent) == set()
 
 
+def test_a_login_page_is_no_weight_file(server: WeightServer, target: Path) -> None:
+    server.put("w", b"<html>Please log in</html>")
+    asked = Wanted((server.url("w"),), limit=10**6, at_least=1000)
+    assert "offers 26 bytes, at least 1000 are expected" in refuse(target, asked)
+
+
 def test_more_than_the_limit_is_refused(server: WeightServer, target: Path) -> None:
     server.put("w", BODY * 3)
     assert "offers 786432 bytes, at most 524288 are expected" in refuse(target, wanted(server.url("w")))
@@ -215,7 +221,7 @@ def test_a_server_that_always_cuts_is_given_up(server: WeightServer, target: Pat
 
 def test_nobody_listens(target: Path) -> None:
     message = refuse(target, wanted("http://127.0.0.1:9/w"))
-    assert "gave up after 5 attempts (no connection (ConnectionError))" in message
+    assert "gave up after 3 attempts (no connection (ConnectionError))" in message
 
 
 def test_redirects_are_followed_to_https_only(server: WeightServer, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where downloaded and converted weights are kept."""
+"""Where dream3d keeps what it can make or fetch again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import platformdirs
 
 
 def cache_root() -> Path:
-    """Folder of everything that can be fetched again: ``DREAM3D_CACHE``, or the user's cache folder of dream3d.
-
-    The folder may not exist yet. Raises nothing.
-    """
-    chosen = os.environ.get("DREAM3D_CACHE", "")
+    """``DREAM3D_CACHE`` if it is set, else the user's cache folder of this platform. Nothing is created."""
+    chosen = os.environ.get("DREAM3D_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("dream3d"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from dream3d.errors import DownloadError
 from dream3d.prior.partial import Partial
 from dream3d.prior.records import Record, write_record
-from dream3d.prior.transport import Dropped, Refused, Reply, opened
+from dream3d.prior.transport import Dropped, NoConnection, Refused, Reply, opened
 
 SPARE_BYTES = 64 * 2**20
 """Left free on the disk: a full disk harms more than a download."""
@@ -31,6 +31,8 @@ class Patience:
 
     attempts: int = 5
     """Attempts in a row, per address, without having come further."""
+    first_attempts: int = 3
+    """The same for an address that was never reached: without a network nobody wants to wait long."""
     first_wait: float = 1.0
     """Seconds before the second attempt; doubled before each later one."""
     timeout: float = 30.0
@@ -51,6 +53,14 @@ class Wanted:
     """Exact size in bytes where known."""
     sha256: str | None = None
     """Hash where known."""
+    hash_origin: str = ""
+    """Said after a wrong hash: where the right one is from, when that is not the table."""
+    at_least: int = 0
+    """Fewer bytes than this are something else, such as the login page of a network."""
+
+
+class UnreachableError(DownloadError):
+    """No address gave the file; the message names each with its reason."""
 
 
 def download_file(
@@ -104,24 +114,25 @@ def _fetch(wanted: Wanted, part: Partial, progress: FileProgress, notify: Notify
             return url
         except Refused as error:
             reasons.append(str(error))
-    raise DownloadError("; ".join(reasons))
+    raise UnreachableError("; ".join(reasons))
 
 
 def _keep_trying(
     url: str, wanted: Wanted, part: Partial, progress: FileProgress, notify: Notify, patience: Patience
 ) -> None:
     """Attempts at one address until the part is complete; :class:`Refused` when there is no use in more."""
-    failures, best = 0, part.resumable_bytes
+    failures, best, reached = 0, part.resumable_bytes, False
     while True:
         try:
             _attempt(url, wanted, part, progress, patience.timeout)
             return
         except Dropped as error:
+            reached = reached or not isinstance(error, NoConnection)
             # A server that ignores Range and always breaks off starts again and again: that is no progress.
             if part.offset >= best + patience.worth_bytes:
                 failures, best = 0, part.offset
             failures += 1
-            if failures >= patience.attempts:
+            if failures >= (patience.attempts if reached else patience.first_attempts):
                 kept = part.resumable_bytes
                 advice = f"; {kept} bytes are kept, run the command again to go on" if kept else ""
                 raise Refused(f"{url}: gave up after {failures} attempts ({_cause(url, error)}){advice}") from error
@@ -169,6 +180,8 @@ def _check_offer(url: str, wanted: Wanted, reply: Reply, part: Partial) -> None:
     else:
         if wanted.size is not None and reply.total != wanted.size:
             raise Refused(f"{url}: offers {reply.total} bytes, should be {wanted.size}")
+        if reply.total < wanted.at_least:
+            raise Refused(f"{url}: offers {reply.total} bytes, at least {wanted.at_least} are expected")
         if reply.total > wanted.limit:
             raise Refused(f"{url}: offers {reply.total} bytes, at most {wanted.limit} are expected")
         needed = reply.total
@@ -194,7 +207,7 @@ def _check(wanted: Wanted, part: Partial, url: str) -> None:
     if wanted.sha256 is not None and part.sha256 != wanted.sha256:
         digest = part.sha256
         part.discard()
-        raise Refused(f"{url}: sha256 is {digest}, should be {wanted.sha256}; the file was removed")
+        raise Refused(f"{url}: sha256 is {digest}, should be {wanted.sha256}{wanted.hash_origin}; the file was removed")
 
 
 def _finish(part: Partial, destination: Path, url: str) -> Record:

@@ -41,6 +41,11 @@ class RemoteFile:
         """Most bytes that are accepted from a server: one that sends forever does not fill the disk."""
         return self.size if self.size is not None else max(self.about_bytes * 5 // 4, _SMALLEST_LIMIT)
 
+    @property
+    def at_least(self) -> int:
+        """Fewest bytes that can be this file; 0 for small ones, whose size nobody noted."""
+        return self.about_bytes * 4 // 5 if self.about_bytes > _SMALLEST_LIMIT else 0
+
 
 @dataclass(frozen=True)
 class Source:

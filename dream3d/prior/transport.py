@@ -27,6 +27,10 @@ class Dropped(Exception):
     """The attempt broke off; another one may succeed."""
 
 
+class NoConnection(Dropped):
+    """The server was not even reached."""
+
+
 class Refused(Exception):
     """This address will not give the file, however often it is asked."""
 
@@ -60,12 +64,22 @@ def opened(url: str, offset: int, validator: str | None, timeout: float) -> Iter
     if offset and validator:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     try:
-        with requests.Session() as session, _follow(session, url, headers, timeout) as response:
+        with requests.Session() as session, _connected(session, url, headers, timeout) as response:
             yield _reply(url, response)
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise Refused(f"{url}: not an address ({error})") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise Dropped(f"{url}: {_reason(error)}") from error
+
+
+def _connected(session: Session, url: str, headers: dict[str, str], timeout: float) -> Response:
+    """The answer's head; a failure before it is told apart from one in the body."""
+    import requests
+
+    try:
+        return _follow(session, url, headers, timeout)
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+        raise Refused(f"{url}: not an address ({error})") from error
+    except requests.ConnectionError as error:
+        raise NoConnection(f"{url}: {_reason(error)}") from error
 
 
 def _follow(session: Session, url: str, headers: dict[str, str], timeout: float) -> Response:
