@@ -29,6 +29,7 @@ setup(
         "diffusers>=0.35",
         "transformers>=4.50",
         "safetensors>=0.4",
+        "platformdirs>=4",
         "trimesh>=4",
         "typer>=0.26",
         "rich>=13.9",
@@ -40,7 +41,6 @@ setup(
         "imageio-ffmpeg>=0.4.9",
         "requests>=2.32",
         "filelock>=3.13",
-        "platformdirs>=4",
     ],
     extras_require={
         "test": [

@@ -159,6 +159,10 @@ def test_every_address_that_fails_is_named(server: WeightServer, target: Path) -
     message = refuse(target, wanted(server.url("one"), server.url("two")))
     assert "one: the server answers 404 Not Found" in message
     assert "two: the server answers 403 Forbidden" in message
+    server.put("two", BODY, status=401)  # what the hub answers for a repository that was deleted
+    assert "401 Unauthorized (the repository is gone, private, or asks for a login)" in refuse(
+        target, wanted(server.url("two"))
+    )
 
 
 def test_a_busy_server_is_asked_again(server: WeightServer, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -139,7 +140,7 @@ def test_the_real_table_is_what_was_published() -> None:
         "https://huggingface.co/MVDream/MVDream/resolve/main/sd-v2.1-base-4view.pt",
     )
     assert sd15.sources[0].files[0].path == "sd-v1.5-4view.pt"
-    assert sd21.sources[1].files[1].urls == (
+    assert sd21.sources[1].files[0].urls == (
         "https://huggingface.co/ashawkey/mvdream-sd2.1-diffusers/resolve/main/unet/diffusion_pytorch_model.safetensors",
     )
     # fp32 tensors of the UNet, the VAE and the text tower (facts 1.8); the published 5.22 GB
@@ -147,7 +148,11 @@ def test_the_real_table_is_what_was_published() -> None:
     assert abs(sd21.sources[0].about_bytes - tensors) < 1e6
     file = sd21.sources[0].files[0]
     assert file.at_least < tensors < file.limit
-    assert not {file.path for source in sd21.sources for file in source.files} & {"tokenizer", "scheduler"}
+    # Tokenizer, scheduler and configurations are never fetched.
+    assert {file.path.rpartition(".")[2] for entry in ENTRIES for source in entry.sources for file in source.files} == {
+        "pt",
+        "safetensors",
+    }
 
 
 def test_list_shows_what_is_here_and_what_is_not() -> None:
@@ -429,6 +434,18 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     cache.write_text("a file in the way")
     with pytest.raises(DownloadError, match=r"cannot be written .* name another folder with DREAM3D_CACHE"):
         pull(ENTRY, PullOptions(), Watch())
+
+
+def test_a_cache_that_cannot_be_read_does_not_stop_mini(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Any, *given: Any, **more: Any) -> Any:
+        if str(path).startswith(str(cache)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *given, **more)
+
+    real = os.stat
+    monkeypatch.setattr(os, "stat", denied)
+    assert [info.present for info in catalogue()] == [True, False]
+    assert models("path", "mini").exit_code == 0
 
 
 def test_mini_needs_no_pull() -> None:

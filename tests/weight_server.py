@@ -66,6 +66,7 @@ def serving() -> Iterator[WeightServer]:
                 file.wait.wait(10)
             start = self._start(file)
             self.send_response(206 if start else file.status)
+            self.send_header("Connection", "close")
             if file.location:
                 self.send_header("Location", file.location)
             if start:

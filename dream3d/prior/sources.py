@@ -131,13 +131,10 @@ ENTRIES: tuple[Entry, ...] = (
             ),
             Source(
                 "diffusers folder",
-                # Tokenizer and scheduler are in the package: they are not fetched.
+                # The architecture is read from the tensors; tokenizer and scheduler are in the package.
                 (
-                    _hub_file(_FOLDER, "unet/config.json", 2_000, _FOLDER_NAME),
                     _hub_file(_FOLDER, "unet/diffusion_pytorch_model.safetensors", 1_735_200_000, _FOLDER_NAME),
-                    _hub_file(_FOLDER, "vae/config.json", 1_000, _FOLDER_NAME),
                     _hub_file(_FOLDER, "vae/diffusion_pytorch_model.safetensors", 167_300_000, _FOLDER_NAME),
-                    _hub_file(_FOLDER, "text_encoder/config.json", 1_000, _FOLDER_NAME),
                     _hub_file(_FOLDER, "text_encoder/model.safetensors", 681_000_000, _FOLDER_NAME),
                 ),
                 _FOLDER_NAME,

@@ -67,12 +67,13 @@ def missing_files(entry: Entry) -> list[str]:
     except DownloadError:  # verify and pull say so; whether the prior can be loaded is another question
         record = None
     names = tuple(record.files) if record else ESSENTIAL_FILES
-    return [name for name in names if not (folder / name).is_file()]
+    # os.path and not Path: a cache that may not be read counts as empty, and does not stop '--prior mini'.
+    return [name for name in names if not os.path.isfile(folder / name)]
 
 
 def is_downloaded(entry: Entry, source: Source) -> bool:
     """Whether every file of a source is here under its final name."""
-    return all(download_path(entry, file).is_file() for file in source.files)
+    return all(os.path.isfile(download_path(entry, file)) for file in source.files)
 
 
 def size_on_disk(folder: Path) -> int:
@@ -88,7 +89,7 @@ def folder_record_path(folder: Path) -> Path:
 def read_folder_record(folder: Path) -> FolderRecord | None:
     """The record of a converted folder, None if there is none; :class:`DownloadError` if it cannot be read."""
     path = folder_record_path(folder)
-    if not path.exists():
+    if not os.path.isfile(path):
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -114,7 +115,7 @@ def write_folder_record(folder: Path, origin: str, dtype: str) -> None:
 def absent_message(entry: Entry) -> str:
     """One line: that a prior is not here, and every way to get it."""
     folder, missing = prior_folder(entry), missing_files(entry)
-    state = f"is incomplete, {folder / missing[0]} is missing" if folder.is_dir() and missing else "is not here"
+    state = f"is incomplete, {folder / missing[0]} is missing" if os.path.isdir(folder) and missing else "is not here"
     offline = f"'dream3d models pull {entry.name} --offline'"
     if any(is_downloaded(entry, source) for source in entry.sources):
         return f"prior {entry.name!r} {state}, but its download is: run {offline}; {MINI_WORKS}"

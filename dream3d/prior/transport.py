@@ -104,7 +104,8 @@ def _reply(url: str, response: Response) -> Reply:
     if status in _TRY_AGAIN:
         raise Dropped(f"{url}: the server answers {status} {response.reason}")
     if status not in (200, 206):
-        raise Refused(f"{url}: the server answers {status} {response.reason}")
+        hint = " (the repository is gone, private, or asks for a login)" if status == 401 else ""
+        raise Refused(f"{url}: the server answers {status} {response.reason}{hint}")
     if headers.get("Content-Encoding", "identity") != "identity":
         raise Refused(f"{url}: the server sends {headers['Content-Encoding']} data, which was not asked for")
     start, total = 0, _number(headers.get("Content-Length"))
@@ -113,7 +114,7 @@ def _reply(url: str, response: Response) -> Reply:
         if found is None:
             raise Refused(f"{url}: the server's Content-Range is {headers.get('Content-Range')!r}")
         start, total = int(found[1]), int(found[2])
-    elif total is None and headers.get("Transfer-Encoding") != "chunked":
+    elif total is None and headers.get("Transfer-Encoding", "").lower() != "chunked":
         raise Refused(f"{url}: the server does not say how long the file is, so a cut could not be noticed")
     return Reply(start, total, _validator(headers.get("ETag"), headers.get("Last-Modified")), _body(response))
 
