@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -101,7 +101,7 @@ def pull(
     entry = _entry(name)
     if entry is None:
         if known.path is None:
-            raise Dream3DError(f"prior {name!r} is {known.note}; install the package again")
+            raise Dream3DError(known.absence())
         typer.echo(f"{name} is inside the package; there is nothing to pull")
         return
 
@@ -137,7 +137,7 @@ def verify(
         if count:
             typer.echo(f"{one}: files checked: {count}")
         elif name:
-            _refuse_absent(known)
+            raise Dream3DError(known.absence())
         else:
             typer.echo(f"{one}: not here")
     if bad:
@@ -151,7 +151,7 @@ def path(name: NameArgument, debug: DebugOption = False) -> None:
     """Print a prior's folder and nothing else; exit code 1 if it is not here."""
     known = _known(name)
     if not known.present:
-        _refuse_absent(known)
+        raise Dream3DError(known.absence())
     typer.echo(known.path)
 
 
@@ -241,10 +241,3 @@ def _findings(name: str) -> Iterator[Finding]:
 
     entry = _entry(name)
     return verify_entry(entry) if entry else verify_packaged()
-
-
-def _refuse_absent(info: PriorInfo) -> NoReturn:
-    from dream3d.prior.store import absent_message
-
-    entry = _entry(info.name)
-    raise Dream3DError(absent_message(entry) if entry else f"prior {info.name!r} is {info.note}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dream3d.prior import sources
 from dream3d.prior.sources import Entry
-from dream3d.prior.store import missing_files, prior_folder, size_on_disk
+from dream3d.prior.store import absent_message, missing_files, prior_folder, size_on_disk
 
 PACKAGED = Path(__file__).resolve().parent.parent / "priors"
 """Folder of the priors that ship inside the package."""
@@ -38,6 +38,11 @@ class PriorInfo:
     note: str
     size: int = 0
     """Bytes on the disk if it is here, else roughly those of its download."""
+
+    def absence(self) -> str:
+        """One line for when it is not here: why, and every way to get it. Raises UsageError for a bad mirror."""
+        entry = sources.find_entry(self.name)
+        return absent_message(entry) if entry else f"prior {self.name!r} is {self.note}; install the package again"
 
 
 def catalogue() -> list[PriorInfo]:

@@ -17,8 +17,6 @@ from dream3d.prior.base import TextContext
 from dream3d.prior.catalogue import catalogue
 from dream3d.prior.codec import load_codec
 from dream3d.prior.folder import build_on_meta, check_files, read_json, read_settings, read_tensors, shapes_of
-from dream3d.prior.sources import find_entry
-from dream3d.prior.store import absent_message
 from dream3d.prior.text import PromptEncoder
 
 
@@ -131,10 +129,7 @@ def find_folder(name_or_path: str) -> Path:
     for info in catalogue():
         if info.name == name_or_path:
             if info.path is None:
-                entry = find_entry(info.name)
-                if entry is not None:
-                    raise PriorError(absent_message(entry))
-                raise PriorError(f"prior {info.name!r} is {info.note}; install the package again")
+                raise PriorError(info.absence())
             return info.path
     if not Path(name_or_path).is_dir():
         names = ", ".join(info.name for info in catalogue())
