@@ -39,6 +39,8 @@ setup(
         "pillow>=10",
         "imageio>=2.31",
         "imageio-ffmpeg>=0.4.9",
+        "requests>=2.32",
+        "filelock>=3.13",
     ],
     extras_require={
         "test": [

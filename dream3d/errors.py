@@ -28,3 +28,11 @@ class CollapsedFieldError(Dream3DError):
 
 class ExportError(Dream3DError):
     """A mesh file could not be written, or did not read back as what was written; exit code 1."""
+
+
+class DownloadError(Dream3DError):
+    """Weights could not be fetched, or are not what they should be; the cache stays usable; exit code 1."""
+
+
+class OfflineError(UsageError):
+    """Weights are not here and the network may not be used; says which file to place where; exit code 2."""

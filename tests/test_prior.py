@@ -139,7 +139,8 @@ def test_two_mixed_priors_are_noticed(folder: Path) -> None:
 
 
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:
-    with pytest.raises(PriorError, match=r"unknown prior 'maxi': neither a catalogue name \(mini\)"):
+    known = "mini, mvdream-sd21, mvdream-sd15"
+    with pytest.raises(PriorError, match=rf"unknown prior 'maxi': neither a catalogue name \({known}\)"):
         load_prior("maxi")
     with pytest.raises(PriorError, match=r"lacks prior\.json"):
         load_prior(str(tmp_path))

@@ -13,6 +13,7 @@ from dream3d import __version__
 from dream3d.cli.doctor import doctor
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup
+from dream3d.cli.models import models
 from dream3d.cli.views import views
 
 
@@ -49,6 +50,7 @@ def root(
 app.command()(generate)
 app.command()(views)
 app.command()(doctor)
+app.add_typer(models, name="models")
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

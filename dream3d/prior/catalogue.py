@@ -6,6 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from dream3d.prior import sources
+from dream3d.prior.sources import Entry
+from dream3d.prior.store import absent_message, missing_files, prior_folder, size_on_disk
+
 PACKAGED = Path(__file__).resolve().parent.parent / "priors"
 """Folder of the priors that ship inside the package."""
 
@@ -44,11 +48,26 @@ class PriorInfo:
     present: bool
     licence: str
     note: str
+    size: int = 0
+    """Bytes on the disk if it is here, else roughly those of its download."""
+
+    def absence(self) -> str:
+        """One line for when it is not here: why, and every way to get it. Raises UsageError for a bad mirror."""
+        entry = sources.find_entry(self.name)
+        return absent_message(entry) if entry else f"prior {self.name!r} is {self.note}; install the package again"
 
 
 def catalogue() -> list[PriorInfo]:
     """Every prior known by name. Reads small json files only; torch is not imported."""
-    return [_packaged("mini", "small built-in prior for everyday objects; runs on a CPU")]
+    mini = _packaged("mini", "small built-in prior for everyday objects; runs on a CPU")
+    return [mini, *(_fetched(entry) for entry in sources.ENTRIES)]
+
+
+def _fetched(entry: Entry) -> PriorInfo:
+    folder = prior_folder(entry)
+    if missing_files(entry):
+        return PriorInfo(entry.name, None, False, entry.licence, entry.note, entry.sources[0].about_bytes)
+    return PriorInfo(entry.name, folder, True, entry.licence, entry.note, size_on_disk(folder))
 
 
 def _packaged(name: str, note: str) -> PriorInfo:
@@ -60,4 +79,4 @@ def _packaged(name: str, note: str) -> PriorInfo:
         licence = str(json.loads((path / "prior.json").read_text(encoding="utf-8")).get("licence_weights", "unknown"))
     except (ValueError, AttributeError) as error:
         return PriorInfo(name, path, False, "unknown", f"damaged: prior.json is not valid ({error})")
-    return PriorInfo(name, path, True, licence, note)
+    return PriorInfo(name, path, True, licence, note, size_on_disk(path))

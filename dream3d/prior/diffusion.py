@@ -164,7 +164,7 @@ def find_folder(name_or_path: str) -> Path:
     for info in catalogue():
         if info.name == name_or_path:
             if info.path is None:
-                raise PriorError(f"prior {info.name!r} is {info.note}; install the package again")
+                raise PriorError(info.absence())
             return info.path
     path = Path(name_or_path)
     if not path.exists():

@@ -1,0 +1,243 @@
+"""``dream3d models``: which priors there are, and how they come to this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dream3d.cli.group import DebugOption, OneLineGroup
+from dream3d.errors import Dream3DError, UsageError
+
+if TYPE_CHECKING:
+    from dream3d.prior.catalogue import PriorInfo
+    from dream3d.prior.sources import Entry
+    from dream3d.prior.verify import Finding
+
+models = typer.Typer(
+    cls=OneLineGroup, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+class Dtype(str, Enum):
+    """Number formats of converted weights."""
+
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+NameArgument = Annotated[str, typer.Argument(help="Name that 'dream3d models list' shows.", metavar="NAME")]
+
+
+@models.callback()
+def root(context: typer.Context) -> None:
+    """List, fetch, check and convert diffusion priors."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@models.command("list")
+def list_models(debug: DebugOption = False) -> None:
+    """Show every known prior, and whether it is here."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from dream3d.cli.console import make_console, memory
+    from dream3d.prior import catalogue
+
+    table = Table(box=box.SIMPLE, padding=(0, 1))
+    for title in ("name", "present", "size", "licence"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("note")
+    for info in catalogue():
+        cells = (info.name, _presence(info), memory(info.size) if info.size else "", info.licence, info.note)
+        table.add_row(*(Text(cell) for cell in cells))
+    make_console().print(table)
+
+
+@models.command()
+def info(name: NameArgument, debug: DebugOption = False) -> None:
+    """Show a prior's licence, the files it comes from, and where they go."""
+    from dream3d.cli.console import memory
+
+    known = _known(name)
+    entry = _entry(name)
+    for title, value in (
+        ("name", known.name),
+        ("note", known.note),
+        ("licence", known.licence),
+        ("present", _presence(known)),
+        ("folder", str(known.path or _folder(name))),
+    ):
+        typer.echo(f"{title:<9}{value}")
+    if entry is None:
+        typer.echo(f"{'size':<9}{memory(known.size)}, inside the package")
+        return
+    typer.echo(f"{'size':<9}about {memory(entry.converted_bytes)} as fp16, twice that as fp32")
+    for number, source in enumerate(entry.sources, 1):
+        typer.echo(f"source {number} {source.title}, about {memory(source.about_bytes)}")
+        for line in _file_lines(entry, number - 1):
+            typer.echo(f"  {line}")
+
+
+@models.command()
+def pull(
+    name: NameArgument,
+    offline: Annotated[bool, typer.Option("--offline", help="Use files that are here; never the network.")] = False,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Number format of the converted weights.", show_default="fp16")
+    ] = None,
+    discard_download: Annotated[
+        bool, typer.Option("--discard-download", help="Remove the downloaded files once they are converted.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Download a prior, check it and convert it, so that '--prior NAME' works. Goes on where it broke off."""
+    known = _known(name)
+    entry = _entry(name)
+    if entry is None:
+        if known.path is None:
+            raise Dream3DError(known.absence())
+        typer.echo(f"{name} is inside the package; there is nothing to pull")
+        return
+
+    from dream3d.cli.console import make_console
+    from dream3d.cli.transfer import transferring
+    from dream3d.prior.pull import PullOptions
+    from dream3d.prior.pull import pull as run_pull
+    from dream3d.prior.store import is_offline
+
+    options = PullOptions(dtype.value if dtype else None, offline or is_offline(), discard_download)
+    with transferring(make_console()) as watch:
+        folder = run_pull(entry, options, watch)
+    typer.echo(f"{name} is in {folder} (licence: {entry.licence})")
+
+
+@models.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="Only this prior.", metavar="[NAME]", show_default=False)] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Read every file again and hold it against its recorded sha256. Exit code 1 if one is damaged or missing."""
+    from dream3d.prior import catalogue
+
+    bad: list[Finding] = []
+    for one in [name] if name else [info.name for info in catalogue()]:
+        known, count = _known(one), 0
+        for finding in _findings(one):
+            count += 1
+            if finding.state != "sound":
+                typer.echo(f"{finding.path}: {finding.detail}")
+            if finding.state == "bad":
+                bad.append(finding)
+        if count:
+            typer.echo(f"{one}: files checked: {count}")
+        elif name:
+            raise Dream3DError(known.absence())
+        else:
+            typer.echo(f"{one}: not here")
+    if bad:
+        raise Dream3DError(
+            f"{len(bad)} damaged or missing, first {bad[0].path}; 'dream3d models pull NAME' fetches or converts again"
+        )
+
+
+@models.command()
+def path(name: NameArgument, debug: DebugOption = False) -> None:
+    """Print a prior's folder and nothing else; exit code 1 if it is not here."""
+    known = _known(name)
+    if not known.present:
+        raise Dream3DError(known.absence())
+    typer.echo(known.path)
+
+
+@models.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Official checkpoint file, or diffusers folder.", metavar="SRC")],
+    destination: Annotated[Path, typer.Argument(help="Folder to write; not there yet.", metavar="DST")],
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the converted weights.")] = Dtype.FP16,
+    debug: DebugOption = False,
+) -> None:
+    """Convert weights that you have to a folder that '--prior DST' loads."""
+    if not source.exists():
+        raise UsageError(f"{source} does not exist; give a checkpoint file or a diffusers folder")
+    if destination.exists():
+        raise UsageError(f"{destination} exists already; name a folder that does not")
+    if destination.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{destination} lies inside {source}; name a folder elsewhere")
+
+    from dream3d.prior.pull import place_converted
+
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        place_converted(source, destination, dtype.value)
+    except OSError as error:
+        raise UsageError(
+            f"{destination} cannot be written ({error.strerror or error}); choose another place"
+        ) from error
+    typer.echo(destination)
+
+
+def _known(name: str) -> PriorInfo:
+    """The catalogue's entry; UsageError with the known names."""
+    from dream3d.prior import catalogue
+
+    found = {info.name: info for info in catalogue()}
+    if name not in found:
+        raise UsageError(f"unknown prior {name!r}; known: {', '.join(found)}")
+    return found[name]
+
+
+def _entry(name: str) -> Entry | None:
+    """The entry of the table of downloads; None for a prior inside the package."""
+    from dream3d.prior.sources import find_entry
+
+    return find_entry(name)
+
+
+def _folder(name: str) -> Path:
+    from dream3d.prior.catalogue import PACKAGED
+    from dream3d.prior.store import prior_folder
+
+    entry = _entry(name)
+    return prior_folder(entry) if entry else PACKAGED / name
+
+
+def _presence(info: PriorInfo) -> str:
+    from dream3d.prior.store import is_downloaded
+
+    if info.present:
+        return "yes"
+    entry = _entry(info.name)
+    downloaded = entry is not None and any(is_downloaded(entry, source) for source in entry.sources)
+    return "not converted" if downloaded else "no"
+
+
+def _file_lines(entry: Entry, index: int) -> Iterator[str]:
+    """What is known of each file of a source."""
+    from dream3d.cli.console import memory
+    from dream3d.prior.records import read_record
+    from dream3d.prior.sources import mirrored
+    from dream3d.prior.store import download_path
+
+    for file in entry.sources[index].files:
+        place = download_path(entry, file)
+        record = read_record(place)
+        digest = file.sha256 or (record and f"{record.sha256} (first download)") or "recorded at the first download"
+        about = f"about {memory(file.about_bytes)}" if file.about_bytes >= 1e6 else "a few kB"
+        size = about if file.size is None else f"{file.size} bytes"
+        for url in file.urls:
+            yield f"from   {mirrored(url)}"
+        yield f"to     {place}{'' if place.is_file() else ' (not here)'}"
+        yield f"size   {size}, sha256 {digest}"
+
+
+def _findings(name: str) -> Iterator[Finding]:
+    from dream3d.prior.verify import verify_entry, verify_packaged
+
+    entry = _entry(name)
+    return verify_entry(entry) if entry else verify_packaged()
