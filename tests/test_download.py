@@ -74,6 +74,18 @@ def test_a_cut_connection_is_taken_up_where_it_broke(server: WeightServer, targe
     assert all(asked is not None and asked != "bytes=0-" for asked in later)
 
 
+def test_a_server_that_gives_short_ranges_is_asked_on(server: WeightServer, target: Path) -> None:
+    server.put("w", BODY, cuts=[140_000, None], span=60_000)
+    download_file(wanted(server.url("w")), target, patience=HASTY)
+    assert target.read_bytes() == BODY
+    assert len(server.requests) == 4
+
+
+def test_an_encoding_that_was_not_asked_for_is_refused(server: WeightServer, target: Path) -> None:
+    server.put("w", BODY, encoding="gzip")
+    assert "the server sends gzip data, which was not asked for" in refuse(target, wanted(server.url("w")))
+
+
 def test_a_later_call_goes_on_from_the_part(server: WeightServer, target: Path) -> None:
     file = server.put("w", BODY, cuts=[140_000, 0])
     assert "bytes are kept, run the command again to go on" in refuse(target, wanted(server.url("w")))
