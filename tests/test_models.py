@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -511,6 +512,21 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(capsys: pytest.CaptureFixtu
     assert "a [b]line[/b]" in shown
     assert "100.0/100.0 MB" in shown
     assert shown.endswith("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["path", "mini"], ["pull", "mvdream-sd15", "--offline"]])
+def test_no_heavy_library_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom dream3d.cli.app import app\n"
+        "try:\n app(['models', *sys.argv[1:]])\nexcept SystemExit: pass\n"
+        "print('heavy:', *({'torch', 'numpy', 'diffusers', 'requests'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    run = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.splitlines()[-1] == "heavy:"
+    assert "Traceback" not in run.stderr
 
 
 def test_every_option_is_documented() -> None:

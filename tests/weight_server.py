@@ -28,6 +28,9 @@ class Behaviour:
     span: int | None = None
     """Most bytes of an answer to a Range request."""
     wait: threading.Event | None = None
+    """Nothing is answered before this."""
+    hold: threading.Event | None = None
+    """After the body the connection stays open until this."""
 
 
 @dataclass
@@ -89,6 +92,9 @@ def serving() -> Iterator[WeightServer]:
             if file.chunked:
                 body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
             self.wfile.write(body)
+            if file.hold is not None:
+                self.wfile.flush()
+                file.hold.wait(10)
 
         def _start(self, file: Behaviour) -> int:
             asked = self.headers.get("Range")
