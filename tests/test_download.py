@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +75,18 @@ def test_a_cut_connection_is_taken_up_where_it_broke(server: WeightServer, targe
     assert first is None
     assert len(later) == 2
     assert all(asked is not None and asked != "bytes=0-" for asked in later)
+
+
+def test_a_server_that_gives_short_ranges_is_asked_on(server: WeightServer, target: Path) -> None:
+    server.put("w", BODY, cuts=[140_000, None], span=60_000)
+    download_file(wanted(server.url("w")), target, patience=HASTY)
+    assert target.read_bytes() == BODY
+    assert len(server.requests) == 4
+
+
+def test_an_encoding_that_was_not_asked_for_is_refused(server: WeightServer, target: Path) -> None:
+    server.put("w", BODY, encoding="gzip")
+    assert "the server sends gzip data, which was not asked for" in refuse(target, wanted(server.url("w")))
 
 
 def test_a_later_call_goes_on_from_the_part(server: WeightServer, target: Path) -> None:
@@ -323,6 +338,33 @@ def test_an_interrupted_download_leaves_no_final_file(server: WeightServer, targ
     with pytest.raises(KeyboardInterrupt):
         download_file(wanted(server.url("w")), target, stop)
     assert names(target.parent) == {"weights.pt.part", "weights.pt.part.json"}
+
+
+def test_a_killed_process_leaves_a_part_to_go_on_from(server: WeightServer, target: Path) -> None:
+    file = server.put("w", BODY, cuts=[200_000], hold=threading.Event())
+    code = (
+        "import sys; from pathlib import Path; from dream3d.prior.download import *\n"
+        "download_file(Wanted((sys.argv[1],), 10**6), Path(sys.argv[2]), lambda done, total: print(done, flush=True))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, server.url("w"), str(target)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 131_072:
+            pass
+        process.kill()
+    assert file.hold is not None
+    file.hold.set()
+    assert names(target.parent) == {"weights.pt.part", "weights.pt.part.json"}
+    kept = target.with_name("weights.pt.part").stat().st_size
+    assert kept >= 131_072
+    file.cuts = []
+    download_file(wanted(server.url("w"), digest=sha256(BODY)), target)
+    assert server.ranges_of("w") == [None, f"bytes={kept}-"]
+    assert target.read_bytes() == BODY
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -252,7 +254,7 @@ def test_a_file_placed_by_hand_is_converted_offline(cache: Path, converter: Fake
     (cache / "downloads/big").mkdir(parents=True)
     (cache / "downloads/big/big.pt").write_bytes(WEIGHTS)
     assert "not converted" in models("list").stdout
-    assert "but its download is: run 'dream3d models pull big --offline'" in fails(1, "path", "big")
+    assert "but its download is here: run 'dream3d models pull big --offline'" in fails(1, "path", "big")
     result = models("pull", "big", "--offline")
     assert result.exit_code == 0, result.output
     assert tree(cache) == CONVERTED | DOWNLOADED
@@ -268,6 +270,31 @@ def test_a_damaged_file_offline_is_named(cache: Path, server: WeightServer, conv
     line = fails(2, "pull", "big", "--offline", "--dtype", "fp32")
     assert f"without the network: {file} is damaged: sha256" in line
     assert f"(delete {file}.sha256.json if this version is meant)" in line
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_half_copied_file_is_not_converted(
+    cache: Path, converter: FakeConverter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = dataclasses.replace(ENTRY.sources[0].files[0], about_bytes=5_000_000)
+    source = dataclasses.replace(ENTRY.sources[0], files=(large,))
+    monkeypatch.setattr(sources_module, "ENTRIES", (dataclasses.replace(ENTRY, sources=(source,)),))
+    (cache / "downloads/big").mkdir(parents=True)
+    (cache / "downloads/big/big.pt").write_bytes(bytes(3_999_999))
+    line = fails(2, "pull", "big", "--offline")
+    assert f"{cache}/downloads/big/big.pt is damaged: 3999999 bytes, should be 5000000; place " in line
+    assert converter.calls == []
+    (cache / "downloads/big/big.pt").write_bytes(bytes(4_000_000))
+    assert models("pull", "big", "--offline").exit_code == 0
+
+
+def test_a_converted_folder_needs_every_file_it_once_had(cache: Path, converter: FakeConverter) -> None:
+    converter.convert(Path("x"), cache / "priors/big")
+    (cache / "priors/big/vae.safetensors").touch()
+    write_folder_record(prior_folder(ENTRY), "x", "fp16")
+    assert models("path", "big").exit_code == 0
+    (cache / "priors/big/vae.safetensors").unlink()
+    assert f"is incomplete, {cache}/priors/big/vae.safetensors is missing" in fails(1, "path", "big")
 
 
 @pytest.mark.parametrize("value", ["maybe", "2"])
@@ -372,7 +399,7 @@ def test_a_failed_conversion_leaves_nothing(
     assert len(result.stderr.splitlines()) == 1
     assert tree(cache) == DOWNLOADED
     if isinstance(failure, PriorError):
-        assert f"the tensor 'x' is unknown (delete {cache}/downloads/big to fetch it again)" in result.stderr
+        assert f"the tensor 'x' is unknown (delete {cache}/downloads/big and pull again)" in result.stderr
 
 
 def test_an_incomplete_conversion_is_noticed(server: WeightServer, converter: FakeConverter, cache: Path) -> None:
@@ -485,6 +512,21 @@ def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(capsys: pytest.CaptureFixtu
     assert "a [b]line[/b]" in shown
     assert "100.0/100.0 MB" in shown
     assert shown.endswith("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["path", "mini"], ["pull", "mvdream-sd15", "--offline"]])
+def test_no_heavy_library_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom dream3d.cli.app import app\n"
+        "try:\n app(['models', *sys.argv[1:]])\nexcept SystemExit: pass\n"
+        "print('heavy:', *({'torch', 'numpy', 'diffusers', 'requests'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    run = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.splitlines()[-1] == "heavy:"
+    assert "Traceback" not in run.stderr
 
 
 def test_every_option_is_documented() -> None:

@@ -24,7 +24,13 @@ class Behaviour:
     location: str | None = None
     length: bool = True
     chunked: bool = False
+    encoding: str | None = None
+    span: int | None = None
+    """Most bytes of an answer to a Range request."""
     wait: threading.Event | None = None
+    """Nothing is answered before this."""
+    hold: threading.Event | None = None
+    """After the body the connection stays open until this."""
 
 
 @dataclass
@@ -69,21 +75,26 @@ def serving() -> Iterator[WeightServer]:
             self.send_header("Connection", "close")
             if file.location:
                 self.send_header("Location", file.location)
+            body = file.body[start : start + file.span if start and file.span else None]
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(file.body) - 1}/{len(file.body)}")
+                self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(file.body)}")
+            if file.encoding:
+                self.send_header("Content-Encoding", file.encoding)
             if file.chunked:
                 self.send_header("Transfer-Encoding", "chunked")
             elif file.length:
-                self.send_header("Content-Length", str(len(file.body) - start))
+                self.send_header("Content-Length", str(len(body)))
             if file.etag:
                 self.send_header("ETag", file.etag)
             self.end_headers()
-            body = file.body[start:]
             if file.cuts:
                 body = body[: file.cuts.pop(0) if len(file.cuts) > 1 else file.cuts[0]]
             if file.chunked:
                 body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
             self.wfile.write(body)
+            if file.hold is not None:
+                self.wfile.flush()
+                file.hold.wait(10)
 
         def _start(self, file: Behaviour) -> int:
             asked = self.headers.get("Range")

@@ -90,7 +90,7 @@ def _pull(entry: Entry, options: PullOptions, watch: Watch) -> None:
     try:
         place_converted(download_folder(entry) / source.convert_from, folder, dtype)
     except PriorError as error:
-        raise PriorError(f"{error} (delete {download_folder(entry)} to fetch it again)") from error
+        raise PriorError(f"{error} (delete {download_folder(entry)} and pull again)") from error
     write_folder_record(folder, source.title, dtype)
     _remember(entry, source)
     if options.discard_download:

@@ -118,7 +118,7 @@ def absent_message(entry: Entry) -> str:
     state = f"is incomplete, {folder / missing[0]} is missing" if os.path.isdir(folder) and missing else "is not here"
     offline = f"'dream3d models pull {entry.name} --offline'"
     if any(is_downloaded(entry, source) for source in entry.sources):
-        return f"prior {entry.name!r} {state}, but its download is: run {offline}; {MINI_WORKS}"
+        return f"prior {entry.name!r} {state}, but its download is here: run {offline}; {MINI_WORKS}"
     return (
         f"prior {entry.name!r} {state}: run 'dream3d models pull {entry.name}', "
         f"or without a network {placing(entry)} and run {offline}; {MINI_WORKS}"
