@@ -27,6 +27,7 @@ from torch import nn
 
 from dream3d.errors import PriorError, UsageError
 from dream3d.prior import load_prior
+from dream3d.prior.checkpoint import open_tensors
 from dream3d.prior.convert import convert, converted_copy, detect
 from dream3d.prior.diffusion import find_folder
 from dream3d.prior.ldm_keys import unet_origin, vae_origin
@@ -277,6 +278,29 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         (nn.Linear(2, 2).state_dict(), "unknown tensor 'weight'"),
     ):
         assert message in refused(save(content, source), out)  # type: ignore[arg-type]
+
+
+def test_damage_anywhere_is_a_prior_error(tmp_path: Path) -> None:
+    """Bytes changed at random in small files of both kinds: an error of ours, or a file that still reads."""
+    state = {f"layer.{index}.weight": torch.ones(3, 2) for index in range(4)}
+    torch.save(state, tmp_path / "a.pt")
+    save_file(state, tmp_path / "a.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    damaged, messages = tmp_path / "damaged", []
+    for source in (tmp_path / "a.pt", tmp_path / "a.safetensors"):
+        for _ in range(150):
+            data = bytearray(source.read_bytes())
+            for place in torch.randint(len(data), (4,), generator=generator).tolist():
+                data[place] = int(torch.randint(256, (1,), generator=generator))
+            damaged.write_bytes(data)
+            try:
+                tensors = open_tensors(damaged)
+                for name in tensors.shapes:
+                    assert tensors[name].shape == tensors.shapes[name]
+            except PriorError as error:
+                messages.append(str(error))
+    assert len(messages) > 20
+    assert not [message for message in messages if "\n" in message or str(damaged) not in message]
 
 
 def test_an_existing_destination_is_refused(checkpoint: Path, tmp_path: Path) -> None:
