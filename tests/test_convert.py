@@ -1,5 +1,6 @@
 """Conversion of official MVDream weights: no tensor lost, and one clear line for everything that is wrong."""
 
+import errno
 import json
 import os
 import re
@@ -25,9 +26,9 @@ from safetensors.torch import load_file, save_file
 from tiny_prior import write_tiny_prior
 from torch import nn
 
-from dream3d.errors import PriorError, UsageError
+from dream3d.errors import Dream3DError, PriorError, UsageError
 from dream3d.prior import load_prior
-from dream3d.prior.checkpoint import open_tensors
+from dream3d.prior.checkpoint import open_tensors, write_tensors
 from dream3d.prior.convert import convert, converted_copy, detect
 from dream3d.prior.diffusion import find_folder
 from dream3d.prior.ldm_keys import unet_origin, vae_origin
@@ -301,6 +302,23 @@ def test_damage_anywhere_is_a_prior_error(tmp_path: Path) -> None:
                 messages.append(str(error))
     assert len(messages) > 20
     assert not [message for message in messages if "\n" in message or str(damaged) not in message]
+
+
+def test_a_full_disk_leaves_nothing_behind(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+
+    def write_until_full(path: Path, *arguments: object) -> None:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_tensors(path, *arguments)  # type: ignore[arg-type]
+        written.append(path)
+
+    monkeypatch.setattr("dream3d.prior.convert.write_tensors", write_until_full)
+    with pytest.raises(Dream3DError, match="out could not be written \\(No space left on device\\)") as caught:
+        convert(checkpoint, tmp_path / "out")
+    assert caught.value.exit_code == 1
+    assert len(written) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_destination_is_refused(checkpoint: Path, tmp_path: Path) -> None:
