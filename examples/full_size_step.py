@@ -2,10 +2,11 @@
 
     python examples/full_size_step.py                  # random weights, nothing is downloaded
     python examples/full_size_step.py --prior FOLDER   # a converted prior, or official weights
-    python examples/full_size_step.py --latent 8       # a quick look: 8x8 latents instead of 32x32
+    python examples/full_size_step.py --size 64        # a quick look: smaller images
 
-Four views, a guidance scale of 50 with rescale 0.5 (the ``mvdream`` preset), one UNet pass over
-[conditional; unconditional]. Random weights cost what trained ones cost; their target means nothing.
+Four views of 256 px through the VAE's encoder, with gradients back to the pixels; a guidance scale of 50 with
+rescale 0.5 (the ``mvdream`` preset); one UNet pass over [conditional; unconditional]. Random weights cost what
+trained ones cost; their target means nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import time
 from typing import Protocol
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
-from torch import Tensor
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.guidance import add_noise, distillation_loss, guided_target, x0_from_prediction
 from dream3d.prior import load_prior
 from dream3d.prior.attention import MultiViewAttention
 from dream3d.prior.base import TextContext
+from dream3d.prior.codec import AutoencoderCodec
 from dream3d.recipe import GuidanceRecipe, preset
 
 VIEWS = 4
@@ -42,13 +44,17 @@ class FullSizePrior(Protocol):
         """(T,) signal variance at each timestep."""
         ...
 
+    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """(4, 3, S, S) in [0, 1] -> latents (4, 4, S / 8, S / 8)."""
+        ...
+
     def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
         """Clean latents with and without the text."""
         ...
 
 
 class RandomPrior:
-    """SD 2.1's multi-view UNet, 867,572,164 random weights in float32, without text encoder and VAE."""
+    """SD 2.1's multi-view UNet and VAE, 951,226,027 random weights in float32; no text encoder."""
 
     def __init__(self) -> None:
         with torch.device("meta"):  # the layers' own initialisation would take longer than the step
@@ -61,16 +67,23 @@ class RandomPrior:
                 class_embed_type="projection",
                 projection_class_embeddings_input_dim=16,
             )
-        self.unet.to_empty(device="cpu").requires_grad_(False).eval()
+            vae = AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                layers_per_block=2,
+                latent_channels=4,
+            )
         generator = torch.Generator().manual_seed(0)
-        for name, parameter in self.unet.named_parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            else:
-                bound = parameter[0].numel() ** -0.5
-                parameter.uniform_(-bound, bound, generator=generator)
+        for network in (self.unet, vae):
+            _fill(network.to_empty(device="cpu"), generator)
+        self.codec = AutoencoderCodec(vae)
         self.unet.set_attn_processor(MultiViewAttention())
         self.alphas_cumprod = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear").alphas_cumprod.double()
+
+    def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """As :meth:`dream3d.prior.diffusion.DiffusionPrior.encode_images`, differentiable."""
+        return self.codec.encode(images * 2 - 1, generator)
 
     @torch.no_grad()
     def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
@@ -89,11 +102,21 @@ class RandomPrior:
         return conditional, unconditional
 
 
+def _fill(network: nn.Module, generator: torch.Generator) -> None:
+    """Weights as wide as their inputs allow; biases 0, scales of norms 1."""
+    for name, parameter in network.eval().requires_grad_(False).named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+        else:
+            bound = parameter[0].numel() ** -0.5
+            parameter.uniform_(-bound, bound, generator=generator)
+
+
 def main() -> None:
     """Load, take one step and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--prior", help="prior folder or official weights; default: random weights")
-    parser.add_argument("--latent", type=int, default=32, help="side of the latents (32 is 256 px)")
+    parser.add_argument("--size", type=int, default=256, help="side of the images, pixels; a multiple of 64")
     arguments = parser.parse_args()
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(0)
@@ -106,24 +129,28 @@ def main() -> None:
         prior, text = loaded, loaded.encode_prompt("an elk skull", "")
     size = sum(parameter.numel() for parameter in prior.unet.parameters())
     print(f"UNet of {size:,} parameters ready after {time.perf_counter() - start:.1f} s, {memory()}")
-    side = arguments.latent
-    latents = torch.randn(VIEWS, 4, side, side, generator=generator).requires_grad_()
+    images = torch.rand(VIEWS, 3, arguments.size, arguments.size, generator=generator).requires_grad_()
     start = time.perf_counter()
-    loss = step(prior, latents, text, preset("mvdream").guidance, generator)
-    gradient = latents.grad
-    assert gradient is not None
+    loss = step(prior, images, text, preset("mvdream").guidance, generator)
+    gradient = images.grad
+    if gradient is None:
+        raise SystemExit("the step left no gradient")
     print(f"one step: {time.perf_counter() - start:.1f} s on {torch.get_num_threads()} thread(s), {memory()}")
     print(f"loss {loss:.4g}, gradient {tuple(gradient.shape)} with norm {float(gradient.norm()):.4g}")
 
 
 def step(
-    prior: FullSizePrior, latents: Tensor, text: TextContext, recipe: GuidanceRecipe, generator: torch.Generator
+    prior: FullSizePrior, images: Tensor, text: TextContext, recipe: GuidanceRecipe, generator: torch.Generator
 ) -> float:
-    """One x0-reconstruction step on latents (4, 4, h, w), whose gradient it fills; returns the loss."""
+    """One x0-reconstruction step on images (4, 3, S, S), whose gradient it fills; returns the loss."""
+    start = time.perf_counter()
+    latents = prior.encode_images(images, generator)
+    print(f"latents {tuple(latents.shape)} after {time.perf_counter() - start:.1f} s, {memory()}")
     alpha_bar = float(prior.alphas_cumprod[TIMESTEP])
     noise = torch.randn(latents.shape, generator=generator)
     x_t = add_noise(latents.detach(), noise, alpha_bar)
     x0_text, x0_uncond = prior.predict_x0(x_t, TIMESTEP, orbit(VIEWS), text)
+    print(f"x0 with and without the text after {time.perf_counter() - start:.1f} s, {memory()}")
     target = guided_target(x0_text, x0_uncond, VIEWS, recipe)
     loss = distillation_loss(latents, target, x_t, noise, alpha_bar, recipe)
     loss.backward()

@@ -1,5 +1,6 @@
 """Conversion of official MVDream weights: no tensor lost, and one clear line for everything that is wrong."""
 
+import errno
 import json
 import os
 import re
@@ -25,8 +26,9 @@ from safetensors.torch import load_file, save_file
 from tiny_prior import write_tiny_prior
 from torch import nn
 
-from dream3d.errors import PriorError, UsageError
+from dream3d.errors import Dream3DError, PriorError, UsageError
 from dream3d.prior import load_prior
+from dream3d.prior.checkpoint import open_tensors, write_tensors
 from dream3d.prior.convert import convert, converted_copy, detect
 from dream3d.prior.diffusion import find_folder
 from dream3d.prior.ldm_keys import unet_origin, vae_origin
@@ -277,6 +279,46 @@ def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         (nn.Linear(2, 2).state_dict(), "unknown tensor 'weight'"),
     ):
         assert message in refused(save(content, source), out)  # type: ignore[arg-type]
+
+
+def test_damage_anywhere_is_a_prior_error(tmp_path: Path) -> None:
+    """Bytes changed at random in small files of both kinds: an error of ours, or a file that still reads."""
+    state = {f"layer.{index}.weight": torch.ones(3, 2) for index in range(4)}
+    torch.save(state, tmp_path / "a.pt")
+    save_file(state, tmp_path / "a.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    damaged, messages = tmp_path / "damaged", []
+    for source in (tmp_path / "a.pt", tmp_path / "a.safetensors"):
+        for _ in range(150):
+            data = bytearray(source.read_bytes())
+            for place in torch.randint(len(data), (4,), generator=generator).tolist():
+                data[place] = int(torch.randint(256, (1,), generator=generator))
+            damaged.write_bytes(data)
+            try:
+                tensors = open_tensors(damaged)
+                for name in tensors.shapes:
+                    assert tensors[name].shape == tensors.shapes[name]
+            except PriorError as error:
+                messages.append(str(error))
+    assert len(messages) > 20
+    assert not [message for message in messages if "\n" in message or str(damaged) not in message]
+
+
+def test_a_full_disk_leaves_nothing_behind(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+
+    def write_until_full(path: Path, *arguments: object) -> None:
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_tensors(path, *arguments)  # type: ignore[arg-type]
+        written.append(path)
+
+    monkeypatch.setattr("dream3d.prior.convert.write_tensors", write_until_full)
+    with pytest.raises(Dream3DError, match="out could not be written \\(No space left on device\\)") as caught:
+        convert(checkpoint, tmp_path / "out")
+    assert caught.value.exit_code == 1
+    assert len(written) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_destination_is_refused(checkpoint: Path, tmp_path: Path) -> None:

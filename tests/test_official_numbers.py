@@ -53,15 +53,23 @@ def test_timestep_embedding_by_hand() -> None:
     torch.testing.assert_close(stock, expected, atol=2e-4, rtol=0)
 
 
-def test_the_configuration_is_what_the_numbers_need(prior: DiffusionPrior) -> None:
+def test_the_configuration_is_what_the_numbers_need(official: Official, prior: DiffusionPrior) -> None:
     config = prior.unet.config
     assert (config.flip_sin_to_cos, config.freq_shift) == (True, 0)
-    block = prior.unet.down_blocks[0]
-    assert (block.attentions[0].norm.eps, block.resnets[0].norm1.eps) == (1e-6, 1e-5)
     heads = [prior.unet.down_blocks[level].attentions[0].transformer_blocks[0].attn1.heads for level in range(3)]
-    assert heads == ([1, 2, 2] if prior.name == "mvdream-sd21" else [8, 8, 8])
-    assert (prior.name.removeprefix("mvdream-"), prior.views, prior.image_size) in (("sd21", 4, 256), ("sd15", 4, 256))
+    assert heads == ([8, 8, 8] if official.sd15 else [1, 2, 2])
+    assert (prior.name, prior.views, prior.image_size) == (f"mvdream-{'sd15' if official.sd15 else 'sd21'}", 4, 256)
     assert prior.background == (0.5, 0.5, 0.5)
+
+
+@torch.no_grad()
+def test_the_two_epsilons_by_hand(prior: DiffusionPrior) -> None:
+    """Values +-1e-3 have variance 1e-6: 1e-3 / sqrt(2e-6) in a transformer, 1e-3 / sqrt(1.1e-5) in a ResBlock."""
+    block = prior.unet.down_blocks[0]
+    x = torch.tensor([1e-3, -1e-3]).repeat(64 * 8).view(1, 64, 4, 4)
+    for norm, size in ((block.attentions[0].norm, 0.70710678), (block.resnets[0].norm1, 0.30151134)):
+        unscaled = (norm(x) - norm.bias.view(1, -1, 1, 1)) / norm.weight.view(1, -1, 1, 1)
+        torch.testing.assert_close(unscaled, x.sign() * size, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -77,8 +77,11 @@ def open_tensors(path: Path) -> Tensors:
 
     Raises :class:`PriorError` for anything else, and for a truncated, foreign or code-carrying file.
     """
-    with path.open("rb") as file:
-        head = file.read(9)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise PriorError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if head.startswith(b"PK\x03\x04"):
         return _open_torch(path)
     if len(head) == 9 and head[8:] == b"{":
@@ -104,7 +107,7 @@ def _open_torch(path: Path) -> Tensors:
     try:
         with zipfile.ZipFile(path) as archive:  # the table at the end of the file, which a truncated one lacks
             packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # besides BadZipFile, a damaged table raises errors of text, numbers and versions
         raise PriorError(f"{path} is truncated or damaged ({error}); download it again") from error
     if packed:
         raise PriorError(
