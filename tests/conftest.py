@@ -82,7 +82,10 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
     """The pretend engine in place of the real one, in an empty current folder."""
     fake = FakeEngine()
     rooms: dict[str, dict[str, Any]] = {
-        "dream3d.prior": {"load_prior": fake.load_prior},
+        "dream3d.prior": {
+            "load_prior": fake.load_prior,
+            "prompt_cut": lambda name, prompt: fake.load_prior(name, "cpu").text_cut(prompt),
+        },
         "dream3d.prior.memory": {"plan_for": plan_for},
         "dream3d.generate": {"generate": fake.generate},
         "dream3d.run": {"default_run_dir": _default_run_dir, "slug": _slug},

@@ -14,7 +14,7 @@ from tiny_prior import UNET, edit_json, write_tiny_prior
 from dream3d.cameras import orbit
 from dream3d.errors import PriorError
 from dream3d.guidance import x0_from_prediction
-from dream3d.prior import catalogue, load_prior
+from dream3d.prior import catalogue, load_prior, prompt_cut
 from dream3d.prior.attention import MultiViewAttention
 from dream3d.prior.catalogue import PRIOR_FILES
 from dream3d.prior.codec import PatchPCA
@@ -264,3 +264,11 @@ def test_mini_knows_a_chair_from_a_tree() -> None:
     tree, _ = prior.predict_x0(x_t, 900, orbit(4), other)
     assert float((chair - tree).abs().mean()) > 0.02
     assert float((chair - nothing).abs().mean()) > 0.01
+
+
+def test_where_a_prompt_is_cut_takes_no_network(folder: Path) -> None:
+    prompt = "a red chair a red chair"
+    expected = load_prior(str(folder)).text_cut(prompt)
+    assert expected == len("a red chair a")  # six tokens, two of them special
+    (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"broken")
+    assert prompt_cut(str(folder), prompt) == expected

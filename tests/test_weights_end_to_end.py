@@ -25,7 +25,9 @@ def test_pull_verify_and_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file = tmp_path / "small-4view.pt"
     torch.save(make_official().state, file)
     remote = RemoteFile(file.name, (f"{sources.HUB}/x/resolve/main/{file.name}",), file.stat().st_size)
-    entry = Entry("small", (Source("one file", (remote,), file.name),), file.stat().st_size, "OpenRAIL", "small, of no use")
+    entry = Entry(
+        "small", (Source("one file", (remote,), file.name),), file.stat().st_size, "OpenRAIL", "small, of no use"
+    )
     monkeypatch.setattr(sources, "ENTRIES", (entry,))
     monkeypatch.setenv("DREAM3D_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DREAM3D_OFFLINE", raising=False)

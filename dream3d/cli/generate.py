@@ -164,10 +164,10 @@ def _checked(
 
 
 def _cut_if_known(prior_name: str, prompt: str) -> int | None:
-    from dream3d.prior import load_prior
+    from dream3d.prior import prompt_cut
 
     try:
-        return load_prior(prior_name, "cpu").text_cut(prompt)
+        return prompt_cut(prior_name, prompt)
     except Dream3DError:
         return None  # the prompt is refused in any case; this was only to say more about it
 
