@@ -34,6 +34,24 @@ def test_a_card_without_memory_is_refused(vram: float) -> None:
         plan_for(vram)
 
 
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown precision 'int4'; use auto, fp16, bf16, fp32"):
+        plan_for(8, "int4")
+
+
+def test_bf16_computes_in_bf16_and_agrees_to_its_digits(tmp_path: Path) -> None:
+    folder = str(write_tiny_prior(tmp_path / "prior"))
+    exact, rough = load_prior(folder), load_prior(folder, memory=plan_for(None, "bf16"))
+    assert {parameter.dtype for parameter in rough.unet.parameters()} == {torch.bfloat16}
+    x_t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    results = [
+        prior.predict(x_t, 500, orbit(2), prior.encode_prompt("a red chair", ""), views=2) for prior in (exact, rough)
+    ]
+    assert results[1].dtype == torch.float32
+    assert not torch.equal(*results)
+    assert float((results[0] - results[1]).norm() / results[0].norm()) < 0.05
+
+
 def test_halves_one_after_the_other_give_the_same_prediction(tmp_path: Path) -> None:
     folder = str(write_tiny_prior(tmp_path / "prior"))
     together, apart = load_prior(folder), load_prior(folder, memory=MemoryPlan(split_guidance=True))

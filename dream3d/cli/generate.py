@@ -38,6 +38,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 VramOption = Annotated[
     float | None, typer.Option(help="Gigabytes of the card: less memory at once, slower steps.", show_default="plenty")
 ]
+PrecisionOption = Annotated[str, typer.Option(help="Numbers of the UNet: auto, fp16, bf16 or fp32.")]
 CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the UNet first (needs a C++ compiler).")]
 RunDirOption = Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/<words>-<seed>")]
 ResolutionOption = Annotated[
@@ -59,6 +60,7 @@ def generate(
     preset: PresetOption = None,
     device: DeviceOption = "auto",
     vram: VramOption = None,
+    precision: PrecisionOption = "auto",
     compile_unet: CompileOption = False,
     run_dir: RunDirOption = None,
     resolution: ResolutionOption = None,
@@ -71,7 +73,7 @@ def generate(
     from dream3d.prior.memory import plan_for
 
     checks.check_preview_seeds(preview_seeds, seed)
-    memory = plan_for(vram, compile_unet=compile_unet)
+    memory = plan_for(vram, precision, compile_unet=compile_unet)
     request = _checked(prompt, out, prior, seed, device, memory, run_dir, overrides)
     if preview_seeds:
         from dream3d.cli.previews import continue_with_the_best

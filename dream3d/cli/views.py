@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dream3d import checks
-from dream3d.cli.generate import CompileOption, DeviceOption, PriorOption, VramOption
+from dream3d.cli.generate import CompileOption, DeviceOption, PrecisionOption, PriorOption, VramOption
 from dream3d.cli.group import DebugOption
 from dream3d.errors import UsageError
 
@@ -57,6 +57,7 @@ def views(
     turntable: TurntableOption = None,
     device: DeviceOption = "auto",
     vram: VramOption = None,
+    precision: PrecisionOption = "auto",
     compile_unet: CompileOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the sheet's path and nothing else.")] = False,
     debug: DebugOption = False,
@@ -89,7 +90,7 @@ def views(
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     _recipe("mini", changes)  # thrown away: it refuses bad numbers before the weights are read
-    loaded = load_prior(prior, resolve_device(device), plan_for(vram, compile_unet=compile_unet))
+    loaded = load_prior(prior, resolve_device(device), plan_for(vram, precision, compile_unet=compile_unet))
     recipe = _recipe(loaded.recommended_preset, changes)
     request = Request(prompt, negative, loaded, recipe, seed_list, orbit, sheet, turntable, separate)
     _run(request, quiet)

@@ -19,7 +19,7 @@ from dream3d.prior.catalogue import catalogue
 from dream3d.prior.codec import AutoencoderCodec, load_codec
 from dream3d.prior.convert import converted_copy, detect
 from dream3d.prior.folder import check_files, read_json, read_settings
-from dream3d.prior.memory import MemoryPlan
+from dream3d.prior.memory import MemoryPlan, Precision
 from dream3d.prior.text import PromptEncoder
 from dream3d.prior.unet import load_unet
 
@@ -38,10 +38,10 @@ class DiffusionPrior:
         """Noise schedule of the training; samplers are made from its configuration."""
         self.alphas_cumprod = self.schedule.alphas_cumprod.double()
         self.prediction_type: PredictionType = self.schedule.config.prediction_type
-        self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        self.memory = memory or MemoryPlan()
+        self.dtype = _dtype(self.memory.precision, self.device)
         self.unet = load_unet(folder / "unet", self.dtype).to(self.device)
         self._check_fit()
-        self.memory = memory or MemoryPlan()
         if self.memory.slice_codec and isinstance(self.codec, AutoencoderCodec):
             self.codec.set_slicing(True)
         self._network: Callable[..., Any] = self.unet
@@ -154,6 +154,12 @@ class DiffusionPrior:
         x0 = x0_from_prediction(torch.cat([x_t, x_t]), prediction, alpha_bar, self.prediction_type)
         conditional, unconditional = x0.chunk(2)
         return conditional, unconditional
+
+
+def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
 def find_folder(name_or_path: str) -> Path:

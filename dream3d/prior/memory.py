@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from dream3d.errors import UsageError
 
@@ -15,10 +17,16 @@ SLICE_BELOW_GB = 16.0
 through the VAE otherwise. Reckoned, not measured."""
 
 
+Precision = Literal["auto", "fp16", "bf16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """How a prior computes; no choice here changes a result by more than rounding."""
 
+    precision: Precision = "auto"
+    """Numbers of the UNet. ``auto``: fp16 on CUDA, fp32 elsewhere; bf16 has fp32's range and fewer digits."""
     split_guidance: bool = False
     """Run the UNet with the prompt and without it one after the other instead of as one batch."""
     slice_codec: bool = False
@@ -27,15 +35,20 @@ class MemoryPlan:
     """Hand the UNet to torch.compile: minutes of compilation for faster steps, where there is a compiler."""
 
 
-def plan_for(vram_gb: float | None, *, compile_unet: bool = False) -> MemoryPlan:
+def plan_for(vram_gb: float | None, precision: str = "auto", *, compile_unet: bool = False) -> MemoryPlan:
     """The plan for a card with so many gigabytes (10^9 bytes); None asks for the fastest.
 
-    Raises UsageError for a size that is not positive.
+    Raises UsageError for a size that is not positive and for an unknown precision.
     """
-    if vram_gb is None:
-        return MemoryPlan(compile_unet=compile_unet)
-    if not vram_gb > 0:
+    known = next((name for name in PRECISIONS if name == precision), None)
+    if known is None:
+        raise UsageError(f"unknown precision {precision!r}; use {', '.join(PRECISIONS)}")
+    if vram_gb is not None and not vram_gb > 0:
         raise UsageError(f"the memory of the card is a positive number of gigabytes, got --vram {vram_gb}")
+    size = math.inf if vram_gb is None else vram_gb
     return MemoryPlan(
-        split_guidance=vram_gb < SPLIT_BELOW_GB, slice_codec=vram_gb < SLICE_BELOW_GB, compile_unet=compile_unet
+        precision=known,
+        split_guidance=size < SPLIT_BELOW_GB,
+        slice_codec=size < SLICE_BELOW_GB,
+        compile_unet=compile_unet,
     )
