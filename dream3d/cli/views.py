@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,8 +139,6 @@ class Request:
 
 
 def _recipe(preset: str, changes: dict[str, Any]) -> SamplingRecipe:
-    import dataclasses
-
     from dream3d.prior.sampling import SAMPLING, SamplingRecipe
 
     return dataclasses.replace(SAMPLING.get(preset, SamplingRecipe()), **changes)
@@ -174,8 +173,6 @@ def _run(request: Request, quiet: bool) -> None:
 
 
 def _write(request: Request, rows: list[Picture]) -> list[Path]:
-    import dataclasses
-
     from dream3d.pictures import contact_sheet, enlarged, write_animation, write_png
 
     made_by = {

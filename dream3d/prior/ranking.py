@@ -15,10 +15,11 @@ from dream3d.mesh.grid import peak_projection
 from dream3d.mesh.iso import mean_iou
 from dream3d.prior.base import TextContext
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.recipe import KeyRecipe
 
 HULL_CELLS = 48
-KEY = (0.15, 0.25)
-"""RGB distances from the background at which a pixel is empty, and the object (see ``KeyRecipe``)."""
+KEY = KeyRecipe()
+"""What is background and what is object, as in the 3D run."""
 TIMESTEPS = (0.35, 0.5, 0.65, 0.8)
 """Noise levels, as fractions of the schedule, at which the text is weighed: between texture and bare layout."""
 
@@ -57,7 +58,7 @@ def _silhouettes(pictures: Tensor) -> NDArray[np.bool_]:
     for picture in pictures.float().cpu():
         border = torch.cat([picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]], dim=1)
         red, green, blue = border.median(dim=1).values.tolist()
-        rows.append(keyed_opacity(picture[None], (red, green, blue), *KEY)[0, 0] > 0.5)
+        rows.append(keyed_opacity(picture[None], (red, green, blue), KEY.low, KEY.high)[0, 0] > 0.5)
     return torch.stack(rows).numpy()
 
 
