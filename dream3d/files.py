@@ -20,7 +20,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 is for secrets; these are the user's files
         os.replace(temporary, path)
     finally:
@@ -41,8 +41,8 @@ def build_folder(path: Path, fill: Callable[[Path], object]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _flush_to_disk(path: Path) -> None:
-    """Without this a power cut just after the move can leave the new name with no content."""
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's bytes are on the disk: a power cut after a move must not leave a name without content."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

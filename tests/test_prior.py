@@ -272,3 +272,11 @@ def test_where_a_prompt_is_cut_takes_no_network(folder: Path) -> None:
     assert expected == len("a red chair a")  # six tokens, two of them special
     (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"broken")
     assert prompt_cut(str(folder), prompt) == expected
+
+
+def test_asking_where_a_prompt_is_cut_converts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAM3D_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "official.pt").write_bytes(b"PK")
+    with pytest.raises(PriorError, match=r"official\.pt"):
+        prompt_cut(str(tmp_path / "official.pt"), "a red chair")
+    assert not (tmp_path / "cache").exists()

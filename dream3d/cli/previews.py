@@ -34,10 +34,10 @@ def continue_with_the_best(request: Request, count: int, *, own_run_dir: bool, q
 def _ranked(request: Request, count: int, quiet: bool) -> list[Ranked]:
     from dream3d.cameras import orbit
     from dream3d.prior.ranking import Ranked, cross_view_consistency, rank, text_similarity
-    from dream3d.prior.sampling import SAMPLING, SamplingRecipe, sample_views
+    from dream3d.prior.sampling import sample_views, sampling_for
 
     prior, cameras = request.prior, orbit(request.prior.views)
-    recipe = SAMPLING.get(prior.recommended_preset, SamplingRecipe())
+    recipe = sampling_for(prior.recommended_preset)
     text = prior.encode_prompt(prior.with_suffix(request.prompt), request.recipe.negative_prompt)
     candidates = []
     for seed in range(request.seed, request.seed + count):
@@ -51,9 +51,10 @@ def _ranked(request: Request, count: int, quiet: bool) -> list[Ranked]:
 
 
 def _write_sheet(request: Request, ranked: list[Ranked]) -> None:
+    from dream3d.cli.views import SHEET_SIDE
     from dream3d.pictures import contact_sheet, enlarged, to_uint8, write_png
 
     request.run_dir.mkdir(parents=True, exist_ok=True)
-    rows = [enlarged(to_uint8(candidate.pictures.movedim(1, -1)), 128) for candidate in ranked]
+    rows = [enlarged(to_uint8(candidate.pictures.movedim(1, -1)), SHEET_SIDE) for candidate in ranked]
     made_by = {"prompt": request.prompt, "seeds": [candidate.seed for candidate in ranked]}
     write_png(request.run_dir / SHEET_NAME, contact_sheet(rows), made_by)

@@ -139,9 +139,9 @@ class Request:
 
 
 def _recipe(preset: str, changes: dict[str, Any]) -> SamplingRecipe:
-    from dream3d.prior.sampling import SAMPLING, SamplingRecipe
+    from dream3d.prior.sampling import sampling_for
 
-    return dataclasses.replace(SAMPLING.get(preset, SamplingRecipe()), **changes)
+    return dataclasses.replace(sampling_for(preset), **changes)
 
 
 def _check_file(path: Path, option: str, endings: tuple[str, ...]) -> Path:

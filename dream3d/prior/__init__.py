@@ -29,13 +29,14 @@ def load_prior(
 def prompt_cut(name_or_path: str, prompt: str) -> int | None:
     """Index of the first character of a prompt that a prior's text encoder does not read, or None if it reads all.
 
-    Reads no more of the prior than that takes; raises :class:`dream3d.errors.PriorError` like :func:`load_prior`.
+    Reads no more of the prior than that takes and converts nothing: official weights are a
+    :class:`dream3d.errors.PriorError` here, as is what :func:`load_prior` refuses.
     """
-    from dream3d.prior.diffusion import find_folder
+    from dream3d.prior.diffusion import locate
     from dream3d.prior.folder import check_files, read_settings
     from dream3d.prior.text import PromptEncoder
 
-    folder = find_folder(name_or_path)
+    folder = locate(name_or_path)
     check_files(folder)
     return PromptEncoder(folder, read_settings(folder).text_tokens).cut(prompt)
 

@@ -18,10 +18,11 @@ from pickle import UnpicklingError  # only the name of the refusal: nothing here
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from dream3d.errors import PriorError
+from dream3d.prior.folder import tensor_shapes
 
 _STORED_TYPES = {torch.float16: "F16", torch.float32: "F32"}
 
@@ -95,11 +96,8 @@ def open_tensors(path: Path) -> Tensors:
 
 
 def _open_safetensors(path: Path) -> Tensors:
-    try:
-        file: Any = safe_open(path, framework="pt")
-        shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise PriorError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
+    shapes = tensor_shapes(path)
+    file: Any = safe_open(path, framework="pt")
     return Tensors(path, shapes, file.get_tensor, {name: name for name in shapes})
 
 

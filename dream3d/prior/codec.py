@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
-from dream3d.prior.folder import build_on_meta, read_json, read_tensors, shapes_of
-
-VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
+from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, known_arguments, read_json, read_tensors, shapes_of
 
 
 class PatchPCA(nn.Module):
@@ -103,8 +100,7 @@ def _load_patch_pca(config: dict[str, Any], folder: Path) -> PatchPCA:
 
 def vae_skeleton(config: dict[str, Any], path: Path) -> AutoencoderKL:
     """The network that a configuration describes, without memory for its weights; errors name ``path``."""
-    known = inspect.signature(AutoencoderKL.__init__).parameters
-    return build_on_meta(lambda: AutoencoderKL(**{key: v for key, v in config.items() if key in known}), path)
+    return build_on_meta(lambda: AutoencoderKL(**known_arguments(AutoencoderKL, config)), path)
 
 
 def _load_autoencoder(config: dict[str, Any], folder: Path) -> AutoencoderCodec:
@@ -113,7 +109,7 @@ def _load_autoencoder(config: dict[str, Any], folder: Path) -> AutoencoderCodec:
     if not isinstance(scale, int | float) or not 1e-3 < scale < 1e3:
         raise PriorError(f"{folder / 'config.json'}: 'scaling_factor' is {scale!r}, not a number from 0.001 to 1000")
     vae = vae_skeleton(config, folder / "config.json")
-    vae.load_state_dict(read_tensors(folder / VAE_WEIGHTS, shapes_of(vae), torch.float32), assign=True)
+    vae.load_state_dict(read_tensors(folder / STOCK_WEIGHTS, shapes_of(vae), torch.float32), assign=True)
     return AutoencoderCodec(vae.requires_grad_(False).eval())
 
 

@@ -25,10 +25,10 @@ from dream3d.prior.architecture import SD21, Family, count_blocks, family_of, te
 from dream3d.prior.cache import cache_root
 from dream3d.prior.checkpoint import Tensors, open_tensors, write_tensors
 from dream3d.prior.codec import vae_skeleton
-from dream3d.prior.folder import build_on_meta, check_files, read_json, read_settings, shapes_of
+from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, check_files, read_json, read_settings, shapes_of
 from dream3d.prior.ldm_keys import Origin, Piece
 from dream3d.prior.text import CLIP_PREFIX, PromptEncoder, clip_file_name
-from dream3d.prior.unet import UNET_WEIGHTS, unet_skeleton
+from dream3d.prior.unet import unet_skeleton
 
 Layout = Literal["checkpoint", "folder", "converted"]
 Precision = Literal["fp16", "fp32"]
@@ -36,7 +36,6 @@ Precision = Literal["fp16", "fp32"]
 CONFIGS = Path(__file__).resolve().parent / "configs"
 """Tokenizer and schedule: small, the same for every copy of the weights, and so never fetched."""
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SCHEDULE_STEPS = 1000
 _DESCRIPTION: dict[str, Any] = {
     "version": 1,
@@ -187,7 +186,7 @@ def _from_checkpoint(path: Path) -> tuple[Family, list[_Component]]:
 
 
 def _from_folder(folder: Path) -> tuple[Family, list[_Component]]:
-    places = (f"unet/{_WEIGHTS}", f"vae/{_WEIGHTS}", "text_encoder/model.safetensors")
+    places = (f"unet/{STOCK_WEIGHTS}", f"vae/{STOCK_WEIGHTS}", "text_encoder/model.safetensors")
     for name in places:
         if not (folder / name).is_file():
             raise PriorError(f"folder {folder} lacks {name}; copy the complete folder")
@@ -203,14 +202,14 @@ def _unet(tensors: Tensors, family: Family) -> _Component:
     config = unet_config(tensors, family)
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     expected = shapes_of(build_on_meta(lambda: UNet2DConditionModel(**arguments), tensors.path))
-    return _Component("unet", UNET_WEIGHTS, config, tensors, expected, ldm_keys.unet_origin)
+    return _Component("unet", STOCK_WEIGHTS, config, tensors, expected, ldm_keys.unet_origin)
 
 
 def _vae(tensors: Tensors, stock_names: bool) -> _Component:
     config = vae_config(tensors, stock_names)
     expected = shapes_of(vae_skeleton(config, tensors.path))
     return _Component(
-        "vae", _WEIGHTS, config, tensors, expected, ldm_keys.same_name if stock_names else ldm_keys.vae_origin
+        "vae", STOCK_WEIGHTS, config, tensors, expected, ldm_keys.same_name if stock_names else ldm_keys.vae_origin
     )
 
 

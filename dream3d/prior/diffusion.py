@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from dream3d.prior.base import TextContext
 from dream3d.prior.catalogue import catalogue
 from dream3d.prior.codec import AutoencoderCodec, load_codec
 from dream3d.prior.convert import converted_copy, detect
-from dream3d.prior.folder import check_files, read_json, read_settings
+from dream3d.prior.folder import check_files, known_arguments, read_json, read_settings
 from dream3d.prior.memory import MemoryPlan, Precision
 from dream3d.prior.text import PromptEncoder
 from dream3d.prior.unet import load_unet
@@ -167,6 +166,12 @@ def find_folder(name_or_path: str) -> Path:
 
     Official weights (a file, or a folder with official names) are converted once, into the cache.
     """
+    path = locate(name_or_path)
+    return path if detect(path) == "converted" else converted_copy(path)
+
+
+def locate(name_or_path: str) -> Path:
+    """Where a prior lies, given by catalogue name or path, as it is; raises like :func:`find_folder`."""
     for info in catalogue():
         if info.name == name_or_path:
             if info.path is None:
@@ -178,14 +183,13 @@ def find_folder(name_or_path: str) -> Path:
         raise PriorError(
             f"unknown prior {name_or_path!r}: neither a catalogue name ({names}) nor an existing file or folder"
         )
-    return path if detect(path) == "converted" else converted_copy(path)
+    return path
 
 
 def _load_schedule(path: Path) -> DDIMScheduler:
     config = read_json(path)
-    known = inspect.signature(DDIMScheduler.__init__).parameters
     try:
-        scheduler = DDIMScheduler(**{key: value for key, value in config.items() if key in known})
+        scheduler = DDIMScheduler(**known_arguments(DDIMScheduler, config))
     except Exception as error:  # third-party constructors raise anything on a bad configuration
         raise PriorError(f"{path} does not describe a noise schedule ({type(error).__name__}: {error})") from error
     kind = scheduler.config.prediction_type

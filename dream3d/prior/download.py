@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dream3d.errors import DownloadError
+from dream3d.files import flush_to_disk
 from dream3d.prior.partial import Partial
 from dream3d.prior.records import Record, write_record
 from dream3d.prior.transport import Dropped, NoConnection, Refused, Reply, opened
@@ -213,7 +214,7 @@ def _check(wanted: Wanted, part: Partial, url: str) -> None:
 def _finish(part: Partial, destination: Path, url: str) -> Record:
     """Give the complete part its name; the record comes first, so that no file is ever unaccounted for."""
     record = Record(part.sha256, part.offset, url)
-    part.flush_to_disk()
+    flush_to_disk(part.path)
     write_record(destination, record)
     os.replace(part.path, destination)
     part.discard()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from dream3d.errors import PriorError
 from dream3d.prior.catalogue import files_of
 
+STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""The name that diffusers gives a network's weights."""
 MAX_JSON_BYTES = 64 * 2**20
 """A tokenizer is a few megabytes; anything far beyond is not a configuration."""
 
@@ -118,11 +121,7 @@ def read_tensors(
 
 def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix: str | None = None) -> None:
     """The header part of :func:`read_tensors`: cheap, loads no tensor."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise PriorError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
+    found = tensor_shapes(path)
     for name, shape in expected.items():
         if name not in found:
             raise PriorError(f"{path} lacks the tensor {name!r}; it does not belong to this configuration")
@@ -135,6 +134,21 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix
     )
     if unknown:
         raise PriorError(f"{path} holds the unknown tensor {unknown[0]!r}; it does not belong to this configuration")
+
+
+def tensor_shapes(path: Path) -> dict[str, torch.Size]:
+    """Names and shapes from a safetensors file's header; :class:`PriorError` for a truncated or foreign file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise PriorError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
+
+
+def known_arguments(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a configuration that a class's constructor takes; files carry more, such as versions."""
+    known = inspect.signature(kind).parameters
+    return {key: value for key, value in config.items() if key in known}
 
 
 def build_on_meta(build: Callable[[], Module], path: Path) -> Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedWriter
@@ -107,8 +106,3 @@ class Partial:
         self._file.write(chunk)
         self._digest.update(chunk)
         self.offset += len(chunk)
-
-    def flush_to_disk(self) -> None:
-        """Wait until the bytes are on the disk: a power cut after the renaming must not leave an empty file."""
-        with self.path.open("rb+") as file:
-            os.fsync(file.fileno())

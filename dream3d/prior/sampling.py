@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from dream3d.errors import UsageError
 from dream3d.guidance import classifier_free_guidance, rescale_guided
 from dream3d.prior.base import TextContext
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.folder import known_arguments
 
 SamplerName = Literal["ddim", "dpm++"]
 MAX_STEPS = 1000
@@ -52,7 +52,11 @@ SAMPLING: dict[str, SamplingRecipe] = {
     # Its schedule ends at zero signal, which wants the rescale (Lin et al. 2023, section 3.4).
     "mini": SamplingRecipe(steps=25, guidance_scale=5.0, rescale=0.7),
 }
-"""Defaults by the preset that a prior recommends; :class:`SamplingRecipe` itself for all others."""
+
+
+def sampling_for(preset: str) -> SamplingRecipe:
+    """Defaults for a prior by the preset that it recommends; MVDream's for all that have none of their own."""
+    return SAMPLING.get(preset, SamplingRecipe())
 
 
 def sample_views(
@@ -91,11 +95,13 @@ def build_scheduler(
     """A fresh sampler of so many steps on the noise schedule that a prior was trained with."""
     scheduler: DDIMScheduler | DPMSolverMultistepScheduler
     if sampler == "ddim":
-        scheduler = DDIMScheduler(**_known(DDIMScheduler, trained))
+        scheduler = DDIMScheduler(**known_arguments(DDIMScheduler, trained.config))
     else:
         # The last step lands on x0 itself: no noise is left for a later one to take away.
         scheduler = DPMSolverMultistepScheduler(
-            **_known(DPMSolverMultistepScheduler, trained), algorithm_type="dpmsolver++", final_sigmas_type="zero"
+            **known_arguments(DPMSolverMultistepScheduler, trained.config),
+            algorithm_type="dpmsolver++",
+            final_sigmas_type="zero",
         )
     with warnings.catch_warnings():
         # diffusers hands a torch tensor to numpy in a way that numpy 2 deprecates; the result is the same.
@@ -104,10 +110,4 @@ def build_scheduler(
     return scheduler
 
 
-def _known(kind: type, trained: DDIMScheduler) -> dict[str, Any]:
-    """The entries of a configuration that another scheduler's constructor takes."""
-    known = inspect.signature(kind).parameters
-    return {key: value for key, value in trained.config.items() if key in known}
-
-
-__all__ = ["MAX_STEPS", "SAMPLING", "SamplerName", "SamplingRecipe", "build_scheduler", "sample_views"]
+__all__ = ["SAMPLING", "SamplerName", "SamplingRecipe", "build_scheduler", "sample_views", "sampling_for"]
