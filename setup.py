@@ -41,6 +41,7 @@ setup(
         "imageio-ffmpeg>=0.4.9",
         "requests>=2.32",
         "filelock>=3.13",
+        "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
         "test": [
@@ -51,7 +52,11 @@ setup(
             "mypy>=1.15",
             "setuptools>=77",
             "wheel",
+            "vtk>=9.3",
+            "accelerate>=1.0",
         ],
+        # Drawing 3D models for training data, and training itself: generating assets needs neither.
+        "train": ["vtk>=9.3", "accelerate>=1.0"],
         # tiny-cuda-nn, the other accelerator, is not on PyPI: it is built from its own repository.
         "cuda": ["nerfacc>=0.5.3"],
     },

@@ -36,3 +36,11 @@ class DownloadError(Dream3DError):
 
 class OfflineError(UsageError):
     """Weights are not here and the network may not be used; says which file to place where; exit code 2."""
+
+
+class DatasetError(Dream3DError):
+    """A data set, a shard or an asset is damaged, missing or of the wrong kind; exit code 1."""
+
+
+class TrainingError(Dream3DError):
+    """A training run cannot go on: a damaged checkpoint, unfit data, a loss that is not finite; exit code 1."""

@@ -1,0 +1,1 @@
+"""From 3D models to captioned multi-view shards: what the priors are trained on."""

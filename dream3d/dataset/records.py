@@ -1,0 +1,150 @@
+"""What is known of an asset before it is drawn, and of an object after: plain records, to and from json."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dream3d.errors import DatasetError
+
+Split = Literal["train", "heldout", "unseen"]
+"""``train`` is learnt from; ``heldout`` are other objects of the same concepts; ``unseen`` are concepts that no
+training object or caption contains."""
+SPLITS: tuple[Split, ...] = ("train", "heldout", "unseen")
+
+KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
+"""Keys name files inside shards; a dot would end the key there."""
+MAX_CAPTIONS = 64
+MAX_TEXT = 500
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A 3D model that could be drawn, and what is said of it."""
+
+    key: str
+    """Unique in a data set; matches :data:`KEY`."""
+    path: Path
+    """Model file (.glb, .gltf, .obj, .ply), or the ``.sh3f`` archive that holds it."""
+    name: str
+    """The concept in everyday words: "chair", "elk skull"."""
+    member: str = ""
+    """Path of the model inside the archive; empty for a plain file."""
+    category: str = ""
+    captions: tuple[str, ...] = ()
+    """Captions written by hand or by the generator; if there are none, they are made from the other fields."""
+    colors: tuple[str, ...] = ()
+    """Dominant colours in words, most of the surface first; measured on the views if empty."""
+    materials: tuple[str, ...] = ()
+    rotation: tuple[float, ...] = IDENTITY
+    """3x3 row-major, applied to the model's own coordinates first (Sweet Home 3D's ``modelRotation``)."""
+    up: Literal["y", "z"] = "y"
+    """The model's vertical axis. glTF, OBJ and Sweet Home 3D: y up and front towards +z."""
+    turn_deg: float = 0.0
+    """Rotation about the vertical axis, counter-clockwise from above, that brings its front to +x."""
+    licence: str = ""
+    author: str = ""
+    source: str = ""
+    """Title of the catalogue or collection."""
+    reason: str = ""
+    """Why it cannot be used, if that is known before drawing (a broken catalogue entry): it is listed as skipped."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One trip around an object: its views share everything but the azimuth (facts, section 5)."""
+
+    elevation_deg: float
+    fovy_deg: float
+    distance: float
+    """From the origin, in radii of the object's bounding sphere."""
+    azimuths_deg: tuple[float, ...]
+    """Evenly spaced over the whole turn; a multiple of four, so that view i and i + n/4 are at right angles."""
+    light: str = "studio"
+
+
+@dataclass(frozen=True)
+class ObjectRecord:
+    """What a shard says of one object, besides its pictures."""
+
+    key: str
+    name: str
+    category: str
+    captions: tuple[str, ...]
+    colors: tuple[str, ...]
+    materials: tuple[str, ...]
+    split: Split
+    licence: str
+    author: str
+    source: str
+    passes: tuple[Pass, ...]
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line of json."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def object_from_json(text: str, where: str) -> ObjectRecord:
+    """The record of one object from a shard, checked; ``where`` names the place in a :class:`DatasetError`."""
+    data = json_object(text, where)
+    try:
+        passes = tuple(
+            Pass(
+                float(p["elevation_deg"]),
+                float(p["fovy_deg"]),
+                float(p["distance"]),
+                tuple(float(a) for a in p["azimuths_deg"]),
+                str(p.get("light", "")),
+            )
+            for p in data["passes"]
+        )
+        record = ObjectRecord(
+            key=str(data["key"]),
+            name=text_field(data["name"]),
+            category=text_field(data.get("category", "")),
+            captions=texts(data["captions"]),
+            colors=texts(data.get("colors", ())),
+            materials=texts(data.get("materials", ())),
+            split=data["split"],
+            licence=text_field(data.get("licence", "")),
+            author=text_field(data.get("author", "")),
+            source=text_field(data.get("source", "")),
+            passes=passes,
+            extra={str(k): text_field(v) for k, v in dict(data.get("extra", {})).items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{where}: not the record of an object ({type(error).__name__}: {error})") from error
+    if not KEY.fullmatch(record.key) or record.split not in SPLITS or not record.captions or not record.passes:
+        raise DatasetError(f"{where}: key {record.key[:90]!r}, split {record.split!r}, captions or passes do not fit")
+    return record
+
+
+def json_object(text: str, where: str) -> dict[str, Any]:
+    """A json object from text; :class:`DatasetError` naming ``where`` otherwise."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{where} is not valid JSON ({type(error).__name__})") from error
+    if not isinstance(data, dict):
+        raise DatasetError(f"{where} holds a {type(data).__name__}, not a JSON object")
+    return data
+
+
+def text_field(value: object) -> str:
+    """A text, cut at :data:`MAX_TEXT` characters; TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value[:MAX_TEXT]
+
+
+def texts(values: object) -> tuple[str, ...]:
+    """A list of texts, cut at :data:`MAX_CAPTIONS`; TypeError for anything else."""
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{values!r} is not a list of texts")
+    return tuple(text_field(value) for value in values[:MAX_CAPTIONS])

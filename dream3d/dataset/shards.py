@@ -1,0 +1,178 @@
+"""Shards on the disk: webdataset tar files of PNG and json, which other tools read too.
+
+A multi-view shard ``{split}-{number:05d}.tar`` holds, for each object, ``{key}.json`` (:class:`ObjectRecord`) and
+``{key}.{pass:02d}-{view:02d}.png`` (RGBA, straight alpha), optionally with a ``.depth.png`` and a
+``.normal.png`` of that name (see ``dream3d.dataset.stage``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json``
+(captions, licence, author) and ``{key}.png`` (RGB).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dream3d.dataset.records import KEY, ObjectRecord, Split, json_object, text_field, texts, object_from_json
+from dream3d.errors import DatasetError
+from dream3d.files import write_atomically
+
+MAX_MEMBER_BYTES = 64 * 2**20
+MAX_SIDE = 2048
+"""Pixels along a side of a picture in a shard."""
+
+
+@dataclass(frozen=True)
+class ObjectViews:
+    """One object's record and pictures."""
+
+    record: ObjectRecord
+    rgba: NDArray[np.uint8]
+    """(passes, views, S, S, 4), straight alpha, sRGB."""
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """A picture for the image mode: no camera."""
+
+    key: str
+    captions: tuple[str, ...]
+    rgb: NDArray[np.uint8]
+    """(S, S, 3), sRGB."""
+    licence: str = ""
+    author: str = ""
+
+
+def view_member(key: str, number: int, view: int, kind: str = "") -> str:
+    """Name inside a shard of one picture: pass ``number``, view ``view``; ``kind`` is "", "depth" or "normal"."""
+    return f"{key}.{number:02d}-{view:02d}.{kind + '.' if kind else ''}png"
+
+
+def shard_name(split: Split | str, number: int) -> str:
+    """File name of a shard."""
+    return f"{split}-{number:05d}.tar"
+
+
+def png_bytes(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """A PNG file of (H, W), (H, W, 3) or (H, W, 4) pixels; quick compression, since shards are many small pictures."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write a tar file of named contents, whole or not at all; the same contents give the same bytes."""
+
+    def write(temporary: Path) -> None:
+        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, content in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+    write_atomically(path, write)
+
+
+def object_members(views: ObjectViews) -> Iterator[tuple[str, bytes]]:
+    """The members of a shard that hold one object."""
+    key = views.record.key
+    yield f"{key}.json", views.record.to_json().encode()
+    for p, group in enumerate(views.rgba):
+        for v, picture in enumerate(group):
+            yield view_member(key, p, v), png_bytes(picture)
+
+
+def image_members(image: CaptionedImage) -> Iterator[tuple[str, bytes]]:
+    """The members of an image shard that hold one picture."""
+    facts = {"captions": image.captions, "licence": image.licence, "author": image.author}
+    yield f"{image.key}.json", json.dumps(facts, ensure_ascii=False).encode()
+    yield f"{image.key}.png", png_bytes(image.rgb)
+
+
+def shards(folder: Path, split: Split | str) -> list[Path]:
+    """The shards of one split in a folder, in order."""
+    return sorted(folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].tar"))
+
+
+def read_objects(path: Path) -> Iterator[ObjectViews]:
+    """The objects of a multi-view shard. Raises :class:`DatasetError` for what is damaged or missing in it."""
+    for key, members in _samples(path):
+        where = f"{path.name}: {key}"
+        if ".json" not in members:
+            raise DatasetError(f"{where} has no json; the shard is incomplete, render it again")
+        record = object_from_json(_decode(members[".json"], where), where)
+        groups = []
+        for p, trip in enumerate(record.passes):
+            names = [view_member("", p, v) for v in range(len(trip.azimuths_deg))]
+            missing = [name for name in names if name not in members]
+            if missing:
+                raise DatasetError(f"{where}{missing[0]} is missing; the shard is incomplete, render it again")
+            groups.append([decode_picture(members[name], "RGBA", where) for name in names])
+        if len({picture.shape for group in groups for picture in group}) > 1 or len({len(g) for g in groups}) > 1:
+            raise DatasetError(f"{where}: pictures of several sizes, or passes of several lengths")
+        yield ObjectViews(record, np.array(groups))
+
+
+def read_images(path: Path) -> Iterator[CaptionedImage]:
+    """The pictures of an image shard. Raises :class:`DatasetError` for what is damaged or missing in it."""
+    for key, members in _samples(path):
+        where = f"{path.name}: {key}"
+        if ".json" not in members or ".png" not in members:
+            raise DatasetError(f"{where} lacks its json or png; the shard is incomplete, make it again")
+        facts = json_object(_decode(members[".json"], where), where)
+        try:
+            captions = texts(facts["captions"])
+            licence, author = text_field(facts.get("licence", "")), text_field(facts.get("author", ""))
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{where}: {error}") from error
+        yield CaptionedImage(key, captions, decode_picture(members[".png"], "RGB", where), licence, author)
+
+
+def decode_picture(content: bytes, mode: str, where: str) -> NDArray[np.uint8]:
+    """Pixels of a PNG in a mode; :class:`DatasetError` if it is damaged, too large or no PNG."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+                if max(image.size) > MAX_SIDE:
+                    raise DatasetError(f"{where}: a picture of {image.size[0]} x {image.size[1]} pixels")
+                return np.asarray(image.convert(mode))
+    except DatasetError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything on a damaged file
+        raise DatasetError(f"{where}: a picture cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _decode(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{where}: its json is not UTF-8") from error
+
+
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key, and contents by what follows it in the member's name; members of one key stand together."""
+    current, members = "", dict[str, bytes]()
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                key, dot, rest = info.name.partition(".")
+                if not info.isreg() or not KEY.fullmatch(key) or info.size > MAX_MEMBER_BYTES:
+                    raise DatasetError(f"{path.name}: member {info.name[:90]!r} is not one of a data shard")
+                file = tar.extractfile(info)
+                assert file is not None  # a regular file has content
+                if key != current and members:
+                    yield current, members
+                    members = {}
+                current, members[dot + rest] = key, file.read()
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DatasetError(f"{path} is damaged or not a tar file ({error}); make it again") from error
+    if members:
+        yield current, members
