@@ -1,9 +1,9 @@
 """Shards on the disk: webdataset tar files of PNG and json, which other tools read too.
 
 A multi-view shard ``{split}-{number:05d}.tar`` holds, for each object, ``{key}.json`` (:class:`ObjectRecord`) and
-``{key}.{pass:02d}-{view:02d}.png`` (RGBA, straight alpha), optionally with a ``.depth.png`` and a
-``.normal.png`` of that name (see ``dream3d.dataset.stage``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json``
-(captions, licence, author) and ``{key}.png`` (RGB).
+``{key}.{pass:02d}-{view:02d}.png`` (RGBA, straight alpha), optionally with a ``.depth.png`` and a ``.normal.png`` of that
+name (see ``dream3d.dataset.stage``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json`` (captions, licence,
+author) and ``{key}.png`` (RGB).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dream3d.dataset.records import KEY, ObjectRecord, Split, json_object, text_field, texts, object_from_json
+from dream3d.dataset.records import KEY, ObjectRecord, Split, json_object, object_from_json, text_field, texts
 from dream3d.errors import DatasetError
 from dream3d.files import write_atomically
 
