@@ -1,9 +1,9 @@
 """Shards on the disk: webdataset tar files of PNG and json, which other tools read too.
 
 A multi-view shard ``{split}-{number:05d}.tar`` holds, for each object, ``{key}.json`` (:class:`ObjectRecord`) and
-``{key}.{pass:02d}-{view:02d}.png`` (RGBA, straight alpha), optionally with a ``.depth.png`` and a ``.normal.png`` of that
-name (see ``dream3d.dataset.stage``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json`` (captions, licence,
-author) and ``{key}.png`` (RGB).
+``{key}.{pass:02d}-{view:02d}.png`` (RGBA, straight alpha), optionally with a ``.depth.png`` and a ``.normal.png``
+of that name (see ``dream3d.dataset.stage``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json``
+(captions, licence, author) and ``{key}.png`` (RGB).
 """
 
 from __future__ import annotations
