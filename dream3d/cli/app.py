@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dream3d import __version__
+from dream3d.cli.dataset import dataset
 from dream3d.cli.doctor import doctor
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup
@@ -51,6 +52,7 @@ app.command()(generate)
 app.command()(views)
 app.command()(doctor)
 app.add_typer(models, name="models")
+app.add_typer(dataset, name="dataset")
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
