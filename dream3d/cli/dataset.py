@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from dream3d.cli.dataset_contents import images, info
 from dream3d.cli.group import OneLineGroup
 
 dataset = typer.Typer(
@@ -16,3 +17,7 @@ def root(context: typer.Context) -> None:
     """Make, draw and look through the data that priors are trained on."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+dataset.command()(info)
+dataset.command()(images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dream3d.dataset.records import ObjectRecord
@@ -58,7 +59,7 @@ def mentions(text: str, concepts: Iterable[str]) -> str | None:
     """
     words = [_forms(word) for word in _words(text)]
     for concept in concepts:
-        wanted = [_forms(word) for word in _words(concept)]
+        wanted = _concept_forms(concept)
         for start in range(len(words) - len(wanted) + 1):
             if wanted and all(word & want for word, want in zip(words[start:], wanted, strict=False)):
                 return concept
@@ -70,16 +71,23 @@ def leaks(records: Iterable[ObjectRecord], concepts: Sequence[str]) -> list[Leak
 
     The name, the category and every caption are searched.
     """
-    found = []
-    for record in records:
-        if record.split == "unseen":
-            continue
-        for text in (record.name, record.category, *record.captions):
-            concept = mentions(text, concepts)
-            if concept is not None:
-                found.append(Leak(record.key, concept, text))
-                break
-    return found
+    known = [record for record in records if record.split != "unseen"]
+    found = (leak_in(r.key, (r.name, r.category, *r.captions), concepts) for r in known)
+    return [leak for leak in found if leak is not None]
+
+
+def leak_in(key: str, texts: Iterable[str], concepts: Sequence[str]) -> Leak | None:
+    """The first of the texts said of ``key`` that names a held-out concept, or None."""
+    for text in texts:
+        concept = mentions(text, concepts)
+        if concept is not None:
+            return Leak(key, concept, text)
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _concept_forms(concept: str) -> tuple[set[str], ...]:
+    return tuple(_forms(word) for word in _words(concept))
 
 
 def _words(text: str) -> list[str]:

@@ -198,6 +198,8 @@ def _read_picture(path: Path) -> Image.Image:
     except DatasetError:
         raise
     except Exception as error:  # Pillow raises nearly anything on a damaged file
-        raise DatasetError(f"cannot be read ({type(error).__name__}: {str(error)[:120]})") from error
+        raise DatasetError(
+            f"cannot be read ({type(error).__name__}: {str(error).replace(str(path), path.name)[:120]})"
+        ) from error
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright).convert("RGB")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dream3d.dataset.concepts import Leak, leaks
+from dream3d.dataset.concepts import Leak, leak_in, leaks
 from dream3d.dataset.records import SPLITS, ObjectRecord
 from dream3d.dataset.shards import ObjectViews, read_images, read_objects, shards
 from dream3d.errors import DatasetError
@@ -58,6 +58,7 @@ def summarise(folder: Path, concepts: Sequence[str] = (), *, sheet: bool = False
     damaged = list[str]()
     records, tiles = list[ObjectRecord](), list[NDArray[np.uint8]]()
     sides, licences = Counter[int](), Counter[str]()
+    leaked = list[Leak | None]()
     for views in _sound_objects(files, damaged):
         records.append(views.record)
         sides[views.rgba.shape[2]] += 1
@@ -68,12 +69,14 @@ def summarise(folder: Path, concepts: Sequence[str] = (), *, sheet: bool = False
             for image in read_images(path):
                 licences[image.licence or "not stated"] += 1
                 sides[image.rgb.shape[0]] += 1
+                leaked.append(leak_in(image.key, image.captions, concepts))
         except DatasetError as error:
             damaged.append(str(error))
     twice = [key for key, count in Counter(record.key for record in records).items() if count > 1]
     damaged += [f"key {key} is there more than once" for key in twice]
     summary = Summary(tuple(records), licences.total(), licences, sides, tuple(damaged), tiles=tuple(tiles))
-    return replace(summary, leaks=tuple(leaks(records, concepts)))
+    in_images = [leak for leak in leaked if leak is not None]
+    return replace(summary, leaks=(*leaks(records, concepts), *in_images))
 
 
 def report(summary: Summary) -> Iterator[str]:
