@@ -58,9 +58,7 @@ PRESETS = {
     "mvdream": RenderRecipe(
         passes=2, azimuths=32, cameras=CameraRange((0.0, 30.0), 0.0, (15.0, 60.0), (0.9, 1.1), "tan")
     ),
-    "mini": RenderRecipe(
-        passes=4, azimuths=8, cameras=CameraRange((0.0, 35.0), 0.0, (25.0, 50.0), (0.85, 1.0), "sin")
-    ),
+    "mini": RenderRecipe(passes=4, azimuths=8, cameras=CameraRange((0.0, 35.0), 0.0, (25.0, 50.0), (0.85, 1.0), "sin")),
 }
 
 

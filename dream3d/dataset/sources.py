@@ -61,7 +61,9 @@ def selected(assets: Sequence[Asset], file: Path) -> list[Asset]:
                 )
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(f"--select {file} is no list of {{'id', 'name', ...}} ({type(error).__name__}: {error})") from error
+        raise UsageError(
+            f"--select {file} is no list of {{'id', 'name', ...}} ({type(error).__name__}: {error})"
+        ) from error
     return _with_unique_keys(picked)
 
 
@@ -128,7 +130,9 @@ def _asset(data: dict[str, Any], folder: Path, where: str) -> Asset:
             up=data.get("up", "y"),
             turn_deg=float(data.get("turn_deg", 0.0)),
             **{name: text_field(data.get(name, "")) for name in names}
-            | ({} if is_inside(path) else {"reason": f"its path {path[:90]!r} lies outside the folder of the manifest"}),
+            | (
+                {} if is_inside(path) else {"reason": f"its path {path[:90]!r} lies outside the folder of the manifest"}
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{where}: not an asset ({type(error).__name__}: {error})") from error
