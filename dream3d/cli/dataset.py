@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from dream3d.cli.dataset_contents import images, info
-from dream3d.cli.group import OneLineGroup
+from dream3d.cli.group import DebugOption, OneLineGroup
 
 dataset = typer.Typer(
     cls=OneLineGroup, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -19,5 +27,104 @@ def root(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
+class Preset(str, Enum):
+    """Ranges of cameras to draw from."""
+
+    MVDREAM = "mvdream"
+    MINI = "mini"
+
+
+_THE_PRESETS = "the preset's"
+PassesOption = Annotated[int | None, typer.Option(help="Trips around each object.", show_default=_THE_PRESETS)]
+AzimuthsOption = Annotated[
+    int | None, typer.Option(help="Views of a trip, a multiple of four.", show_default=_THE_PRESETS)
+]
+
+
+@dataset.command()
+def render(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Models, .sh3f catalogues, or folders of them.", metavar="SRC...")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; what is there of it is kept.")],
+    preset: Annotated[
+        Preset, typer.Option(help="Cameras of MVDream's training, or of the mini prior's.")
+    ] = Preset.MINI,
+    size: Annotated[int, typer.Option(help="Pixels along a side.")] = 64,
+    passes: PassesOption = None,
+    azimuths: AzimuthsOption = None,
+    lights: Annotated[
+        str, typer.Option(help="studio, soft, left, right, above: one of these for each trip.")
+    ] = "studio",
+    seed: Annotated[int, typer.Option(help="Of cameras, lights, captions and splits.")] = 0,
+    depth: Annotated[bool, typer.Option("--depth", help="Also depth, 16-bit PNG.")] = False,
+    normals: Annotated[bool, typer.Option("--normals", help="Also normals, RGB PNG.")] = False,
+    select: Annotated[Path | None, typer.Option(help="JSON list that picks and renames assets.")] = None,
+    heldout: Annotated[float, typer.Option(help="Share of the objects that is kept from training.")] = 0.1,
+    unseen: Annotated[Path | None, typer.Option(help="List of concepts to keep from training, one a line.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    shard_objects: Annotated[int, typer.Option(help="Objects in a shard.")] = 16,
+    max_seconds: Annotated[float, typer.Option(help="For one object; it is skipped after that.")] = 120.0,
+    max_memory: Annotated[float, typer.Option(help="GB that one process may add for an object.")] = 4.0,
+    debug: DebugOption = False,
+) -> None:
+    """Draw views of 3D models into captioned shards. A second call draws only what is missing."""
+    from dream3d.cli.console import duration
+    from dream3d.dataset.render import DatasetPlan, read_concepts, render_dataset
+    from dream3d.dataset.rendering import PRESETS
+    from dream3d.dataset.sources import find_assets
+    from dream3d.dataset.workers import Bounds
+    from dream3d.errors import UsageError
+
+    started = time.monotonic()
+    if not (max_seconds > 0 and max_memory > 0):
+        raise UsageError(f"limits are above 0, got --max-seconds {max_seconds} --max-memory {max_memory}")
+    base = PRESETS[preset.value]
+    recipe = dataclasses.replace(
+        base,
+        size=size,
+        passes=base.passes if passes is None else passes,
+        azimuths=base.azimuths if azimuths is None else azimuths,
+        lights=tuple(name.strip() for name in lights.split(",") if name.strip()),
+        seed=seed,
+        depth=depth,
+        normals=normals,
+    )
+    plan = DatasetPlan(heldout, read_concepts(unseen) if unseen else (), shard_objects)
+    assets = find_assets(sources, select)
+    bounds = Bounds(max_seconds, round(max_memory * 1e9))
+    with _progress_line() as report:
+        summary = render_dataset(assets, out, recipe, plan, workers=workers, bounds=bounds, report=report)
+    listed = f" (listed in {out / 'skipped.csv'})" if summary.skipped else ""
+    took = duration(time.monotonic() - started)
+    typer.echo(f"drawn {summary.drawn}, skipped {summary.skipped}{listed}, {summary.shards_new} new shards, {took}")
+    typer.echo(f"data set: {out}")
+
+
 dataset.command()(info)
 dataset.command()(images)
+
+
+@contextmanager
+def _progress_line() -> Iterator[Callable[[int, int, int], None]]:
+    """A line that is rewritten on a terminal; in a log, a line now and then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from dream3d.cli.console import make_console
+
+    console = make_console()
+    if not console.is_interactive:
+        last = time.monotonic()
+
+        def log(done: int, total: int, skipped: int) -> None:
+            nonlocal last
+            if done == total or time.monotonic() - last > 10:
+                last = time.monotonic()
+                typer.echo(f"{done} of {total} objects, {skipped} skipped")
+
+        yield log
+        return
+    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[skipped]} skipped"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, skipped=0)
+        yield lambda done, total, skipped: bar.update(task, completed=done, total=total, skipped=skipped)

@@ -76,7 +76,7 @@ def _check_accessors(document: dict[str, Any], limits: Limits) -> None:
     views = document.get("bufferViews", [])
     for accessor in document.get("accessors", []):
         count = accessor["count"]
-        if not isinstance(count, int) or not 0 <= count:
+        if not isinstance(count, int) or not count >= 0:
             raise DatasetError(f"an accessor has the count {count!r}")
         if count > 3 * limits.max_triangles:
             raise DatasetError(f"it has {count} numbers in a row: more than {limits.max_triangles} triangles")

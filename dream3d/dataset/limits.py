@@ -39,7 +39,7 @@ LIMITS = Limits()
 def check_file(path: Path, limits: Limits = LIMITS) -> None:
     """Refuse a model file that is empty, cut off, too large, of an unknown format, or refers to files it may not.
 
-    Raises :class:`DatasetError` with the reason. Reads headers and counts lines; memory stays far below the file's size.
+    Raises :class:`DatasetError` with the reason. Reads headers and counts lines; memory stays bounded.
     """
     from dream3d.dataset import check_gltf, check_obj, check_ply
 
@@ -83,7 +83,7 @@ def check_triangles(count: int, limits: Limits) -> None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a relative path, with / or \\, stays in its folder: nothing absolute, no "..", no scheme or drive."""
+    """Whether a relative path, with either slash, stays in its folder: not absolute, no "..", no scheme or drive."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     return bool(parts) and parts[0] != "/" and ".." not in parts and ":" not in name and "\0" not in name
 

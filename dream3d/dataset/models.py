@@ -19,7 +19,9 @@ MIN_AREA = 1e-9
 def load_actors(path: Path) -> list[Any]:
     """The actors of a model file, in its own coordinates. Raises :class:`DatasetError` for what cannot be loaded."""
     try:
-        actors = _obj_actors(path) if path.suffix.lower() == ".obj" else _trimesh_actors(path)
+        # VTK's reader is the faster one, but gives up on some files without a word.
+        actors = _obj_actors(path) if path.suffix.lower() == ".obj" else []
+        actors = actors or _trimesh_actors(path)
     except (DatasetError, MemoryError):
         raise
     except Exception as error:  # a damaged file makes its readers raise nearly anything
@@ -84,8 +86,8 @@ def _obj_actors(path: Path) -> list[Any]:
     importer.SetTexturePath(str(path.parent))
     importer.SetRenderWindow(window)
     importer.Update()
-    everything = renderer.GetActors()
-    actors = [a for a in everything if a.GetMapper() and a.GetMapper().GetInput().GetNumberOfPoints()]
+    everything: Any = renderer.GetActors()
+    actors = [a for a in list(everything) if a.GetMapper() and a.GetMapper().GetInput().GetNumberOfPoints()]
     for actor in actors:
         # Many exporters write a black or dark diffuse colour beside a texture and mean the texture.
         if actor.GetTexture() is not None and max(actor.GetProperty().GetDiffuseColor()) < 0.3:
@@ -99,7 +101,7 @@ def _trimesh_actors(path: Path) -> list[Any]:
     import trimesh
 
     scene = trimesh.load_scene(str(path), process=False, skip_materials=False)
-    linear = path.suffix.lower() != ".ply"
+    linear = path.suffix.lower() in (".glb", ".gltf")
     actors = []
     for name in scene.graph.nodes_geometry:
         transform, geometry = scene.graph[name]
@@ -110,7 +112,7 @@ def _trimesh_actors(path: Path) -> list[Any]:
 
 
 def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
-    """One trimesh mesh as an actor; ``linear`` says that its colours (not its textures) are linear light, as in glTF."""
+    """One trimesh mesh as an actor; ``linear``: its colours (not its textures) are linear light, as in glTF."""
     from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
     from vtkmodules.vtkCommonCore import vtkPoints
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData

@@ -1,4 +1,4 @@
-"""Furniture catalogues of Sweet Home 3D: a ``.sh3f`` is a zip of models with a Java properties file that describes them."""
+"""Furniture catalogues of Sweet Home 3D: a ``.sh3f`` is a zip of models and of a Java properties file about them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_catalogue(archive: Path) -> list[Asset]:
 
 
 def properties(text: str) -> dict[str, str]:
-    """Java properties as a dict: ``key=value`` lines, ``#`` and ``!`` comments, ``\\uXXXX`` escapes, continued lines."""
+    """Java properties as a dict: ``key=value`` lines, comments, unicode escapes and continued lines."""
     text = re.sub(r"\\\r?\n[ \t]*", "", text)
     pairs = re.findall(r"^[ \t]*([\w#]+)[ \t]*[=:][ \t]*([^\r\n]*)", text, re.M)
     return {key: _unescaped(value).strip() for key, value in pairs}

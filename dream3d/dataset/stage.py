@@ -177,9 +177,11 @@ class Stage:
         from vtkmodules.util.numpy_support import vtk_to_numpy
         from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
-        self._window.Render()
-        out, n = vtkUnsignedCharArray(), self.size * SUPERSAMPLE
-        self._window.GetRGBACharPixelData(0, 0, n - 1, n - 1, 0, out)
+        window: Any = self._window  # VTK's type hints lack this call's short form
+        window.Render()
+        n = self.size * SUPERSAMPLE
+        out: Any = vtkUnsignedCharArray()
+        window.GetRGBACharPixelData(0, 0, n - 1, n - 1, 0, out)
         pixels: NDArray[np.uint8] = vtk_to_numpy(out).reshape(n, n, 4)[::-1]
         return pixels
 
