@@ -137,6 +137,15 @@ def test_a_category_is_said_unless_the_name_has_it() -> None:
     assert make("elk skull", category="skull") == ("elk skull", "an elk skull")
 
 
+def test_a_room_is_no_kind_of_thing() -> None:
+    assert make("box", category="Living room") == ("box", "a box")
+
+
+def test_several_things_have_no_article_whatever_their_colours() -> None:
+    captions = make("sneakers", ("red", "white"))
+    assert set(captions) == {"sneakers", "red sneakers", "red and white sneakers"}
+
+
 def test_an_asset_without_a_name_is_called_by_its_key() -> None:
     assert captions_for(Asset("old_jar-2", Path("x"), ""), (), np.random.default_rng(0))[0] == "old jar 2"
 
@@ -255,7 +264,7 @@ def test_a_list_that_is_missing_or_binary_or_empty_is_refused(tmp_path: Path) ->
     with pytest.raises(UsageError, match="cannot be read"):
         read_concepts(tmp_path / "binary")
     (tmp_path / "empty").write_text("# nothing\n")
-    with pytest.raises(DatasetError, match="names no concept"):
+    with pytest.raises(UsageError, match="names no concept"):
         read_concepts(tmp_path / "empty")
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dream3d.dataset.records import ObjectRecord
-from dream3d.errors import DatasetError, UsageError
+from dream3d.errors import UsageError
 
 MAX_BYTES = 2**20
 IRREGULAR = {
@@ -37,7 +37,7 @@ class Leak:
 def read_concepts(path: Path) -> tuple[str, ...]:
     """The concepts of a file: one a line, ``#`` begins a comment, blank lines count for nothing; in small letters.
 
-    Raises :class:`UsageError` if the file cannot be read, :class:`DatasetError` if it holds no concept.
+    Raises :class:`UsageError` if the file cannot be read or holds no concept.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -48,7 +48,7 @@ def read_concepts(path: Path) -> tuple[str, ...]:
     names = (" ".join(line.partition("#")[0].lower().split()) for line in text.splitlines())
     concepts = tuple(dict.fromkeys(name for name in names if _words(name)))
     if not concepts:
-        raise DatasetError(f"{path} names no concept; write one a line")
+        raise UsageError(f"{path} names no concept; write one a line")
     return concepts
 
 
