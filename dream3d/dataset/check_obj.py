@@ -39,21 +39,23 @@ def check(path: Path, limits: Limits) -> None:
 
 
 def check_materials(path: Path, limits: Limits) -> None:
-    """Look at the textures of an MTL file; :class:`DatasetError` for one that is missing, outside or too large."""
+    """Look at the textures of an MTL file; :class:`DatasetError` for one that is missing, outside or too large.
+
+    Only ``map_Kd``, the colour, is drawn; files for bumps and reflections are never opened.
+    """
     seen: set[str] = set()
     for line in path.read_bytes().splitlines():
-        match = re.match(rb"\s*(map_\w+|bump|disp|decal|refl|norm)\s+(.+)", line, re.I)
+        match = re.match(rb"\s*map_Kd\s+(.+)", line, re.I)
         if match is None:
             continue
-        name = texture_name(_text(match.group(2)))
+        name = texture_name(_text(match.group(1)))
         if name in seen:
             continue
         seen.add(name)
         if len(seen) > MAX_REFERENCES:
             raise DatasetError(f"its materials name more than {MAX_REFERENCES} textures")
         file = beside(path, name, "texture", limits)
-        if match.group(1).lower() == b"map_kd":
-            check_texture(file, name, limits)
+        check_texture(file, name, limits)
 
 
 def texture_name(arguments: str) -> str:

@@ -30,6 +30,16 @@ def load_actors(path: Path) -> list[Any]:
     return actors
 
 
+def keep_vtk_quiet() -> Any:
+    """Send what VTK has to say to the window that is returned (``GetOutput()``) instead of the terminal."""
+    from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
+
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
+    window = vtkStringOutputWindow()
+    vtkOutputWindow.SetInstance(window)
+    return window
+
+
 def points_of(actor: Any) -> NDArray[np.float64]:
     """(N, 3) points of an actor in the file's coordinates: those that a face uses."""
     from vtkmodules.util.numpy_support import vtk_to_numpy
@@ -73,9 +83,11 @@ def _area(actor: Any, size: float) -> float:
 
 
 def _obj_actors(path: Path) -> list[Any]:
+    from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  (the code behind vtkRenderWindow)
     from vtkmodules.vtkIOImport import vtkOBJImporter
     from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow
 
+    keep_vtk_quiet()
     window, renderer = vtkRenderWindow(), vtkRenderer()  # never drawn: the importer wants one to fill
     window.AddRenderer(renderer)
     importer = vtkOBJImporter()
@@ -119,6 +131,8 @@ def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
     from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper
 
     shape, points, cells = vtkPolyData(), vtkPoints(), vtkCellArray()
+    if not (np.isfinite(mesh.vertices).all() and np.isfinite(transform).all()):
+        raise DatasetError("a vertex is not finite (NaN or infinity)")
     placed = np.asarray(mesh.vertices) @ transform[:3, :3].T + transform[:3, 3]
     points.SetData(numpy_to_vtk(np.ascontiguousarray(placed, np.float32), deep=True))
     faces = np.asarray(mesh.faces, np.int64)

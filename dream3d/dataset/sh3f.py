@@ -32,7 +32,7 @@ def read_catalogue(archive: Path) -> list[Asset]:
 def properties(text: str) -> dict[str, str]:
     """Java properties as a dict: ``key=value`` lines, comments, unicode escapes and continued lines."""
     text = re.sub(r"\\\r?\n[ \t]*", "", text)
-    pairs = re.findall(r"^[ \t]*([\w#]+)[ \t]*[=:][ \t]*([^\r\n]*)", text, re.M)
+    pairs = re.findall(r"^[ \t]*(\w[\w#]*)[ \t]*[=:][ \t]*([^\r\n]*)", text, re.M)
     return {key: _unescaped(value).strip() for key, value in pairs}
 
 
@@ -82,7 +82,8 @@ def _entry(archive: Path, entries: dict[str, str], number: str) -> Asset:
     def field(name: str) -> str:
         return entries.get(f"{name}#{number}", "")[:200]
 
-    member, reason, rotation = field("model").lstrip("/"), "", IDENTITY
+    member, reason = field("model").lstrip("/"), ""
+    rotation: tuple[float, ...] = IDENTITY
     if not member:
         reason = "the catalogue names no model for it"
     elif not is_inside(member):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dream3d.dataset.models import load_actors, points_of
+from dream3d.dataset.models import keep_vtk_quiet, load_actors, points_of
 from dream3d.dataset.records import Asset, Pass
 
 SUPERSAMPLE = 2
@@ -64,16 +64,13 @@ def model_frame(asset: Asset) -> NDArray[np.float64]:
 
 
 class Stage:
-    """An off-screen VTK window. VTK's own complaints are kept in ``complaints()``, never printed."""
+    """An off-screen VTK window. VTK's own complaints are not printed."""
 
     def __init__(self, size: int) -> None:
         from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  (the drawing code behind vtkRenderWindow)
-        from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
         from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow
 
-        vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
-        self._log = vtkStringOutputWindow()
-        vtkOutputWindow.SetInstance(self._log)
+        keep_vtk_quiet()
         self.size = size
         self._actors: list[Any] = []
         self._renderer = vtkRenderer()
@@ -87,10 +84,6 @@ class Stage:
         self._window.SetSize(size * SUPERSAMPLE, size * SUPERSAMPLE)
         self._window.AddRenderer(self._renderer)
         self._light = ""
-
-    def complaints(self) -> str:
-        """What VTK had to say since the stage was built."""
-        return str(self._log.GetOutput())
 
     def close(self) -> None:
         """Free the window."""

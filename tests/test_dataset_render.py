@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from assets import box_obj, catalogue, cube_glb, sphere_ply
+from typer.testing import CliRunner
+
+from dream3d.cameras import Cameras, look_at_origin
+from dream3d.cli.app import app
+from dream3d.dataset import workers
+from dream3d.dataset.records import Asset, Pass
+from dream3d.dataset.render import DatasetPlan, plan_shards, read_concepts, render_dataset
+from dream3d.dataset.rendering import PRESETS, RenderRecipe, draw_passes, split_of
+from dream3d.dataset.shards import read_objects, shards
+from dream3d.dataset.sources import find_assets
+from dream3d.dataset.stage import LIGHTS, Stage
+from dream3d.dataset.workers import Bounds
+from dream3d.errors import DatasetError, UsageError
+
+SMALL = RenderRecipe(size=16, passes=1, azimuths=4)
+LEVEL = Pass(0.0, 30.0, 6.0, (0.0, 90.0, 180.0, 270.0))
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    stage = Stage(48)
+    yield stage
+    stage.close()
+
+
+def test_a_red_front_is_red_at_azimuth_0_and_a_green_left_side_green_at_90(stage: Stage, tmp_path: Path) -> None:
+    path = cube_glb(tmp_path / "cube.glb")
+    stage.load(path, Asset("cube", path, "cube"))
+    for azimuth, channel in ((0.0, 0), (90.0, 1), (180.0, 2), (270.0, 2)):
+        middle = stage.shoot(LEVEL, azimuth).rgba[24, 24]
+        assert middle[3] == 255
+        assert middle[channel] > 60
+        assert (np.delete(middle[:3], channel) == 0).all()
+
+
+def test_a_turn_brings_another_side_to_the_front(stage: Stage, tmp_path: Path) -> None:
+    path = cube_glb(tmp_path / "cube.glb")
+    stage.load(path, Asset("cube", path, "cube", turn_deg=-90))  # the left side turns clockwise to the front
+    assert stage.shoot(LEVEL, 0).rgba[24, 24, 1] > 60
+
+
+def test_a_silhouette_is_where_the_rays_of_the_camera_meet_the_sphere(stage: Stage, tmp_path: Path) -> None:
+    path = sphere_ply(tmp_path / "ball.ply")
+    stage.load(path, Asset("ball", path, "ball"))
+    trip = Pass(20.0, 40.0, 4.0, (30.0,))
+    shot = stage.shoot(trip, 30.0, depth=True, normal=True)
+    c2w = look_at_origin(torch.tensor([20.0]), torch.tensor([30.0]), torch.tensor([4.0]))
+    origins, directions = Cameras(c2w, torch.tensor([40.0])).rays(48, 48)
+    along = -(origins * directions).sum(-1)
+    miss = (origins.square().sum(-1) - along.square()).clamp(min=0).sqrt()[0].numpy()
+    alpha = shot.rgba[..., 3]
+    assert (alpha[miss < 0.95] == 255).all()
+    assert (alpha[miss > 1.05] == 0).all()
+    assert shot.depth is not None
+    assert shot.normal is not None
+    # The nearest point of the sphere is 3 away: at the front of the slab, where depth begins.
+    assert 1 <= shot.depth[24, 24] < 1 + 0.01 * 32767
+    assert (shot.depth[alpha == 0] == 0).all()
+    # There, the normal points at the camera.
+    np.testing.assert_allclose(shot.normal[24, 24] / 127.5 - 1, c2w[0, :3, 2], atol=0.06)
+
+
+def test_a_texture_is_drawn_with_straight_alpha(stage: Stage, tmp_path: Path) -> None:
+    path = box_obj(tmp_path / "box.obj")
+    stage.load(path, Asset("box", path, "box"))
+    rgba = stage.shoot(LEVEL, 20.0).rgba
+    edge = (rgba[..., 3] > 0) & (rgba[..., 3] < 255)
+    assert edge.any()
+    for pixels in (rgba[edge], rgba[rgba[..., 3] == 255]):  # orange keeps its hue, also where it is half covered
+        assert np.abs(pixels[:, 1] - pixels[:, 0] * (128 / 255)).max() < 3
+        assert (pixels[:, 2] == 0).all()
+
+
+def test_every_light_lights_and_they_differ(stage: Stage, tmp_path: Path) -> None:
+    path = cube_glb(tmp_path / "cube.glb")
+    stage.load(path, Asset("cube", path, "cube"))
+    views = {stage.shoot(Pass(20.0, 30.0, 6.0, (45.0,), light), 45.0).rgba.tobytes() for light in LIGHTS}
+    assert len(views) == len(LIGHTS)
+
+
+def test_passes_depend_on_seed_and_key_and_stay_in_their_ranges() -> None:
+    for name, recipe in PRESETS.items():
+        assert draw_passes(recipe, "a") == draw_passes(recipe, "a") != draw_passes(recipe, "b")
+        for trip in draw_passes(recipe, "a"):
+            half = np.radians(trip.fovy_deg / 2)
+            relative = trip.distance * (np.tan(half) if name == "mvdream" else np.sin(half))
+            low, high = recipe.cameras.relative_distance
+            assert low <= relative <= high
+            assert len(trip.azimuths_deg) == recipe.azimuths
+            steps = np.diff(trip.azimuths_deg) % 360
+            np.testing.assert_allclose(steps, 360 / recipe.azimuths)
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for wrong in ({"azimuths": 6}, {"size": 1}, {"passes": 0}, {"lights": ("sun",)}, {"seed": -1}):
+        with pytest.raises(UsageError):
+            RenderRecipe(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_split_depends_on_the_words_then_on_seed_and_key() -> None:
+    def split(name: str, key: str = "k") -> str:
+        return split_of(Asset(key, Path("a.obj"), name), 0, 0.2, ("elk", "office chair"))
+
+    assert split("Elk skull") == split("red office chair") == "unseen"
+    assert split("elks") != "unseen"
+    many = [split("table", str(number)) for number in range(1000)]
+    assert 150 < many.count("heldout") < 250
+
+
+def test_concepts_are_one_a_line(tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("# none\nelk\n\ntea pot # two words\n")
+    assert read_concepts(tmp_path / "c.txt") == ("elk", "tea pot")
+
+
+def _models(folder: Path) -> Path:
+    folder.mkdir()
+    cube_glb(folder / "cube.glb")
+    sphere_ply(folder / "green ball.ply")
+    (folder / "broken.glb").write_bytes(b"glTF")
+    catalogue(folder / "small.sh3f")
+    return folder
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def test_a_data_set_is_the_same_for_any_workers_and_resumes(tmp_path: Path) -> None:
+    assets, out = find_assets([_models(tmp_path / "models")]), tmp_path / "one"
+    plan = DatasetPlan(heldout=0.0, objects_per_shard=2)
+    summary = render_dataset(assets, out, SMALL, plan)
+    assert (summary.drawn, summary.skipped, summary.shards_new) == (3, 1, 2)
+    render_dataset(assets[::-1], tmp_path / "two", SMALL, plan, workers=2)
+    before = _contents(out)
+    assert before == _contents(tmp_path / "two")
+
+    names = [views.record.name for path in shards(out, "train") for views in read_objects(path)]
+    assert names == ["cube", "green ball", "boîte"]
+    (row,) = csv.DictReader((out / "skipped.csv").read_text().splitlines())
+    assert row["key"] == "broken"
+    assert "no GLB" in row["reason"]
+    authors = {row["key"]: row["author"] for row in csv.DictReader((out / "attribution.csv").read_text().splitlines())}
+    assert authors == {"cube": "", "green-ball": "", "small-box": "Ann"}
+
+    (out / "train-00001.tar").unlink()
+    kept = (out / "train-00000.tar").stat().st_mtime_ns
+    assert render_dataset(assets, out, SMALL, plan).shards_new == 1
+    assert _contents(out) == before
+    assert (out / "train-00000.tar").stat().st_mtime_ns == kept
+    with pytest.raises(UsageError, match="seed 0, now 1"):
+        render_dataset(assets, out, RenderRecipe(size=16, passes=1, azimuths=4, seed=1), plan)
+    with pytest.raises(UsageError, match="other assets"):
+        render_dataset(assets[1:], out, SMALL, plan)
+
+
+def _dies(folder: Path, asset: Asset) -> None:
+    if asset.key == "cube":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60 if asset.key == "green-ball" else 0)
+
+
+def _deadly_work(pipe: object, folder: Path, recipe: RenderRecipe, bounds: Bounds) -> None:
+    """What a drawing process runs in the next test: the real one, on a stage that one model kills and one hangs."""
+    real = Stage.load
+
+    def load(self: Stage, path: Path, asset: Asset) -> None:
+        _dies(path, asset)
+        real(self, path, asset)
+
+    Stage.load = load  # type: ignore[method-assign]
+    _work(pipe, folder, recipe, bounds)  # type: ignore[arg-type]
+
+
+_work = workers._work
+
+
+@pytest.mark.slow
+def test_a_crash_and_a_hang_cost_only_their_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_work", _deadly_work)
+    assets = find_assets([_models(tmp_path / "models")])
+    out = tmp_path / "out"
+    summary = render_dataset(assets, out, SMALL, DatasetPlan(heldout=0.0), bounds=Bounds(seconds=4.0))
+    assert (summary.drawn, summary.skipped) == (1, 3)
+    reasons = {row["key"]: row["reason"] for row in csv.DictReader((out / "skipped.csv").read_text().splitlines())}
+    assert reasons["cube"] == "the renderer crashed"
+    assert reasons["green-ball"] == "the renderer hung"
+
+
+def test_shards_do_not_depend_on_the_order_of_the_assets() -> None:
+    assets = [Asset(f"k{number}", Path("a.obj"), "thing") for number in range(40)]
+    assert plan_shards(assets, 0, DatasetPlan()) == plan_shards(assets[::-1], 0, DatasetPlan())
+
+
+def test_the_command_draws_and_says_what_it_skipped(tmp_path: Path) -> None:
+    models = _models(tmp_path / "models")
+    arguments = ["dataset", "render", str(models), "--out", str(tmp_path / "out"), "--size", "16", "--passes", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--azimuths", "4"])
+    assert result.exit_code == 0, result.output
+    assert "drawn 3, skipped 1" in result.output
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["skipped"] == 1
+
+
+def test_a_data_set_of_broken_assets_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.glb").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"not one of 1 assets could be drawn; .*skipped\.csv"):
+        render_dataset(find_assets([tmp_path / "a.glb"]), tmp_path / "out", SMALL, DatasetPlan())
