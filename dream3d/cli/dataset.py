@@ -70,7 +70,8 @@ def render(
 ) -> None:
     """Draw views of 3D models into captioned shards. A second call draws only what is missing."""
     from dream3d.cli.console import duration
-    from dream3d.dataset.render import DatasetPlan, read_concepts, render_dataset
+    from dream3d.dataset.concepts import read_concepts
+    from dream3d.dataset.render import DatasetPlan, render_dataset
     from dream3d.dataset.rendering import PRESETS
     from dream3d.dataset.sources import find_assets
     from dream3d.dataset.workers import Bounds

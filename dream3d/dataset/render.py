@@ -49,18 +49,6 @@ class Summary:
     """Drawn by this call; the others were there."""
 
 
-def read_concepts(file: Path) -> tuple[str, ...]:
-    """The concepts in a file, one a line; what follows a # is a comment. Raises :class:`UsageError`."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: the list of concepts cannot be read ({error})") from error
-    concepts = tuple(text for text in (line.partition("#")[0].strip() for line in lines) if text)
-    if not concepts:
-        raise UsageError(f"{file} names no concept; write one a line")
-    return concepts
-
-
 def plan_shards(assets: Iterable[Asset], seed: int, plan: DatasetPlan) -> list[ShardTask]:
     """The shards of a data set; the same for any order of the assets."""
     ordered = sorted(assets, key=lambda asset: asset.key)

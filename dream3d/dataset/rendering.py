@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dream3d.cameras import CameraRange
 from dream3d.dataset.captions import captions_for
 from dream3d.dataset.colors import dominant_colors
+from dream3d.dataset.concepts import leak_in
 from dream3d.dataset.limits import LIMITS, Limits, check_file
 from dream3d.dataset.records import Asset, ObjectRecord, Pass, Split
 from dream3d.dataset.sh3f import extract
@@ -87,8 +88,7 @@ def draw_passes(recipe: RenderRecipe, key: str) -> tuple[Pass, ...]:
 
 def split_of(asset: Asset, seed: int, heldout: float, unseen: tuple[str, ...]) -> Split:
     """Where an object goes: by its words if one is an unseen concept, else by seed and key."""
-    said = [_flat(text) for text in (asset.name, *asset.captions)]
-    if any(f" {_flat(concept).strip()} " in text for concept in unseen for text in said):
+    if leak_in(asset.key, (asset.name, asset.category, *asset.captions), unseen):
         return "unseen"
     return "heldout" if generator(seed, asset.key, "split").random() < heldout else "train"
 
@@ -144,7 +144,3 @@ class Drawn:
                 for kind, pixels in pictures:
                     if pixels is not None:
                         yield view_member(self.views.record.key, p, v, kind), png_bytes(pixels)
-
-
-def _flat(text: str) -> str:
-    return " " + " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split()) + " "
