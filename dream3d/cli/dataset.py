@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from dream3d.cli.dataset_contents import images, info
 from dream3d.cli.group import DebugOption, OneLineGroup
 
 dataset = typer.Typer(
@@ -98,6 +99,10 @@ def render(
     took = duration(time.monotonic() - started)
     typer.echo(f"drawn {summary.drawn}, skipped {summary.skipped}{listed}, {summary.shards_new} new shards, {took}")
     typer.echo(f"data set: {out}")
+
+
+dataset.command()(info)
+dataset.command()(images)
 
 
 @contextmanager

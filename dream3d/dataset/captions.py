@@ -35,6 +35,10 @@ ADJECTIVES = {"wood": "wooden", "gold": "golden"}
 COLOR_WORDS = frozenset({*REFERENCES, "gray", "turquoise", "golden", "silver", "violet"})
 MASS_WORDS = frozenset({"bread", "butter", "milk", "sugar", "soap", "water", "furniture", "grass", "steak", "bamboo"})
 """Nouns that take no "a"."""
+PLACES = frozenset(
+    {"", "miscellaneous", "exterior", "living room", "kitchen", "bedroom", "bathroom", "office", "my furniture"}
+)
+"""Categories of furniture catalogues that say where a thing may stand rather than what it is."""
 PLURAL_IN_S = re.compile(r".*[^su'i]s")
 """Words like "tulips", unlike "glass", "cactus", "tennis" and "rubik's"."""
 SPELT_AN = re.compile(r"(?:[aeio]|u(?!ni(?!n)|s[aeb]|tens|r[aeio]|k)|hour|honest|heir|suv\b|8|11\b|18\b)(?!ne\b|nce\b)")
@@ -56,7 +60,7 @@ def captions_for(asset: Asset, colors: tuple[str, ...], rng: np.random.Generator
     stuff = () if materials_in(" ".join(said)) else tuple(" ".join(m.lower().split()) for m in asset.materials)
     first, rest = [name, with_article(name)], _described(name, shades, stuff)
     category = " ".join(asset.category.lower().split())
-    if category and not words(category) & words(name):
+    if category not in PLACES and not words(category) & words(name):
         rest.append(f"{with_article(name)}, {category}")
     rest = list(dict.fromkeys(caption for caption in rest if caption not in first))
     order = rng.permutation(len(rest))[: MOST_MADE - len(first)]
@@ -74,7 +78,7 @@ def with_article(phrase: str) -> str:
     """The phrase behind "a" or "an"; unchanged if its noun is a plural or a mass noun, or if an article is there."""
     if re.match(r"(?:an?|the|some|two)\b", phrase):
         return phrase
-    head = re.split(r",| (?:of|with|on|in|for|under|and) ", phrase)[0].split()
+    head = re.split(r",| (?:of|with|on|in|for|under) ", phrase)[0].split()
     if not head or head[-1] in MASS_WORDS or PLURAL_IN_S.fullmatch(head[-1]):
         return phrase
     return f"{article(phrase)} {phrase}"

@@ -1,0 +1,205 @@
+"""Captioned pictures without cameras: what keeps a multi-view prior's knowledge of single images alive."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dream3d.dataset.backgrounds import random_background
+from dream3d.dataset.info import over
+from dream3d.dataset.records import MAX_TEXT, json_object, text_field
+from dream3d.dataset.shards import (
+    MAX_SIDE,
+    CaptionedImage,
+    ObjectViews,
+    image_members,
+    read_objects,
+    shard_name,
+    shards,
+    write_tar,
+)
+from dream3d.errors import DatasetError, UsageError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MAX_BYTES = 64 * 2**20
+"""Bytes of one picture file or one metadata.jsonl."""
+MAX_PIXELS = 64_000_000
+MAX_CAPTION_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How captioned pictures are made."""
+
+    size: int = 256
+    """Pixels along a side, 16 to 2048."""
+    per_shard: int = 1000
+    """Pictures in a shard."""
+    seed: int = 0
+    per_object: int = 4
+    """Pictures of one object, each of a random view; only for pictures of rendered objects."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size <= MAX_SIDE:
+            raise UsageError(f"the size is 16 to {MAX_SIDE} pixels, got {self.size}")
+        if self.per_shard < 1 or self.per_object < 1 or self.seed < 0:
+            raise UsageError(
+                f"at least one picture a shard and an object and a seed from 0 on, got {self.per_shard}, "
+                f"{self.per_object} and seed {self.seed}"
+            )
+
+
+@dataclass
+class Skipped:
+    """Pictures that were left out; filled while they are read."""
+
+    reasons: list[str] = field(default_factory=list)
+    """One line each, with the file's name."""
+
+
+def images_from_folder(folder: Path, size: int, skipped: Skipped) -> Iterator[CaptionedImage]:
+    """The pictures of a folder and the folders in it, centre-cropped, (size, size, 3), in the order of their paths.
+
+    A caption is the line of ``metadata.jsonl`` with the picture's ``file_name`` (Hugging Face's imagefolder), else the
+    text file of the same stem, else the words of the file name. Links that leave the folder are not followed. A
+    picture that cannot be used is added to ``skipped``. Raises :class:`UsageError` if there is no folder and
+    :class:`DatasetError` for a damaged ``metadata.jsonl``.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; give one with pictures")
+    texts = _metadata(folder)
+    root = folder.resolve()
+    for index, path in enumerate(sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS)):
+        name = path.relative_to(folder).as_posix()
+        try:
+            if not path.resolve().is_relative_to(root):
+                raise DatasetError("a link that leaves the folder")
+            caption = texts.get(name) or _sidecar(path, root) or _words_of(path.stem)
+            if not caption:
+                raise DatasetError(f"no caption: no line in metadata.jsonl, no {path.stem}.txt, no words in its name")
+            picture = _read_picture(path)
+        except DatasetError as error:
+            skipped.reasons.append(f"{name}: {error}")
+            continue
+        cut = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+        yield CaptionedImage(f"image-{index:07d}", (caption,), np.asarray(cut))
+
+
+def images_from_objects(objects: Iterable[ObjectViews], options: ImageOptions) -> Iterator[CaptionedImage]:
+    """Random views of rendered objects over random backgrounds, with the captions of the object.
+
+    The same objects and options give the same pictures, whatever other objects there are.
+    """
+    for views in objects:
+        key = views.record.key
+        rng = np.random.default_rng([options.seed, *key.encode()])
+        for number in range(options.per_object):
+            view = views.rgba[rng.integers(views.rgba.shape[0]), rng.integers(views.rgba.shape[1])]
+            picture = over(view, random_background(view.shape[0], rng))
+            scaled = Image.fromarray(picture).resize((options.size, options.size), Image.Resampling.LANCZOS)
+            record = views.record
+            yield CaptionedImage(
+                f"{key[:70]}-{number:03d}", record.captions, np.asarray(scaled), record.licence, record.author
+            )
+
+
+def training_objects(folder: Path) -> Iterator[ObjectViews]:
+    """The objects of a folder's training shards; held-out ones must not be learnt from as pictures either.
+
+    Raises :class:`DatasetError` if there are none or one is damaged.
+    """
+    files = shards(folder, "train")
+    if not files:
+        raise DatasetError(f"{folder} holds no train-00000.tar; give a folder that 'dataset render' wrote")
+    for path in files:
+        yield from read_objects(path)
+
+
+def write_image_shards(images: Iterable[CaptionedImage], out: Path, per_shard: int) -> int:
+    """Write pictures as ``images-00000.tar`` and so on; how many pictures were written.
+
+    Raises :class:`UsageError` if ``out`` holds image shards already: those of another run would be mixed in.
+    """
+    if shards(out, "images"):
+        raise UsageError(f"{out} holds image shards already; name another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    source, count, number = iter(images), 0, 0
+    while group := list(islice(source, per_shard)):
+        write_tar(out / shard_name("images", number), (member for image in group for member in image_members(image)))
+        count += len(group)
+        number += 1
+    return count
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    """Captions by file name from ``metadata.jsonl``; empty if there is none."""
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        return {}
+    texts = {}
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DatasetError(f"{path} is over {MAX_BYTES} bytes; split the folder")
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read ({error})") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"{path.name} line {number}"
+            row = json_object(line, where)
+            try:
+                texts[text_field(row["file_name"])] = " ".join(text_field(row["text"]).split())
+            except (KeyError, TypeError) as error:
+                raise DatasetError(
+                    f'{where}: {json.dumps(row)[:80]} is not {{"file_name": ..., "text": ...}}'
+                ) from error
+    return texts
+
+
+def _sidecar(path: Path, root: Path) -> str:
+    """The caption in the text file beside a picture; empty if there is none."""
+    text = path.with_suffix(".txt")
+    if not text.is_file():
+        return ""
+    if not text.resolve().is_relative_to(root):
+        raise DatasetError(f"{text.name} is a link that leaves the folder")
+    try:
+        with text.open("rb") as file:
+            return " ".join(file.read(MAX_CAPTION_BYTES).decode("utf-8").split())[:MAX_TEXT]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{text.name} cannot be read ({type(error).__name__})") from error
+
+
+def _words_of(stem: str) -> str:
+    """The words of a file name, without the numbers that only tell files apart: "red_chair-02" is "red chair"."""
+    return " ".join(word for word in re.findall(r"[^\W_]+", stem.lower()) if not word.isdigit())
+
+
+def _read_picture(path: Path) -> Image.Image:
+    """A picture as upright RGB, transparent parts on white; :class:`DatasetError` with the reason if it cannot be."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DatasetError(f"{path.stat().st_size} bytes, over the limit of {MAX_BYTES}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged metadata does not spoil the pixels; size is checked here
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DatasetError(f"{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS}")
+                upright = ImageOps.exif_transpose(image).convert("RGBA")
+    except DatasetError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything on a damaged file
+        raise DatasetError(
+            f"cannot be read ({type(error).__name__}: {str(error).replace(str(path), path.name)[:120]})"
+        ) from error
+    white = Image.new("RGBA", upright.size, "white")
+    return Image.alpha_composite(white, upright).convert("RGB")
