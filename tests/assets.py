@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -33,11 +34,11 @@ f 2/1 3/2 7/3 6/4
 
 def cube_glb(path: Path) -> Path:
     """A cube (glTF frame: y up, front +z) with a red front, a green left (+x), the rest blue."""
-    box = trimesh.creation.box()
+    box: Any = trimesh.creation.box()
     colors = np.tile(np.array([[0, 0, 255, 255]], np.uint8), (12, 1))
     colors[box.face_normals[:, 2] > 0.5] = (255, 0, 0, 255)
     colors[box.face_normals[:, 0] > 0.5] = (0, 255, 0, 255)
-    flat = trimesh.Trimesh(box.triangles.reshape(-1, 3), np.arange(36).reshape(-1, 3), process=False)
+    flat: Any = trimesh.Trimesh(box.triangles.reshape(-1, 3), np.arange(36).reshape(-1, 3), process=False)
     flat.visual.vertex_colors = np.repeat(colors, 3, axis=0)
     path.write_bytes(flat.export(file_type="glb"))
     return path
@@ -53,7 +54,7 @@ def box_obj(path: Path, texture: str = "skin.png", use: str = "mtllib box.mtl\nu
 
 def sphere_ply(path: Path) -> Path:
     """A sphere with green vertices."""
-    ball = trimesh.creation.icosphere(subdivisions=3)
+    ball: Any = trimesh.creation.icosphere(subdivisions=3)
     ball.visual.vertex_colors = np.tile(np.array([[0, 255, 0, 255]], np.uint8), (len(ball.vertices), 1))
     path.write_bytes(ball.export(file_type="ply"))
     return path

@@ -108,7 +108,7 @@ def test_passes_depend_on_seed_and_key_and_stay_in_their_ranges() -> None:
 def test_settings_that_make_no_sense_are_refused() -> None:
     for wrong in ({"azimuths": 6}, {"size": 1}, {"passes": 0}, {"lights": ("sun",)}, {"seed": -1}):
         with pytest.raises(UsageError):
-            RenderRecipe(**wrong)  # type: ignore[arg-type]
+            RenderRecipe(**wrong)
 
 
 def test_a_split_depends_on_the_words_then_on_seed_and_key() -> None:

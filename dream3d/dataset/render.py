@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -77,6 +78,8 @@ def render_dataset(
     """
     if workers < 1:
         raise UsageError(f"there must be at least one worker, got {workers}")
+    if importlib.util.find_spec("vtkmodules") is None:
+        raise UsageError("drawing needs VTK, which is not installed; run: pip install 'dream3d[train]'")
     settings = _settings(assets, recipe, plan)
     _claim(folder, settings)
     tasks = plan_shards(assets, recipe.seed, plan)
