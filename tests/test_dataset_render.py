@@ -189,7 +189,7 @@ def test_a_crash_and_a_hang_cost_only_their_assets(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(workers, "_work", _deadly_work)
     assets = find_assets([_models(tmp_path / "models")])
     out = tmp_path / "out"
-    summary = render_dataset(assets, out, SMALL, DatasetPlan(heldout=0.0), bounds=Bounds(seconds=4.0))
+    summary = render_dataset(assets, out, SMALL, DatasetPlan(heldout=0.0), bounds=Bounds(seconds=10.0))
     assert (summary.drawn, summary.skipped) == (1, 3)
     reasons = {row["key"]: row["reason"] for row in csv.DictReader((out / "skipped.csv").read_text().splitlines())}
     assert reasons["cube"] == "the renderer crashed"
