@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_shards import tiny_image, tiny_object
 
 from dream3d.cameras import orbit
 from dream3d.errors import DatasetError, UsageError
 from dream3d.training.data import Sampler, attribution, conditioning, over_background, spaced_views, with_suffix
 from dream3d.training.recipe import parse_recipe, read_recipe
-from tests.tiny_shards import tiny_image, tiny_object
 
 DATA = {"data": {"views": "v"}, "batch": {"image_mode_fraction": 0.0}}
 
@@ -91,9 +91,14 @@ def test_the_suffix_is_left_out_where_the_caption_says_3d() -> None:
 
 
 def test_attribution_names_each_work_once() -> None:
-    items = [tiny_object("a", "chair"), tiny_object("a2", "chair")]
-    lines = attribution(items, [tiny_image("p", "x")]).splitlines()
-    assert lines == ["name,model,author,licence", "chair,tests,somebody,CC0-1.0", "picture,p,painter,CC-BY-4.0"]
+    items = [tiny_object("a", "chair"), tiny_object("a", "chair")]
+    before = 'model,name\n"x, y",boat\n'
+    assert attribution(items, [tiny_image("p", "x")], before).splitlines() == [
+        "name,model,author,licence,catalogue",
+        'boat,"x, y",,,',
+        "chair,a,somebody,CC0-1.0,tests",
+        "picture,p,painter,CC-BY-4.0,",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_shards import tiny_recipe
 
 from dream3d.cameras import orbit
 from dream3d.errors import DatasetError, TrainingError, UsageError
@@ -22,7 +23,6 @@ from dream3d.prior.sampling import SamplingRecipe, sample_views
 from dream3d.training import checkpoint
 from dream3d.training.loop import StepEvent, Trainer, learning_rate, train
 from dream3d.training.recipe import TrainingRecipe
-from tests.tiny_shards import tiny_recipe
 
 
 class Killed(Exception):

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny_prior import write_tiny_prior
 
 from dream3d.dataset.records import ObjectRecord, Pass, Split
 from dream3d.dataset.shards import CaptionedImage, ObjectViews, image_members, object_members, shard_name, write_tar
 from dream3d.training.recipe import TrainingRecipe, parse_recipe
-from tests.tiny_prior import write_tiny_prior
 
 SIDE = 16
 VIEWS = 8

@@ -173,12 +173,15 @@ class Captions:
         return self.states[[self.row[caption] for caption in captions]].float().repeat_interleave(views, 0)
 
 
-def attribution(objects: Sequence[ObjectViews], images: Sequence[CaptionedImage]) -> str:
-    """CSV: name, source, author and licence of all that is learnt from, each once."""
-    rows = {(o.record.name, o.record.source or o.record.key, o.record.author, o.record.licence) for o in objects}
-    rows |= {("picture", image.key, image.author, image.licence) for image in images}
+ATTRIBUTION = ("name", "model", "author", "licence", "catalogue")
+
+
+def attribution(objects: Sequence[ObjectViews], images: Sequence[CaptionedImage], inherited: str = "") -> str:
+    """CSV of all that is learnt from, each once, after the rows of an ``inherited`` CSV with a header of its own."""
+    rows = [tuple(row.get(key) or "" for key in ATTRIBUTION) for row in csv.DictReader(inherited.splitlines())]
+    records = [item.record for item in objects]
+    rows += sorted({(r.name, r.key, r.author, r.licence, r.source) for r in records})
+    rows += sorted({("picture", image.key, image.author, image.licence, "") for image in images})
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("name", "model", "author", "licence"))
-    writer.writerows(sorted(rows))
+    csv.writer(text, lineterminator="\n").writerows([ATTRIBUTION, *dict.fromkeys(rows)])
     return text.getvalue()

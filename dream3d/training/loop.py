@@ -211,8 +211,12 @@ class Trainer:
 
     def _resume(self) -> None:
         path = checkpoints.latest(self.out / "checkpoints")
-        if path is None:
-            return self.outputs.truncate(0)
+        if path is not None:
+            self._load(path)
+        if self.accelerator.is_main_process:
+            self.outputs.truncate(self.step)
+
+    def _load(self, path: Path) -> None:
         found = checkpoints.load(path, self.recipe.to_dict())
         parts: dict[str, dict[str, Tensor]] = {"unet": {}, "ema": {}, "optimizer": {}}
         for name, value in found.tensors.items():
@@ -233,7 +237,6 @@ class Trainer:
         if found.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(dict(found.scaler))
         self.step, self.seconds = found.step, found.seconds
-        self.outputs.truncate(self.step)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

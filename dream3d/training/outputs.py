@@ -121,12 +121,10 @@ class Outputs:
 
     def write_prior(self, step: int, seconds: float, unet: UNet2DConditionModel) -> None:
         """A complete prior folder with the given network, which ``dream3d views --prior`` loads."""
-        text = attribution(self.stock.objects, self.stock.images)
-        inherited = self.stock.frozen / "attribution.csv"
-        if inherited.is_file() and not self.recipe.network:  # what it was trained on before counts too
-            own = text.splitlines()[1:]
-            before = inherited.read_text(encoding="utf-8").splitlines()
-            text = "\n".join([*before, *(row for row in own if row not in before)]) + "\n"
+        path, inherited = self.stock.frozen / "attribution.csv", ""
+        if path.is_file() and not self.recipe.network:  # what the start learnt from counts too
+            inherited = path.read_text(encoding="utf-8")
+        text = attribution(self.stock.objects, self.stock.images, inherited)
         write_prior(self.prior, self.stock.frozen, unet, self.facts(step, seconds), text)
 
     def facts(self, step: int, seconds: float) -> dict[str, Any]:
