@@ -76,6 +76,15 @@ def test_killing_at_any_step_and_resuming_gives_the_weights_of_never_killing(
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
 
 
+@pytest.mark.parametrize("changes", [{"products": "on"}, {"attention": "temporal"}], ids=["products", "temporal"])
+def test_other_layers_go_on_exactly_too(tmp_path: Path, changes: dict[str, str]) -> None:
+    recipe = tiny_recipe(tmp_path, steps=4, **changes)
+    train(recipe, tmp_path / "whole")
+    kill_at(3, recipe, tmp_path / "run")
+    train(recipe, tmp_path / "run")
+    assert_same(final_tensors(tmp_path / "run"), final_tensors(tmp_path / "whole"))
+
+
 def test_a_run_contains_both_modes_and_logs_each_step(finished: tuple[TrainingRecipe, Path]) -> None:
     rows = read_rows(finished[1] / "metrics.csv")
     assert {row["mode"] for row in rows} == {"3d", "image"}
