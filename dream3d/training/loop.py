@@ -64,7 +64,8 @@ Observer = Callable[[StepEvent], None]
 class Trainer:
     """Network, moving average, optimiser and data of one run; :meth:`run` trains to the recipe's last step.
 
-    Goes on from the newest checkpoint in ``out``, if there is one.
+    Goes on from the newest checkpoint in ``out``, if there is one. All trainers of a process must have the same
+    precision and device: accelerate keeps them for the process, and raises ValueError otherwise.
     """
 
     def __init__(self, recipe: TrainingRecipe, out: Path, device: str = "cpu") -> None:
