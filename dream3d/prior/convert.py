@@ -153,7 +153,7 @@ def _plan_official(source: Path, layout: Layout, dtype: torch.dtype) -> Callable
             _write_json(place / "config.json", component.config)
             make = _maker(component.tensors, plan, dtype)
             write_tensors(place / component.file, component.expected, dtype, make)
-        _write_small_files(folder, family, text.config["max_position_embeddings"], source.name)
+        write_small_files(folder, family, text.config["max_position_embeddings"], source.name)
 
     return fill
 
@@ -288,7 +288,7 @@ def _maker(tensors: Tensors, pieces: Mapping[str, Piece], dtype: torch.dtype) ->
     return make
 
 
-def _write_small_files(folder: Path, family: Family, tokens: int, source: str) -> None:
+def write_small_files(folder: Path, family: Family, tokens: int, source: str) -> None:
     """Tokenizer, schedule and description; last, as ``prior.json`` says that the folder is complete."""
     for name in ("tokenizer", "scheduler"):
         (folder / name).mkdir()

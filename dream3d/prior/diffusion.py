@@ -33,13 +33,13 @@ class DiffusionPrior:
         self.settings = read_settings(folder)
         self.text = PromptEncoder(folder, self.settings.text_tokens)
         self.codec = load_codec(folder).to(self.device)
-        self.schedule = _load_schedule(folder / "scheduler" / "scheduler_config.json")
+        self.schedule = load_schedule(folder / "scheduler" / "scheduler_config.json")
         """Noise schedule of the training; samplers are made from its configuration."""
         self.alphas_cumprod = self.schedule.alphas_cumprod.double()
         self.prediction_type: PredictionType = self.schedule.config.prediction_type
         self.memory = memory or MemoryPlan()
         self.dtype = _dtype(self.memory.precision, self.device)
-        self.unet = load_unet(folder / "unet", self.dtype).to(self.device)
+        self.unet = load_unet(folder / "unet", self.dtype, self.settings.attention).to(self.device)
         self._check_fit()
         if self.memory.slice_codec and isinstance(self.codec, AutoencoderCodec):
             self.codec.set_slicing(True)
@@ -186,7 +186,8 @@ def locate(name_or_path: str) -> Path:
     return path
 
 
-def _load_schedule(path: Path) -> DDIMScheduler:
+def load_schedule(path: Path) -> DDIMScheduler:
+    """The noise schedule that a ``scheduler_config.json`` describes; :class:`PriorError` if it describes none."""
     config = read_json(path)
     try:
         scheduler = DDIMScheduler(**known_arguments(DDIMScheduler, config))

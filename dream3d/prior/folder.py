@@ -19,6 +19,8 @@ from dream3d.prior.catalogue import files_of
 
 STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The name that diffusers gives a network's weights."""
+ATTENTION_KINDS = ("3d", "2d", "temporal")
+"""See :mod:`dream3d.prior.attention`."""
 MAX_JSON_BYTES = 64 * 2**20
 """A tokenizer is a few megabytes; anything far beyond is not a configuration."""
 
@@ -44,6 +46,8 @@ class PriorSettings:
     licence_data: str
     prompt_suffix: str = ""
     """What its 3D captions end with, such as ", 3d asset"."""
+    attention: str = "3d"
+    """How views see each other in its network: one of :data:`ATTENTION_KINDS`."""
 
 
 def check_files(folder: Path) -> tuple[str, ...]:
@@ -81,6 +85,9 @@ def read_settings(folder: Path) -> PriorSettings:
             raise PriorError(f"{path}: {key!r} is {value!r}, not a whole number from {low} to {high}")
         return value
 
+    attention = data.get("attention", "3d")
+    if attention not in ATTENTION_KINDS:
+        raise PriorError(f"{path}: unknown attention {attention!r}; known: {', '.join(ATTENTION_KINDS)}")
     return PriorSettings(
         name=str(data.get("name", folder.name))[:100],
         version=integer("version", 0, 10**6) if "version" in data else 0,
@@ -92,6 +99,7 @@ def read_settings(folder: Path) -> PriorSettings:
         licence_weights=str(data.get("licence_weights", "unknown")),
         licence_data=str(data.get("licence_data", "unknown")),
         prompt_suffix=str(data.get("prompt_suffix", ""))[:100],
+        attention=attention,
     )
 
 

@@ -17,6 +17,8 @@ from dream3d.prior.folder import build_on_meta, check_tensors, read_json, read_t
 
 CLIP_PREFIX = "text_model."
 """Of every tensor in a CLIP text encoder's file; transformers' module has it before version 5 and not after."""
+PROMPTS_AT_ONCE = 256
+"""Captions of a training set are encoded in batches of so many, to bound the memory."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,15 @@ def _clip_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     return states
 
 
-_CLIP = _Encoder(CLIPTextConfig, CLIPTextModel, _load_clip, _clip_states, clip_file_name)
+_CLIP = _Encoder(
+    # older files carry the numbers 0 to 76 as a tensor
+    CLIPTextConfig,
+    CLIPTextModel,
+    _load_clip,
+    _clip_states,
+    clip_file_name,
+    "text_model.embeddings.position_ids",
+)
 _ENCODERS = {
     # sentence-transformers' files carry a sentence pooler, which token states do not pass through
     "bert": _Encoder(BertConfig, _build_bert, _load_bert, _bert_states, ignored_prefix="pooler."),
@@ -122,7 +132,8 @@ class PromptEncoder:
         encodings = [self._tokenizer.encode(prompt) for prompt in prompts]
         ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=device)
-        return self._encoder.states(model, ids, mask)
+        parts = zip(ids.split(PROMPTS_AT_ONCE), mask.split(PROMPTS_AT_ONCE), strict=True)
+        return torch.cat([self._encoder.states(model, *part) for part in parts])
 
 
 def _load_tokenizer(path: Path, tokens: int) -> Tokenizer:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from dream3d.prior.attention import MultiViewAttention
+from dream3d.prior.attention import set_attention
 from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, known_arguments, read_json, read_tensors, shapes_of
 
 
@@ -18,9 +18,10 @@ def unet_skeleton(folder: Path) -> UNet2DConditionModel:
     return build_on_meta(lambda: UNet2DConditionModel(**arguments), config_path)
 
 
-def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
-    """The frozen UNet of a folder with multi-view attention; every tensor of the file is accounted for."""
+def load_unet(folder: Path, dtype: torch.dtype, attention: str = "3d") -> UNet2DConditionModel:
+    """The frozen UNet of a folder with one kind of attention; every tensor of the file is accounted for."""
     unet = unet_skeleton(folder)
+    with torch.device("meta"):
+        set_attention(unet, attention)
     unet.load_state_dict(read_tensors(folder / STOCK_WEIGHTS, shapes_of(unet), dtype), assign=True)
-    unet.set_attn_processor(MultiViewAttention())
     return unet.requires_grad_(False).eval()

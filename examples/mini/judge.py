@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from dataset import VIEWS, Objects, diffuse
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from fast import accelerate
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -18,6 +17,7 @@ from dream3d.cameras import orbit
 from dream3d.guidance import classifier_free_guidance, rescale_guided
 from dream3d.prior.codec import PatchPCA
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.training.fast import accelerate
 
 LEVELS = (100, 300, 500, 700, 850, 950, 999)
 """Timesteps at which losses are measured."""

@@ -12,6 +12,7 @@ Just as much is lost in page faults of large fresh allocations. Keep the memory 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -180,14 +181,18 @@ def accelerate_products(unet: nn.Module) -> None:
 
 
 class ProductAttention:
-    """`dream3d.prior.attention.MultiViewAttention` by plain products, for `views` images of one object and one text.
+    """`dream3d.prior.attention.MultiViewAttention` by plain products, for images of one object and one text.
 
     The library's processor calls the fused attention, whose backward is slow in bf16, and computes the keys and
-    values of the text for every view. Here they are computed once an object.
+    values of the text for every view. Here they are computed once an object. In image mode (one view) each image
+    has a text of its own.
     """
 
-    def __init__(self, views: int) -> None:
+    def __init__(self, views: int = 1, joint: bool = True) -> None:
         self.views = views
+        """Views of one object in calls that do not say it by ``num_views``."""
+        self.joint = joint
+        """Whether self-attention sees all views of an object, or each view by itself."""
 
     def __call__(
         self,
@@ -196,11 +201,19 @@ class ProductAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
+        num_views: int | None = None,
     ) -> Tensor:
-        """(objects * views, L, C) -> the same shape; the text is that of the first view of each object."""
+        """(objects * views, L, C) -> the same shape; the text is that of the first view of each object.
+
+        Raises ValueError if the batch is no multiple of the views.
+        """
         batch, tokens, channels = hidden_states.shape
-        x = hidden_states.reshape(batch // self.views, self.views * tokens, channels)
-        context = x if encoder_hidden_states is None else encoder_hidden_states[:: self.views]
+        views = self.views if num_views is None else num_views
+        if batch % views:
+            raise ValueError(f"a batch of {batch} images is not a multiple of {views} views")
+        together = views if self.joint or encoder_hidden_states is not None else 1
+        x = hidden_states.reshape(batch // together, together * tokens, channels)
+        context = x if encoder_hidden_states is None else encoder_hidden_states[::views]
         q, k, v = (
             project(source).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for project, source in ((attn.to_q, x), (attn.to_k, context), (attn.to_v, context))
@@ -210,8 +223,17 @@ class ProductAttention:
         return y
 
 
-def accelerate(unet: UNet2DConditionModel, views: int) -> UNet2DConditionModel:
-    """Give a prior's fp32 UNet the faster layers and attention, in place."""
-    unet.set_attn_processor(ProductAttention(views))
+def accelerate(unet: UNet2DConditionModel, views: int = 1, joint: bool = True) -> UNet2DConditionModel:
+    """Give a prior's fp32 UNet the faster layers and attention, in place; see :class:`ProductAttention`."""
+    unet.set_attn_processor(ProductAttention(views, joint))
     accelerate_products(unet)
     return unet
+
+
+def products_pay() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware; False where the system does not tell."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags

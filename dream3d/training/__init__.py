@@ -1,0 +1,1 @@
+"""Training of multi-view diffusion priors, as MVDream does it (facts, section 5)."""

@@ -1,0 +1,50 @@
+"""Diffusion losses as pure functions: noise, targets, weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dream3d.guidance import PredictionType
+
+
+def draw_timesteps(uniform: Tensor, tilt: float, count: int) -> Tensor:
+    """Timesteps in 0..count-1 from numbers in [0, 1), any shape: floor(count * u^tilt)."""
+    return (uniform**tilt * count).long().clamp(0, count - 1)
+
+
+def diffuse(x0: Tensor, noise: Tensor, alpha_bar: Tensor, kind: PredictionType) -> tuple[Tensor, Tensor]:
+    """Noisy latents and the network's target, both (N, C, h, w), at signal variances ``alpha_bar`` (N,).
+
+    The target is the noise (Ho et al. 2020), or v = alpha * noise - sigma * x0 (Salimans & Ho 2022).
+    """
+    alpha = alpha_bar.sqrt()[:, None, None, None]
+    sigma = (1 - alpha_bar).sqrt()[:, None, None, None]
+    target = noise if kind == "epsilon" else alpha * noise - sigma * x0
+    return alpha * x0 + sigma * noise, target
+
+
+def level_weights(alpha_bar: Tensor, kind: PredictionType, weighting: str, gamma: float) -> Tensor:
+    """Weights of the squared error at signal variances (N,): ones, or Min-SNR's (Hang et al. 2023).
+
+    Min-SNR weighs the error of x0 by min(SNR, gamma); an error of the noise is that of x0 times the SNR, one of v
+    times SNR + 1. With no signal left the weight of v is 0 and that of the noise 1.
+    """
+    if weighting == "none":
+        return torch.ones_like(alpha_bar)
+    snr = alpha_bar / (1 - alpha_bar)
+    if kind == "epsilon":
+        return (gamma / snr).clamp(max=1.0)
+    return snr.clamp(max=gamma) / (snr + 1)
+
+
+def channel_weights(scale: Tensor, power: float) -> Tensor:
+    """(C,) weights of mean 1 from a linear codec's scales: a channel's spread in pictures, to a power."""
+    weights = scale.reciprocal() ** power
+    return weights / weights.mean()
+
+
+def weighted_loss(predicted: Tensor, target: Tensor, levels: Tensor, channels: Tensor) -> Tensor:
+    """Mean squared error of (N, C, h, w) with weights by image (N,) and by channel (C,); a scalar in float32."""
+    error = (predicted.float() - target.float()).square().mean((2, 3))
+    return (error * channels * levels[:, None]).mean()

@@ -1,0 +1,241 @@
+"""What a training run is: a recipe of plain settings, read from TOML and checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from dream3d.errors import UsageError
+
+Attention = Literal["3d", "2d", "temporal"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Products = Literal["auto", "on", "off"]
+Weighting = Literal["none", "min_snr"]
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What is learnt from; folders are relative to the working folder."""
+
+    views: str = ""
+    """Folder of multi-view shards (``train-00000.tar``, ``heldout-00000.tar``)."""
+    images: str = ""
+    """Folder of image shards (``images-00000.tar``) for the image mode; empty for none."""
+    background: tuple[float, float, float] | Literal["grey"] = "grey"
+    """Colour behind the objects, sRGB in [0, 1]; "grey" draws a grey level for each object, as the paper does."""
+    concepts: tuple[str, ...] = ()
+    """Names of the objects to learn from; all of them if empty."""
+
+
+@dataclass(frozen=True)
+class BatchRecipe:
+    """What one step sees (in each process)."""
+
+    objects: int = 4
+    """Objects in 3D mode."""
+    images: int = 16
+    """Pictures in image mode."""
+    views: int = 4
+    """Views of an object, which are attended together."""
+    image_mode_fraction: float = 0.3
+    """Share of the steps in image mode; they need ``data.images``."""
+    caption_dropout: float = 0.1
+    """Share of captions replaced by the empty one, which classifier-free guidance needs."""
+    prompt_suffix: str = ", 3d asset"
+    """Added to captions of objects that do not say "3d"; see ``DiffusionPrior.with_suffix``."""
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """AdamW, its rate and the moving average of the weights."""
+
+    rate: float = 1e-4
+    warmup: int = 100
+    """Steps of a linear rise; a cosine to zero at the last step is multiplied with it."""
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.999
+    """Decay of the moving average a step; smaller at first."""
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """Which noise levels and channels count how much."""
+
+    tilt: float = 1.0
+    """Timesteps are T * u^tilt with u uniform: 1 is uniform, less than 1 prefers strong noise."""
+    weighting: Weighting = "none"
+    """``min_snr``: Hang et al. 2023."""
+    gamma: float = 5.0
+    """Of ``min_snr``."""
+    channel_power: float = 0.0
+    """Weights of latent channels: their spread in pictures to this power (linear codecs only)."""
+
+
+@dataclass(frozen=True)
+class EveryRecipe:
+    """Steps between things that are written; 0 leaves them out until the end."""
+
+    checkpoint: int = 500
+    samples: int = 1000
+    heldout: int = 500
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """One training run, whole."""
+
+    name: str = "trained"
+    """Of the prior that comes out."""
+    start: str = "mini"
+    """Catalogue name or folder of a prior, or a Stable Diffusion folder of diffusers."""
+    steps: int = 1000
+    seed: int = 0
+    image_size: int = 0
+    """Side of the pictures in pixels; 0 is the start's own (256 for Stable Diffusion)."""
+    attention: Attention = "3d"
+    precision: Precision = "fp32"
+    products: Products = "auto"
+    """The faster layers of :mod:`dream3d.training.fast`; ``auto``: on CPUs that have bf16 products."""
+    sample_prompts: tuple[str, ...] = ()
+    """Of the sheets of samples; if empty, the first names of the data."""
+    data: DataRecipe = DataRecipe()
+    batch: BatchRecipe = BatchRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    loss: LossRecipe = LossRecipe()
+    every: EveryRecipe = EveryRecipe()
+    network: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of ``UNet2DConditionModel`` for a network from scratch; empty to go on with the start's."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that make no run."""
+        batch, optimizer, loss, every = self.batch, self.optimizer, self.loss, self.every
+        whole = {"steps": self.steps, "batch.objects": batch.objects, "batch.images": batch.images}
+        _check(whole | {"batch.views": batch.views}, lambda v: v >= 1, "at least 1")
+        counts = {"seed": self.seed, "image_size": self.image_size, "optimizer.warmup": optimizer.warmup}
+        counts |= {f"every.{name}": value for name, value in dataclasses.asdict(every).items()}
+        _check(counts, lambda v: v >= 0, "0 or more")
+        shares = {"batch.image_mode_fraction": batch.image_mode_fraction, "optimizer.ema": optimizer.ema}
+        shares |= {"batch.caption_dropout": batch.caption_dropout}
+        if self.data.background != "grey":
+            shares |= {f"data.background[{i}]": value for i, value in enumerate(self.data.background)}
+        _check(shares, lambda v: 0 <= v <= 1, "between 0 and 1")
+        positive = {"optimizer.rate": optimizer.rate, "optimizer.clip": optimizer.clip, "loss.tilt": loss.tilt}
+        _check(positive | {"loss.gamma": loss.gamma}, lambda v: v > 0, "positive")
+        _check({"optimizer.weight_decay": optimizer.weight_decay}, lambda v: v >= 0, "0 or more")
+        if not self.data.views:
+            raise UsageError("the recipe names no data; set data.views to a folder of shards")
+        if batch.image_mode_fraction and not self.data.images:
+            raise UsageError(
+                f"batch.image_mode_fraction is {batch.image_mode_fraction} and data.images is empty; "
+                "name a folder of image shards, or set the fraction to 0"
+            )
+        if self.products == "on" and (self.attention == "temporal" or self.precision != "fp32"):
+            raise UsageError(
+                f'products = "on" does not go with attention "{self.attention}" and precision "{self.precision}"; '
+                'it needs "3d" or "2d", and "fp32"'
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for json."""
+        return dataclasses.asdict(self)
+
+
+def read_recipe(path: Path, changes: Sequence[str] = ()) -> TrainingRecipe:
+    """The recipe of a TOML file with changes like ``optimizer.rate=1e-4``; UsageError says what is wrong."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the recipe {path} cannot be read ({error.strerror}); give a TOML file") from error
+    except ValueError as error:
+        raise UsageError(f"the recipe {path} is not valid TOML: {error}") from error
+    for change in changes:
+        _apply(data, change)
+    return parse_recipe(data)
+
+
+def parse_recipe(data: Mapping[str, Any]) -> TrainingRecipe:
+    """A recipe from nested tables; UsageError for unknown keys (with the known ones) and for wrong types."""
+    recipe: TrainingRecipe = _parse(TrainingRecipe, data, "")
+    return recipe
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    *tables, last = key.strip().split(".")
+    if not equals or not last:
+        raise UsageError(f"--set {change!r} is not key=value, such as optimizer.rate=1e-4")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except (ValueError, KeyError):
+        value = text.strip()  # words need no quotes
+    for table in tables:
+        data = data.setdefault(table, {})
+        if not isinstance(data, dict):
+            raise UsageError(f"--set {change!r}: {table} is a value, not a table")
+    data[last] = value
+
+
+def _parse(kind: type[Any], data: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(kind)
+    unknown = [key for key in data if key not in hints]
+    if unknown:
+        raise UsageError(f"unknown recipe key {prefix + unknown[0]!r}; known here: {', '.join(hints)}")
+    return kind(**{key: _value(hints[key], value, prefix + key) for key, value in data.items()})
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return _parse(hint, value, f"{key}.")
+    if not _fits(hint, value):
+        raise UsageError(f"recipe key {key!r} is {value!r}, which should be {_words(hint)}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(one, value) for one in inner)
+    if origin is Literal:
+        return value in inner if isinstance(value, str) else False
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or (inner[-1] is not ... and len(value) != len(inner)):
+            return False
+        return all(_fits(inner[0], one) for one in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin or hint)
+
+
+def _words(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(one) for one in inner)
+    if origin is Literal:
+        return " or ".join(f'"{one}"' for one in inner)
+    if origin is tuple:
+        count = "a list" if inner[-1] is ... else f"a list of {len(inner)}"
+        return f"{count}, each {_words(inner[0])}"
+    if origin is not None or dataclasses.is_dataclass(hint):
+        return "a table"
+    return {float: "a number", int: "a whole number", str: "text"}.get(hint, str(hint))
+
+
+def _check(values: Mapping[str, float], fits: Any, words: str) -> None:
+    for key, value in values.items():
+        if not fits(value):
+            raise UsageError(f"recipe key {key!r} is {value}; it must be {words}")
