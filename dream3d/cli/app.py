@@ -14,6 +14,7 @@ from dream3d.cli.doctor import doctor
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup
 from dream3d.cli.models import models
+from dream3d.cli.train_encoder import train_encoder
 from dream3d.cli.views import views
 
 
@@ -50,6 +51,7 @@ def root(
 app.command()(generate)
 app.command()(views)
 app.command()(doctor)
+app.command("train-encoder")(train_encoder)
 app.add_typer(models, name="models")
 
 

@@ -1,0 +1,1 @@
+"""Learning from captioned multi-view shards."""
