@@ -152,7 +152,7 @@ def _step(
     images, texts = towers.images(batch.pictures), towers.texts(pooled(batch.captions))
     loss = contrastive_loss(images, texts, log_scale.exp(), batch.fits)
     if not bool(torch.isfinite(loss)):
-        raise TrainingError(f"the loss is {float(loss)} at step {step}; lower the learning rate")
+        raise TrainingError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
