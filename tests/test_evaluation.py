@@ -1,11 +1,15 @@
 """The measures of the evaluation, on cases worked out by hand."""
 
+import json
 import math
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from colored_shapes import shape_views
+from colored_shapes import shape_views, write_shapes
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_prior import write_tiny_prior
@@ -19,6 +23,7 @@ from dream3d.evaluation.report import bar, number, table, with_bar
 from dream3d.evaluation.retrieval import ranks, recall_at
 from dream3d.guidance import add_noise
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.image_encoder import EncoderConfig, Towers, save_towers
 
 RNG = np.random.default_rng(2)
 
@@ -217,3 +222,33 @@ def test_a_table_keeps_its_columns_whatever_the_cells_hold() -> None:
     assert text == "| a | b |\n| --- | --- |\n| x\\|y | two lines |\n"
     with pytest.raises(ValueError, match="1 cells under 2"):
         table(["a", "b"], [["x"]])
+
+
+def test_the_evaluation_script_writes_tables_figures_and_a_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_tiny_prior(tmp_path / "tiny")
+    shards = write_shapes(tmp_path / "shards", [("red", "table"), ("green", "chair")], copies=1)
+    judge = tmp_path / "judge"
+    (judge / "image_encoder").mkdir(parents=True)
+    save_towers(Towers(EncoderConfig(16, (8, 16), 8, text_width=12)), judge / "image_encoder")
+    (tmp_path / "prompts.txt").write_text("a red table\n\ngreen chair\n")
+    module = runpy.run_path(str(Path(__file__).parent.parent / "examples/mini/evaluate.py"))
+    arguments = {"prior": folder, "text": folder, "views": shards, "judge": judge, "prompts": tmp_path / "prompts.txt"}
+    options = [part for name, value in arguments.items() for part in (f"--{name}", str(value))]
+    out = tmp_path / "report"
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *options, "--out", str(out), "--steps", "2", "--seeds", "2"])
+    module["main"]()
+    assert sorted(path.name for path in out.iterdir()) == ["evaluation.json", "evaluation.md", "tiny-v3.png"]
+    figures = json.loads((out / "evaluation.json").read_text())["priors"]["tiny-v3"]
+    assert 0 <= figures["judged"]["judge"]["composition"]["color"] <= 1
+    assert len(figures["denoising"]["levels"]) == 5
+    report = (out / "evaluation.md").read_text()
+    assert "2 held-out objects, 2 prompts, 2 unseen pairs, 2 seeds" in report
+    assert report in capsys.readouterr().out
+    assert [module["bare"](text) for text in ("A chair", "an elk", "chair", "apple")] == [
+        "chair",
+        "elk",
+        "chair",
+        "apple",
+    ]
