@@ -88,6 +88,10 @@ def test_one_picture_drawn_four_times_is_exposed() -> None:
     same = picture.repeat(4, 1, 1, 1)
     assert cross_view_consistency(same, orbit(4, elevation_deg=0)) > 0.6
     assert differing_pairs(same) == 0
+    grain = 0.1 * torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).repeat_interleave(4, -1)
+    assert differing_pairs(same.repeat_interleave(4, -1).repeat_interleave(4, -2) + grain.repeat(1, 1, 4, 1)) == 0
+    moved = torch.stack([picture.roll(3 * i, -1) for i in range(4)])
+    assert differing_pairs(moved) == 1
 
 
 def test_pairs_that_differ_are_counted_around_the_circle() -> None:
