@@ -106,13 +106,15 @@ def recalls(judge: ImageEncoder, pictures: Tensor, prompts: Sequence[str], capti
     return [recall_at(similarity, right, k) for k in (1, 5)]
 
 
-def composed(judge: ImageEncoder, rows: Sequence[Tensor], task: Task) -> Composition | None:
+def composed(
+    judge: ImageEncoder, pairs: Sequence[Pair], rows: Sequence[Tensor], names: Sequence[str]
+) -> Composition | None:
     """How often all views of a pair, as their mean vector, are nearest to it; None without pairs."""
-    if not task.pairs:
+    if not pairs:
         return None
     similarities = []
-    for pair, views in zip(_each(task.pairs, task.seeds), rows, strict=True):
-        texts = judge.embed_texts([rival.prompt for rival in rivals(pair, task.names)])
+    for pair, views in zip(pairs, rows, strict=True):
+        texts = judge.embed_texts([rival.prompt for rival in rivals(pair, names)])
         similarities.append(texts @ judge.embed_images(views).mean(0))
     return composition(similarities, len(COLORS) - 1)
 
@@ -132,7 +134,7 @@ def measure(prior: DiffusionPrior, task: Task, sheet: Path) -> Measured:
     judged = {}
     for name, judge in task.judges.items():
         first, fifth = recalls(judge, torch.cat(rows), _each(prompts, prior.views), task.captions)
-        judged[name] = Judged(first, fifth, composed(judge, pair_rows, task))
+        judged[name] = Judged(first, fifth, composed(judge, _each(task.pairs, task.seeds), pair_rows, task.names))
     return Measured(
         denoising_losses(prior, task.objects, background=task.background),
         sum(cross_view_consistency(views, cameras) for views in rows) / len(rows),
@@ -154,21 +156,29 @@ def write_sheet(path: Path, labels: Sequence[str], rows: Sequence[Tensor], colum
     write_png(path, pixels)
 
 
-def ceiling(task: Task, prior: DiffusionPrior) -> dict[str, list[float]]:
-    """R@1 and R@5 of every judge on real held-out views, found by their names: no drawing can be expected to do better.
+def ceiling(task: Task, prior: DiffusionPrior) -> dict[str, Judged]:
+    """Every judge on real held-out views over the prior's background: no drawing can be expected to do better.
 
-    Real views stand over the prior's background and are looked for among the names alone.
+    Views are looked for by their names, among the names alone. The pairs are not unseen ones, which nobody has pictures
+    of, but those of objects of a single colour: they tell whether the judge knows colours.
     """
-    pictures, prompts = [], []
-    for views in task.objects:
-        real, _ = view_set(views, 0, prior, prior.background)
-        pictures.append(real)
-        prompts += [f"a {views.record.name.lower()}"] * len(real)
+    rows = [view_set(views, 0, prior, prior.background)[0] for views in task.objects]
+    prompts = _each([f"a {views.record.name.lower()}" for views in task.objects], prior.views)
     captions = list(dict.fromkeys([*(f"a {name}" for name in task.names), *prompts]))
-    return {name: recalls(judge, torch.cat(pictures), prompts, captions) for name, judge in task.judges.items()}
+    colored = []
+    for views, row in zip(task.objects, rows, strict=True):
+        known = [color for color in views.record.colors if color in COLORS]
+        if len(known) == 1:
+            colored.append((Pair(known[0], views.record.name.lower()), row))
+    opinions = {}
+    for name, judge in task.judges.items():
+        first, fifth = recalls(judge, torch.cat(rows), prompts, captions)
+        shares = composed(judge, [pair for pair, _ in colored], [row for _, row in colored], task.names)
+        opinions[name] = Judged(first, fifth, shares)
+    return opinions
 
 
-def markdown(task: Task, results: dict[str, Measured], real: dict[str, list[float]]) -> str:
+def markdown(task: Task, results: dict[str, Measured], real: dict[str, Judged]) -> str:
     """The report."""
     top = max(result.denoising.mean_pixels for result in results.values())
     first = [
@@ -191,9 +201,10 @@ def markdown(task: Task, results: dict[str, Measured], real: dict[str, list[floa
     ]
     parts += [table(["prior", "error", *(f"{level:g}" for level in levels)], by_level)]
     parts += [f"\n## Judges: R@1 and R@5 among {len(task.captions)} captions, unseen pairs\n\n"]
-    rows = [["real views, by name", judge, with_bar(r1), with_bar(r5), "", "", ""] for judge, (r1, r5) in real.items()]
-    for name, measured in results.items():
-        for judge, j in measured.judged.items():
+    opinions = [("real views", real), *((name, measured.judged) for name, measured in results.items())]
+    rows = []
+    for name, judged in opinions:
+        for judge, j in judged.items():
             pairs = [with_bar(share) for share in dataclasses.astuple(j.composition)] if j.composition else [""] * 3
             rows.append([name, judge, with_bar(j.recall_1), with_bar(j.recall_5), *pairs])
     headers = ["pictures", "judge", "R@1", "R@5", "pair right", "colour right", "object right"]
@@ -241,7 +252,7 @@ def main() -> None:
     )
     args.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Measured] = {}
-    real: dict[str, list[float]] = {}
+    real: dict[str, Judged] = {}
     for place in args.prior:
         print(place, flush=True)
         prior = load_prior(place)
@@ -250,7 +261,8 @@ def main() -> None:
         real = real or ceiling(task, prior)
         results[name] = measure(prior, task, args.out / f"{name}.png")
     facts = {name: dataclasses.asdict(result) for name, result in results.items()}
-    data = json.dumps({"priors": facts, "real": real, "prompts": task.prompts}, indent=1)
+    ceilings = {name: dataclasses.asdict(judged) for name, judged in real.items()}
+    data = json.dumps({"priors": facts, "real": ceilings, "prompts": task.prompts}, indent=1)
     write_atomically(args.out / "evaluation.json", lambda path: path.write_text(data, encoding="utf-8"))
     report = markdown(task, results, real)
     write_atomically(args.out / "evaluation.md", lambda path: path.write_text(report, encoding="utf-8"))
