@@ -207,3 +207,12 @@ def test_too_few_objects_are_an_error_that_names_the_folder(tmp_path: Path) -> N
         contrastive.check_data(data, [tmp_path])
     with pytest.raises(DatasetError, match="at least two"):
         next(batches(data, 4, torch.Generator()))
+
+
+def test_a_place_that_cannot_hold_the_encoder_is_refused_before_training(tmp_path: Path) -> None:
+    contrastive.check_place(tmp_path / "new" / "deep")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        contrastive.check_place(tmp_path / "file")
+    with pytest.raises(UsageError, match="cannot be written"):
+        contrastive.check_place(tmp_path / "file" / "below")

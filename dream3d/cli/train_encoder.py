@@ -15,7 +15,7 @@ from dream3d.errors import UsageError
 if TYPE_CHECKING:
     from dream3d.training.contrastive import Metrics
 
-ShardsArgument = Annotated[list[Path], typer.Argument(help="Folders with shards train-*.tar.", metavar="DIR...")]
+ShardsArgument = Annotated[list[Path], typer.Argument(help="Folders with shards train-*.tar.", metavar="DIR")]
 OutOption = Annotated[Path, typer.Option(help="Folder that gets a folder image_encoder; it may be a prior's.")]
 TextOption = Annotated[str, typer.Option("--prior", help="Prior whose text encoder reads the captions.")]
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -220,11 +221,17 @@ def write_encoder(
 
 
 def check_place(folder: Path) -> None:
-    """Raises :class:`UsageError` if ``folder`` is a file, or has an image encoder that would be overwritten."""
+    """Raises :class:`UsageError` if ``folder`` is a file, cannot be written, or has an image encoder already.
+
+    For before the training, which takes long.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; give a folder")
     if (folder / FOLDER).exists():
         raise UsageError(f"{folder / FOLDER} exists; give another --out, or move it away")
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UsageError(f"--out {folder} cannot be written; give a folder inside one that can")
 
 
 def check_data(data: Captioned, folders: Sequence[Path]) -> None:
