@@ -16,6 +16,7 @@ from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup
 from dream3d.cli.models import models
 from dream3d.cli.train import train
+from dream3d.cli.train_encoder import train_encoder
 from dream3d.cli.views import views
 
 
@@ -53,6 +54,7 @@ app.command()(generate)
 app.command()(views)
 app.command()(doctor)
 app.command()(train)
+app.command("train-encoder")(train_encoder)
 app.add_typer(models, name="models")
 app.add_typer(dataset, name="dataset")
 

@@ -1,1 +1,0 @@
-"""Training of multi-view diffusion priors, as MVDream does it (facts, section 5)."""
