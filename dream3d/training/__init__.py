@@ -1,1 +1,1 @@
-"""Training on captioned multi-view shards: the priors, as MVDream trains its own (facts, section 5), and the image encoder."""
+"""Training on captioned multi-view shards: priors, as MVDream trains its own (facts, section 5), and image encoders."""
