@@ -45,6 +45,7 @@ def test_every_family_gives_a_sane_mesh_and_honest_captions(family: str) -> None
         assert size.max() < 8
         assert vertices[:, 1].min() == pytest.approx(0)
         captions = drawn.captions()
+        assert not [c for c in captions if re.search(r"\ba [aeio]|\ban [^aeiou]", c)]
         assert drawn.name in captions or drawn.own_words
         assert len(captions) >= 2
         said = set(re.findall(r"[a-z]+", " ".join(captions))) & set(PALETTE)

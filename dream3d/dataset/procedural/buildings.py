@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dream3d.dataset.procedural.drawn import Drawn, Sketch, pick
+from dream3d.dataset.procedural.drawn import Drawn, Sketch, pick, with_article
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, lathe, prism, pyramid
 
 
@@ -85,7 +85,7 @@ def lighthouse(rng: np.random.Generator) -> Drawn:
         "",
         ("with a yellow lamp",),
         ("stone",),
-        (f"a {stripe} and white lighthouse", f"a white lighthouse with {stripe} stripes"),
+        (f"{with_article(stripe)} and white lighthouse", f"a white lighthouse with {stripe} stripes"),
     )
 
 

@@ -75,7 +75,7 @@ def _antlered(rng: np.random.Generator, name: str, reach: float, tines: int, muz
     sketch.pair(horn, *(part.at(*root) for part in _antler(rng, reach, tines, 0.068)))
     features = ["with antlers", "with branching antlers"]
     features += [f"with {horn} antlers"]
-    return Drawn(sketch, name, bone, tuple(features), ("bone",), (f"the skull of {_an(name)} with big antlers",))
+    return Drawn(sketch, name, bone, tuple(features), ("bone",), (f"the skull of {_an(name)} with antlers",))
 
 
 def _an(name: str) -> str:
