@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from dream3d.cameras import Cameras, look_at_origin
 from dream3d.cli.app import app
 from dream3d.dataset import workers
+from dream3d.dataset.procedural.compositions import on_top
 from dream3d.dataset.records import Asset, Pass
 from dream3d.dataset.render import DatasetPlan, plan_shards, render_dataset
 from dream3d.dataset.rendering import PRESETS, RenderRecipe, draw_passes, split_of
@@ -25,6 +26,7 @@ from dream3d.dataset.sources import find_assets
 from dream3d.dataset.stage import LIGHTS, Stage
 from dream3d.dataset.workers import Bounds
 from dream3d.errors import DatasetError, UsageError
+from dream3d.mesh.glb import glb_bytes
 
 SMALL = RenderRecipe(size=16, passes=1, azimuths=4)
 LEVEL = Pass(0.0, 30.0, 6.0, (0.0, 90.0, 180.0, 270.0))
@@ -214,3 +216,17 @@ def test_a_data_set_of_broken_assets_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.glb").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"not one of 1 assets could be drawn; .*skipped\.csv"):
         render_dataset(find_assets([tmp_path / "a.glb"]), tmp_path / "out", SMALL, DatasetPlan())
+
+
+def test_a_made_asset_is_drawn_in_its_vertex_colours(stage: Stage, tmp_path: Path) -> None:
+    # This package's own .glb files colour their vertices in linear light, beside a white material.
+    drawn = on_top(np.random.default_rng(0), ("red", "cube"), ("blue", "cylinder"))
+    vertices, normals, colors, faces = drawn.sketch.mesh()
+    path = tmp_path / "pile.glb"
+    path.write_bytes(glb_bytes(*(a.astype(np.float32) for a in (vertices, normals, colors)), faces, {}, {}))
+    stage.load(path, Asset("pile", path, "pile"))
+    middle = stage.shoot(LEVEL, 0.0).rgba[:, 24].astype(int)
+    solid = middle[middle[:, 3] == 255, :3]
+    red, blue = solid[: len(solid) // 3].mean(0), solid[-len(solid) // 3 :].mean(0)
+    assert red[0] > 2 * max(red[1], red[2])
+    assert blue[2] > 1.5 * max(blue[0], blue[1])

@@ -14,7 +14,15 @@ from tiny_shards import tiny_image, tiny_object
 
 from dream3d.cameras import orbit
 from dream3d.errors import DatasetError, UsageError
-from dream3d.training.data import Sampler, attribution, conditioning, over_background, spaced_views, with_suffix
+from dream3d.training.data import (
+    Sampler,
+    attribution,
+    conditioning,
+    over_background,
+    share_weights,
+    spaced_views,
+    with_suffix,
+)
 from dream3d.training.recipe import parse_recipe, read_recipe
 
 DATA = {"data": {"views": "v"}, "batch": {"image_mode_fraction": 0.0}}
@@ -80,6 +88,14 @@ def test_pictures_keep_their_captions_and_have_no_camera() -> None:
     assert (batch.captions, batch.cameras, batch.views) == (["a 2d table"] * 2, None, 1)
 
 
+def test_a_folder_is_drawn_by_its_share_however_many_objects_it_holds() -> None:
+    assert share_weights([1, 3], [0.4, 0.6]) == [0.4, 0.6 / 3, 0.6 / 3, 0.6 / 3]
+    few, many = tiny_object("f", "few"), [tiny_object(f"m{i}", "many") for i in range(9)]
+    source = Sampler([few, *many], [], "grey", views=1, suffix="", dropout=0.0, weights=share_weights([1, 9], [3, 1]))
+    drawn = [c.removeprefix("a ") for c in source.draw_objects(400, np.random.default_rng(0)).captions]
+    assert 270 <= drawn.count("few") <= 330
+
+
 def test_dropout_empties_its_share_of_captions() -> None:
     captions = sampler(dropout=0.25, views=1).draw_objects(400, np.random.default_rng(0)).captions
     assert 70 <= captions.count("") <= 130
@@ -113,6 +129,9 @@ def test_attribution_names_each_work_once() -> None:
         ({"data": {"views": "v", "background": [1, 2]}}, "a list of 3"),
         ({"data": {"views": "v", "background": [1, 2, 0]}}, r"background\[1\]' is 2; it must be between 0 and 1"),
         ({"data": {}}, r"set data\.views"),
+        ({"data": {"views": ["v", "w"], "shares": [1.0]}}, "1 numbers for 2 folders"),
+        ({"data": {"views": "v", "shares": [0.0]}}, r"shares\[0\]' is 0.0; it must be positive"),
+        ({"data": {"views": ["v", 3]}}, "should be text or a list, each text"),
         ({"batch": {}}, "image_mode_fraction is 0.3"),
         ({"data": 3}, "should be a table"),
         ({"products": "on", "precision": "bf16"}, "does not go with"),

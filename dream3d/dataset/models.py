@@ -159,11 +159,9 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
 
     if visual.kind in ("vertex", "face"):
         colors = np.asarray(visual.vertex_colors if visual.kind == "vertex" else visual.face_colors, np.uint8)
-        display = _display(colors, linear)
-        opaque = bool((display[:, 3] == 255).all())
-        array = numpy_to_vtk(np.ascontiguousarray(display[:, :3] if opaque else display), deep=True)
-        (shape.GetPointData() if visual.kind == "vertex" else shape.GetCellData()).SetScalars(array)
-        mapper.SetColorModeToDirectScalars()
+        _paint(
+            mapper, shape.GetPointData() if visual.kind == "vertex" else shape.GetCellData(), _display(colors, linear)
+        )
         return
     material = getattr(visual, "material", None)
     if material is None:
@@ -174,6 +172,12 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
         factor = getattr(material, "diffuse", None)
     rgba = _display(np.asarray([255] * 4 if factor is None else factor, np.uint8).reshape(1, 4), linear)[0] / 255
     mode = getattr(material, "alphaMode", None) or "OPAQUE"
+    painted = getattr(visual, "vertex_attributes", {}).get("color")
+    if painted is not None and len(painted) == shape.GetNumberOfPoints():
+        colors = _unit(painted) * (1 if factor is None else np.asarray(factor, np.float64) / 255)
+        colors[:, 3:] = colors[:, 3:] if mode == "BLEND" else 1  # glTF: alpha counts only where the material says so
+        _paint(mapper, shape.GetPointData(), _display(np.round(colors * 255).astype(np.uint8), linear))
+        return
     actor.GetProperty().SetColor(*rgba[:3])
     actor.GetProperty().SetOpacity(float(rgba[3]) if mode == "BLEND" else 1.0)
     picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
@@ -181,6 +185,24 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
         uv = np.ascontiguousarray(visual.uv, np.float32)
         shape.GetPointData().SetTCoords(numpy_to_vtk(uv, deep=True))
         actor.SetTexture(_texture(picture, mode))
+
+
+def _paint(mapper: Any, data: Any, rgba: NDArray[np.uint8]) -> None:
+    """Colours (N, 4) of the points or cells of a shape, as they are to be seen."""
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+
+    opaque = bool((rgba[:, 3] == 255).all())
+    data.SetScalars(numpy_to_vtk(np.ascontiguousarray(rgba[:, :3] if opaque else rgba), deep=True))
+    mapper.SetColorModeToDirectScalars()
+
+
+def _unit(colors: NDArray[Any]) -> NDArray[np.float64]:
+    """glTF's ``COLOR_0``, (N, 3 or 4) floats or whole numbers, as (N, 4) in [0, 1]: trimesh hands it over raw."""
+    scale = 1.0 if np.issubdtype(colors.dtype, np.floating) else float(np.iinfo(colors.dtype).max)
+    values = np.asarray(colors, np.float64) / scale
+    return np.clip(
+        np.concatenate([values[:, :3], values[:, 3:4] if values.shape[1] > 3 else np.ones((len(values), 1))], 1), 0, 1
+    )
 
 
 def _display(rgba: NDArray[np.uint8], linear: bool) -> NDArray[np.uint8]:

@@ -61,6 +61,14 @@ def load_objects(folder: Path, split: Split, concepts: Sequence[str], side: int)
     return chosen
 
 
+def share_weights(counts: Sequence[int], shares: Sequence[float]) -> list[float]:
+    """Weights of objects that lie in folders of ``counts`` objects, one folder after the other.
+
+    Each folder is drawn in proportion to its share, and the objects of a folder equally often.
+    """
+    return [share / count for count, share in zip(counts, shares, strict=True) for _ in range(count)]
+
+
 def load_images(folder: Path, side: int) -> list[CaptionedImage]:
     """The captioned pictures of a folder; DatasetError if there are none, or not of ``side`` pixels."""
     found = [image for path in shards(folder, "images") for image in read_images(path) if image.captions]
@@ -110,7 +118,10 @@ class Sampler:
         views: int,
         suffix: str,
         dropout: float,
+        weights: Sequence[float] | None = None,
     ) -> None:
+        """``weights`` say how often each object is drawn, relative to each other; None for equally often."""
+        self.probabilities = None if weights is None else np.asarray(weights, np.float64) / sum(weights)
         self.objects, self.images = objects, images
         self.background, self.views, self.suffix, self.dropout = background, views, suffix, dropout
 
@@ -122,7 +133,7 @@ class Sampler:
 
     def draw_objects(self, count: int, rng: np.random.Generator) -> Batch:
         """Random objects, one random trip and one random set of evenly spaced views of each."""
-        chosen = [self.objects[int(i)] for i in rng.integers(len(self.objects), size=count)]
+        chosen = [self.objects[int(i)] for i in rng.choice(len(self.objects), size=count, p=self.probabilities)]
         pictures, cameras, captions = [], [], []
         for item in chosen:
             trip = int(rng.integers(len(item.record.passes)))

@@ -28,14 +28,27 @@ Weighting = Literal["none", "min_snr"]
 class DataRecipe:
     """What is learnt from; folders are relative to the working folder."""
 
-    views: str = ""
-    """Folder of multi-view shards (``train-00000.tar``, ``heldout-00000.tar``)."""
-    images: str = ""
-    """Folder of image shards (``images-00000.tar``) for the image mode; empty for none."""
+    views: str | tuple[str, ...] = ""
+    """Folder of multi-view shards (``train-00000.tar``, ``heldout-00000.tar``), or a list of folders."""
+    shares: tuple[float, ...] = ()
+    """How often objects of each folder of ``views`` are drawn, relative to each other; if empty, all objects are
+    drawn equally often, wherever they lie."""
+    images: str | tuple[str, ...] = ""
+    """Folder of image shards (``images-00000.tar``) for the image mode, or a list; empty for none."""
     background: tuple[float, float, float] | Literal["grey"] = "grey"
     """Colour behind the objects, sRGB in [0, 1]; "grey" draws a grey level for each object, as the paper does."""
     concepts: tuple[str, ...] = ()
     """Names of the objects to learn from; all of them if empty."""
+
+    @property
+    def view_folders(self) -> tuple[Path, ...]:
+        """The folders of ``views``."""
+        return _folders(self.views)
+
+    @property
+    def image_folders(self) -> tuple[Path, ...]:
+        """The folders of ``images``."""
+        return _folders(self.images)
 
 
 @dataclass(frozen=True)
@@ -127,16 +140,23 @@ class TrainingRecipe:
         counts = {"seed": self.seed, "image_size": self.image_size, "optimizer.warmup": optimizer.warmup}
         counts |= {f"every.{name}": value for name, value in dataclasses.asdict(every).items()}
         _check(counts, lambda v: v >= 0, "0 or more")
-        shares = {"batch.image_mode_fraction": batch.image_mode_fraction, "optimizer.ema": optimizer.ema}
-        shares |= {"batch.caption_dropout": batch.caption_dropout}
+        parts = {"batch.image_mode_fraction": batch.image_mode_fraction, "optimizer.ema": optimizer.ema}
+        parts |= {"batch.caption_dropout": batch.caption_dropout}
         if self.data.background != "grey":
-            shares |= {f"data.background[{i}]": value for i, value in enumerate(self.data.background)}
-        _check(shares, lambda v: 0 <= v <= 1, "between 0 and 1")
+            parts |= {f"data.background[{i}]": value for i, value in enumerate(self.data.background)}
+        _check(parts, lambda v: 0 <= v <= 1, "between 0 and 1")
         positive = {"optimizer.rate": optimizer.rate, "optimizer.clip": optimizer.clip, "loss.tilt": loss.tilt}
         _check(positive | {"loss.gamma": loss.gamma}, lambda v: v > 0, "positive")
         _check({"optimizer.weight_decay": optimizer.weight_decay}, lambda v: v >= 0, "0 or more")
         if not self.data.views:
             raise UsageError("the recipe names no data; set data.views to a folder of shards")
+        shares = self.data.shares
+        _check({f"data.shares[{i}]": value for i, value in enumerate(shares)}, lambda v: v > 0, "positive")
+        if shares and len(shares) != len(self.data.view_folders):
+            raise UsageError(
+                f"data.shares has {len(shares)} numbers for {len(self.data.view_folders)} folders of data.views; "
+                "give one for each folder"
+            )
         if batch.image_mode_fraction and not self.data.images:
             raise UsageError(
                 f"batch.image_mode_fraction is {batch.image_mode_fraction} and data.images is empty; "
@@ -170,6 +190,10 @@ def parse_recipe(data: Mapping[str, Any]) -> TrainingRecipe:
     """A recipe from nested tables; UsageError for unknown keys (with the known ones) and for wrong types."""
     recipe: TrainingRecipe = _parse(TrainingRecipe, data, "")
     return recipe
+
+
+def _folders(value: str | tuple[str, ...]) -> tuple[Path, ...]:
+    return tuple(Path(folder) for folder in ((value,) if isinstance(value, str) else value) if folder)
 
 
 def _apply(data: dict[str, Any], change: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -12,7 +13,7 @@ from dream3d.prior.codec import PatchPCA, load_codec
 from dream3d.prior.diffusion import load_schedule
 from dream3d.prior.folder import read_settings
 from dream3d.prior.text import PromptEncoder
-from dream3d.training.data import Captions, Sampler, load_images, load_objects, with_suffix
+from dream3d.training.data import Captions, Sampler, load_images, load_objects, share_weights, with_suffix
 from dream3d.training.recipe import TrainingRecipe
 from dream3d.training.start import find_start
 
@@ -47,10 +48,11 @@ class Stock:
 
     def _read_data(self, recipe: TrainingRecipe) -> None:
         data, batch = recipe.data, recipe.batch
-        folder = Path(data.views)
-        self.objects = load_objects(folder, "train", data.concepts, self.image_size)
-        self.heldout = load_objects(folder, "heldout", data.concepts, self.image_size)
-        self.images = load_images(Path(data.images), self.image_size) if batch.image_mode_fraction else []
+        groups = [load_objects(f, "train", data.concepts, self.image_size) for f in data.view_folders]
+        heldout = [load_objects(f, "heldout", data.concepts, self.image_size) for f in data.view_folders]
+        self.objects, self.heldout = list(chain(*groups)), list(chain(*heldout))
+        pictures = [load_images(f, self.image_size) for f in data.image_folders] if batch.image_mode_fraction else []
+        self.images = list(chain(*pictures))
         self.sampler = Sampler(
             self.objects,
             self.images,
@@ -58,6 +60,7 @@ class Stock:
             views=batch.views,
             suffix=batch.prompt_suffix,
             dropout=batch.caption_dropout,
+            weights=share_weights([len(group) for group in groups], data.shares) if data.shares else None,
         )
         texts = [with_suffix(c, batch.prompt_suffix) for o in (*self.objects, *self.heldout) for c in o.record.captions]
         texts += [caption for image in self.images for caption in image.captions]
