@@ -221,9 +221,10 @@ def test_a_data_set_of_broken_assets_is_an_error(tmp_path: Path) -> None:
 def test_a_made_asset_is_drawn_in_its_vertex_colours(stage: Stage, tmp_path: Path) -> None:
     # This package's own .glb files colour their vertices in linear light, beside a white material.
     drawn = on_top(np.random.default_rng(0), ("red", "cube"), ("blue", "cylinder"))
-    vertices, normals, colors, faces = drawn.sketch.mesh()
+    *corners, faces = drawn.sketch.mesh()
+    vertices, normals, colors = (values.astype(np.float32) for values in corners)
     path = tmp_path / "pile.glb"
-    path.write_bytes(glb_bytes(*(a.astype(np.float32) for a in (vertices, normals, colors)), faces, {}, {}))
+    path.write_bytes(glb_bytes(vertices, normals, colors, faces, {}, {}))
     stage.load(path, Asset("pile", path, "pile"))
     middle = stage.shoot(LEVEL, 0.0).rgba[:, 24].astype(int)
     solid = middle[middle[:, 3] == 255, :3]

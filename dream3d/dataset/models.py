@@ -174,9 +174,9 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
     mode = getattr(material, "alphaMode", None) or "OPAQUE"
     painted = getattr(visual, "vertex_attributes", {}).get("color")
     if painted is not None and len(painted) == shape.GetNumberOfPoints():
-        colors = _unit(painted) * (1 if factor is None else np.asarray(factor, np.float64) / 255)
-        colors[:, 3:] = colors[:, 3:] if mode == "BLEND" else 1  # glTF: alpha counts only where the material says so
-        _paint(mapper, shape.GetPointData(), _display(np.round(colors * 255).astype(np.uint8), linear))
+        tints = _unit(painted) * (1 if factor is None else np.asarray(factor, np.float64) / 255)
+        tints[:, 3:] = tints[:, 3:] if mode == "BLEND" else 1  # glTF: alpha counts only where the material says so
+        _paint(mapper, shape.GetPointData(), _display(np.round(tints * 255).astype(np.uint8), linear))
         return
     actor.GetProperty().SetColor(*rgba[:3])
     actor.GetProperty().SetOpacity(float(rgba[3]) if mode == "BLEND" else 1.0)

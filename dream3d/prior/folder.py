@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dream3d.errors import PriorError
 from dream3d.prior.catalogue import files_of
+from dream3d.prior.compact import ROW_SCALE, unpack
 
 STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The name that diffusers gives a network's weights."""
@@ -124,7 +125,13 @@ def read_tensors(
     """
     check_tensors(path, expected, ignored_prefix)
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name).to(dtype) for name in expected}
+        scaled = {name.removesuffix(ROW_SCALE) for name in file.keys() if name.endswith(ROW_SCALE)}  # noqa: SIM118
+        return {
+            name: unpack(file.get_tensor(name), file.get_tensor(name + ROW_SCALE), dtype)
+            if name in scaled
+            else file.get_tensor(name).to(dtype)
+            for name in expected
+        }
 
 
 def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix: str | None = None) -> None:
@@ -145,12 +152,21 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix
 
 
 def tensor_shapes(path: Path) -> dict[str, torch.Size]:
-    """Names and shapes from a safetensors file's header; :class:`PriorError` for a truncated or foreign file."""
+    """Names and shapes from a safetensors file's header; :class:`PriorError` for a truncated or foreign file.
+
+    Scales of :mod:`dream3d.prior.compact` are checked against their tensors and left out.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: torch.Size(part.get_shape()) for name, part in slices.items()}
+            whole = {name for name, part in slices.items() if part.get_dtype() == "I8"}
     except (SafetensorError, OSError) as error:
         raise PriorError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
+    for name in whole:
+        if shapes.pop(name + ROW_SCALE, None) != shapes[name][:1]:
+            raise PriorError(f"{path}: tensor {name!r} is int8 without one scale a row in {name + ROW_SCALE!r}")
+    return shapes
 
 
 def known_arguments(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
