@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from dream3d.cli.app import app
 from dream3d.dataset.procedural.compositions import on_top
-from dream3d.dataset.procedural.drawn import JITTER, PALETTE, with_article
+from dream3d.dataset.procedural.drawn import JITTER, PALETTE
 from dream3d.dataset.procedural.families import FAMILIES
 from dream3d.dataset.procedural.make import draw, make_asset, make_assets
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, torus, tube
@@ -141,8 +141,3 @@ def test_turning_keeps_the_volume_and_turns_back(axis: str, degrees: float) -> N
     turned = solid.turned(axis, degrees)
     assert _volume(turned) == pytest.approx(_volume(solid))
     np.testing.assert_allclose(turned.turned(axis, -degrees).vertices, solid.vertices, atol=1e-9)
-
-
-def test_articles_fit_the_sound() -> None:
-    words = ("elk skull", "orange fish", "umbrella", "red cube", "owl")
-    assert [with_article(w).split()[0] for w in words] == ["an", "an", "an", "a", "an"]

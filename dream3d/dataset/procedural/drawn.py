@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dream3d.dataset.captions import with_article
 from dream3d.dataset.procedural.shapes import Array, Solid, joined
 
 PALETTE: dict[str, tuple[float, float, float]] = {
@@ -97,11 +98,6 @@ class Drawn:
 
 
 Family = Callable[[np.random.Generator], Drawn]
-
-
-def with_article(words: str) -> str:
-    """The words after "a" or "an", chosen by their first letter."""
-    return f"{'an' if words[0].lower() in 'aeio' or words.startswith('umb') else 'a'} {words}"
 
 
 def pick(rng: np.random.Generator, words: Sequence[str], but: Sequence[str] = ()) -> str:
