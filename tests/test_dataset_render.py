@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from assets import box_obj, catalogue, cube_glb, sphere_ply
+from PIL import Image
 from typer.testing import CliRunner
 
 from dream3d.cameras import Cameras, look_at_origin
@@ -210,6 +212,53 @@ def test_the_command_draws_and_says_what_it_skipped(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "drawn 3, skipped 1" in result.output
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["skipped"] == 1
+
+
+def test_depth_and_normals_lie_beside_the_views_and_unseen_concepts_apart(tmp_path: Path) -> None:
+    models = _models(tmp_path / "models")
+    (tmp_path / "unseen.txt").write_text("balls\n")
+    out = tmp_path / "out"
+    options = f"--out {out} --size 32 --passes 1 --azimuths 4 --depth --normals --heldout 0 --unseen"
+    arguments = ["dataset", "render", str(models), *options.split(), str(tmp_path / "unseen.txt")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    (ball,) = [views for path in shards(out, "unseen") for views in read_objects(path)]
+    assert (ball.record.name, ball.record.split) == ("green ball", "unseen")
+    assert "green ball" not in [v.record.name for path in shards(out, "train") for v in read_objects(path)]
+    with tarfile.open(out / "unseen-00000.tar") as tar:
+        names = [name for name in tar.getnames() if name.endswith(".png")]
+        assert len(names) == 3 * 4
+        depth = np.asarray(Image.open(tar.extractfile("green-ball.00-00.depth.png")))  # type: ignore[arg-type]
+        normal = np.asarray(Image.open(tar.extractfile("green-ball.00-00.normal.png")))  # type: ignore[arg-type]
+    solid = ball.rgba[0, 0, :, :, 3] == 255
+    assert (depth[solid] > 0).all()
+    assert depth[0, 0] == 0
+    assert depth[15, 15] < 0.1 * 32767  # the ball's nearest point is one radius before the middle
+    length = np.linalg.norm(normal[solid] / 127.5 - 1, axis=-1)
+    np.testing.assert_allclose(length, 1, atol=0.05)
+
+
+def _greedy_work(pipe: object, folder: Path, recipe: RenderRecipe, bounds: Bounds) -> None:
+    """A drawing process in which one model wants four gigabytes."""
+    real = Stage.load
+
+    def load(self: Stage, path: Path, asset: Asset) -> None:
+        if asset.key == "cube":
+            bytearray(4 * 2**30)
+        real(self, path, asset)
+
+    Stage.load = load  # type: ignore[method-assign]
+    _work(pipe, folder, recipe, bounds)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_model_that_wants_too_much_memory_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_work", _greedy_work)
+    assets, out = find_assets([_models(tmp_path / "models")]), tmp_path / "out"
+    summary = render_dataset(assets, out, SMALL, DatasetPlan(heldout=0.0), bounds=Bounds(memory_bytes=2 * 2**30))
+    assert (summary.drawn, summary.skipped) == (2, 2)
+    reasons = {row["key"]: row["reason"] for row in csv.DictReader((out / "skipped.csv").read_text().splitlines())}
+    assert "memory" in reasons["cube"]
 
 
 def test_a_data_set_of_broken_assets_is_an_error(tmp_path: Path) -> None:
