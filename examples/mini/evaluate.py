@@ -2,8 +2,8 @@
 
     python evaluate.py --prior mini --prior OTHER --views SHARDS --judge ENCODER --prompts prompts.txt --out report/
 
-`--views` is a folder of multi-view shards; losses are taken on its split `heldout` (or `unseen`), the names and the
-pairs of colour and object from its split `train`. `--judge` is a folder that `dream3d train-encoder` wrote.
+`--views` are folders of multi-view shards; losses are taken on their split `heldout` (or `unseen`), the names and the
+pairs of colour and object from their split `train`. `--judge` is a folder that `dream3d train-encoder` wrote.
 """
 
 from __future__ import annotations
@@ -212,20 +212,20 @@ def markdown(task: Task, results: dict[str, Measured], real: dict[str, Judged]) 
     return "".join([*parts, table(headers, rows), f"\n{count}, {task.seeds} seeds.\n"])
 
 
-def read_split(folder: Path, splits: Sequence[str], limit: int | None = None) -> list[ObjectViews]:
-    """Objects of the first split that has any."""
+def read_split(folders: Sequence[Path], splits: Sequence[str], limit: int | None = None) -> list[ObjectViews]:
+    """Objects of the first split that has any, evenly chosen if there are more than ``limit``."""
     for split in splits:
-        found = list(itertools.islice((o for path in shards(folder, split) for o in read_objects(path)), limit))
+        found = [o for folder in folders for path in shards(folder, split) for o in read_objects(path)]
         if found:
-            return found
-    raise SystemExit(f"{folder} has no shards of {' or '.join(splits)}")
+            return found[:: -(-len(found) // limit)] if limit else found
+    raise SystemExit(f"{', '.join(map(str, folders))}: no shards of {' or '.join(splits)}")
 
 
 def main() -> None:
     """Read the command line, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prior", action="append", required=True, help="name or folder; may be given again")
-    parser.add_argument("--views", type=Path, required=True, help="folder of multi-view shards")
+    parser.add_argument("--views", type=Path, action="append", required=True, help="folder of multi-view shards")
     parser.add_argument("--judge", type=Path, action="append", required=True, help="folder with image_encoder/")
     parser.add_argument("--text", default="mini", help="prior whose text encoder the judges were trained with")
     parser.add_argument("--prompts", type=Path, required=True, help="one a line")
