@@ -1,0 +1,244 @@
+"""The ablations of MVDream's paper at the scale of a laptop: trains all variants, measures them, writes one report.
+
+    python ablations.py --views build/made --judge build/encoder --out build/ablations
+
+As in the paper, every variant goes on from one 2D model and differs from the main one in one thing: the attention over
+views (Figure 4), the number of views (Figure 8), the 2D data in training (Table 1). The main one is then sampled with
+more views than it was trained on (Figure 11). The 2D data show six concepts that the 3D data lack. Stopped, it goes on
+where it was. See docs/ablations.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from evaluate import read_split, recalls, write_sheet
+from torch import Tensor
+
+from dream3d.cameras import Cameras, orbit
+from dream3d.dataset.images import ImageOptions, images_from_objects, write_image_shards
+from dream3d.dataset.shards import ObjectViews, object_members, shard_name, write_tar
+from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
+from dream3d.evaluation.losses import denoising_losses
+from dream3d.evaluation.report import number, table
+from dream3d.files import write_atomically
+from dream3d.prior import load_prior
+from dream3d.prior.diffusion import DiffusionPrior, find_folder
+from dream3d.prior.image_encoder import ImageEncoder, load_image_encoder
+from dream3d.prior.sampling import sample_views, sampling_for
+from dream3d.training.loop import train
+from dream3d.training.recipe import TrainingRecipe, read_recipe
+
+IN_3D = ("dog", "duck", "house", "human skull", "mug", "rocket", "train", "airplane")
+ONLY_IN_2D = ("elephant", "penguin", "castle", "cactus", "teapot", "fish")
+SEEDS = (0, 1, 2)
+SHOWN = 3
+"""Prompts on a sheet."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run and what it changes in the recipe."""
+
+    name: str
+    title: str
+    changes: tuple[str, ...] = ()
+
+
+MAIN = Variant("main", "3D attention, 4 views, with 2D data")
+VARIANTS = (
+    MAIN,
+    Variant("attention-2d", "2D attention", ('attention="2d"',)),
+    Variant("attention-temporal", "temporal attention", ('attention="temporal"',)),
+    Variant("views-1", "1 view", ("batch.views=1", "batch.objects=24")),
+    Variant("views-2", "2 views", ("batch.views=2", "batch.objects=12")),
+    Variant("no-2d-data", "without 2D data", ("batch.image_mode_fraction=0.0",)),
+)
+SHEETS = {
+    "attention": ("attention-2d", "attention-temporal", "main"),
+    "views": ("views-1", "views-2", "main"),
+    "2d-data": ("no-2d-data", "main"),
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is measured of one variant; means over prompts and seeds."""
+
+    consistency: float
+    """How well four outlines fit one solid, 0..1."""
+    differ: float
+    """Share of neighbouring views that differ."""
+    pixels: float
+    """x0 error on held-out objects of the 3D concepts."""
+    camera: float
+    """The same error with every camera turned by 90 degrees, over that with the right ones: 1 ignores cameras."""
+    recall_3d: float
+    """R@1 of views of concepts in the 3D data."""
+    recall_2d: float
+    """R@1 of views of concepts that only the 2D data show."""
+
+
+def write_data(folders: Sequence[Path], out: Path) -> None:
+    """Shards of the concepts chosen: views of those in 3D, pictures of all."""
+    if (out / "views" / shard_name("heldout", 0)).exists():
+        return
+    train_objects = [o for o in read_split(folders, ["train"]) if o.record.name in IN_3D + ONLY_IN_2D]
+    heldout = [o for o in read_split(folders, ["heldout"]) if o.record.name in IN_3D]
+    (out / "views").mkdir(parents=True, exist_ok=True)
+    images = images_from_objects(train_objects, ImageOptions(size=64, per_object=12))
+    write_image_shards(images, out / "images", 1000)
+    in_3d = [o for o in train_objects if o.record.name in IN_3D]
+    for split, chosen in (("train", in_3d), ("heldout", heldout)):
+        write_tar(out / "views" / shard_name(split, 0), [member for o in chosen for member in object_members(o)])
+
+
+def recipe_of(variant: Variant, data: Path, start: Path, steps: int) -> TrainingRecipe:
+    """The recipe of a variant that goes on from the 2D model in ``start``."""
+    shared = [f'data.views="{data / "views"}"', f'data.images="{data / "images"}"']
+    own = [
+        f'start="{start}"',
+        f"steps={steps}",
+        'attention="3d"',
+        "batch.image_mode_fraction=0.3",
+        "optimizer.rate=5e-4",
+    ]
+    recipe = read_recipe(Path(__file__).with_name("ablations.toml"), [*shared, *own, *variant.changes])
+    return dataclasses.replace(recipe, network={})
+
+
+def base_recipe(data: Path, steps: int) -> TrainingRecipe:
+    """The recipe of the 2D model: single pictures, no cameras."""
+    changes = [f'data.views="{data / "views"}"', f'data.images="{data / "images"}"', f"steps={steps}"]
+    return read_recipe(Path(__file__).with_name("ablations.toml"), changes)
+
+
+def run(name: str, recipe: TrainingRecipe, out: Path) -> Path:
+    """Train into ``out/name`` unless it is done; the folder of the prior."""
+    done = out / name / "done.json"
+    if not done.exists():
+        print(f"training {name}: {recipe.steps} steps", flush=True)
+        outcome = train(recipe, out / name)
+        if outcome.stopped_by is not None:
+            raise SystemExit(f"stopped at step {outcome.step}; run it again to go on")
+        seconds = json.loads((outcome.prior / "prior.json").read_text(encoding="utf-8"))["trained_seconds"]
+        write_atomically(done, lambda path: path.write_text(json.dumps({"seconds": seconds}), encoding="utf-8"))
+    return out / name / "prior"
+
+
+def part(cameras: Cameras, first: int, count: int) -> Cameras:
+    """Some of the cameras, in a row."""
+    return Cameras(cameras.c2w[first : first + count], cameras.fovy_deg[first : first + count])
+
+
+def draw(prior: DiffusionPrior, prompt: str, seed: int, views: int = 4, together: int | None = None) -> Tensor:
+    """(views, 3, S, S) around an object, sampled ``together`` at a time: as many as the prior was trained on."""
+    together = together or min(prior.views, views)
+    cameras, text = orbit(views, elevation_deg=15), prior.encode_prompt(prompt, "")
+    recipe = sampling_for(prior.recommended_preset)
+    groups = [
+        sample_views(prior, text, part(cameras, i, together), recipe, seed + 100 * i) for i in range(0, views, together)
+    ]
+    return torch.cat(groups).float()
+
+
+def turned(views: ObjectViews) -> ObjectViews:
+    """The views of an object under the cameras of their neighbours, a quarter further."""
+    return ObjectViews(views.record, np.roll(views.rgba, views.rgba.shape[1] // 4, axis=1))
+
+
+def measure(prior: DiffusionPrior, judge: ImageEncoder, heldout: Sequence[ObjectViews]) -> tuple[Figures, list[Tensor]]:
+    """All figures of a variant, and the rows of its first seed: those in 3D, then those in 2D alone."""
+    prompts = [f"a {name}" if name[0] not in "aeiou" else f"an {name}" for name in IN_3D + ONLY_IN_2D]
+    rows = {(prompt, seed): draw(prior, prompt, seed) for seed in SEEDS for prompt in prompts}
+    in_3d = [views for (prompt, _), views in rows.items() if prompts.index(prompt) < len(IN_3D)]
+    right, wrong = (denoising_losses(prior, o).mean_pixels for o in (heldout, [turned(o) for o in heldout]))
+    recall = []
+    for chosen in (prompts[: len(IN_3D)], prompts[len(IN_3D) :]):
+        pictures = torch.cat([rows[prompt, seed] for prompt in chosen for seed in SEEDS])
+        labels = [prompt for prompt in chosen for _ in range(len(SEEDS) * 4)]
+        recall.append(recalls(judge, pictures, labels, prompts)[0])
+    cameras = orbit(4, elevation_deg=15)
+    figures = Figures(
+        sum(cross_view_consistency(views, cameras) for views in in_3d) / len(in_3d),
+        sum(differing_pairs(views) for views in in_3d) / len(in_3d),
+        right,
+        wrong / right,
+        *recall,
+    )
+    return figures, [rows[prompt, SEEDS[0]] for prompt in prompts]
+
+
+def many_views(prior: DiffusionPrior, out: Path) -> list[tuple[int, float]]:
+    """Consistency of 4, 8 and 16 views sampled at once, and a sheet of them."""
+    counts, prompts = (4, 8, 16), [f"a {name}" for name in IN_3D]
+    found, shown = [], []
+    for count in counts:
+        rows = [draw(prior, prompt, SEEDS[0], count, together=count) for prompt in prompts]
+        cameras = orbit(count, elevation_deg=15)
+        found.append((count, sum(cross_view_consistency(views, cameras) for views in rows) / len(rows)))
+        shown += [(f"{prompt}, {count} views", views) for prompt, views in zip(prompts, rows, strict=True)][: SHOWN - 1]
+    write_sheet(out / "ablation-16-views.png", [label for label, _ in shown], [views for _, views in shown], 1)
+    return found
+
+
+def write_sheets(rows: dict[str, list[Tensor]], out: Path) -> None:
+    """A sheet for each ablation: a column of four views for each variant, the same prompts below each other."""
+    titles = {variant.name: variant.title for variant in VARIANTS}
+    names = [*IN_3D, *ONLY_IN_2D]
+    for sheet, variants in SHEETS.items():
+        chosen = (0, 1, 3, 5) if sheet != "2d-data" else (0, 2, len(IN_3D), len(IN_3D) + 1, len(IN_3D) + 2)
+        cells = [(f"{titles[v]}: {names[i]}", rows[v][i]) for i in chosen for v in variants]
+        write_sheet(out / f"ablation-{sheet}.png", [c[0] for c in cells], [c[1] for c in cells], len(variants))
+
+
+def markdown(figures: dict[str, Figures], more: Sequence[tuple[int, float]]) -> str:
+    """The report."""
+    headers = ["variant", "consistency", "neighbours differ", "x0 error", "camera", "R@1 of 3D", "R@1 of 2D only"]
+    titles = {variant.name: variant.title for variant in VARIANTS}
+    rows = [[titles[name], *(number(v, 4) for v in dataclasses.astuple(f))] for name, f in figures.items()]
+    lines = [[str(count), number(consistency, 3)] for count, consistency in more]
+    return "\n".join(["# Ablations\n", table(headers, rows), table(["views at once", "consistency"], lines)])
+
+
+def main() -> None:
+    """Read the command line, train what is missing, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--views", type=Path, action="append", required=True, help="folder of multi-view shards")
+    parser.add_argument("--judge", type=Path, required=True, help="folder with image_encoder/")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--base-steps", type=int, default=1800, help="of the 2D model")
+    parser.add_argument("--steps", type=int, default=700, help="of each variant")
+    parser.add_argument("--train-only", action="store_true")
+    args = parser.parse_args()
+    data = args.out / "data"
+    write_data(args.views, data)
+    base = run("base", base_recipe(data, args.base_steps), args.out)
+    folders = {v.name: run(v.name, recipe_of(v, data, base, args.steps), args.out) for v in VARIANTS}
+    if args.train_only:
+        return
+    judge, heldout = load_image_encoder(args.judge, find_folder("mini")), read_split([data / "views"], ["heldout"])
+    figures, rows = dict[str, Figures](), dict[str, list[Tensor]]()
+    for name, folder in folders.items():
+        figures[name], rows[name] = measure(load_prior(str(folder)), judge, heldout)
+        print(name, figures[name], flush=True)
+    write_sheets(rows, args.out)
+    more = many_views(load_prior(str(folders[MAIN.name])), args.out)
+    facts: dict[str, Any] = {name: dataclasses.asdict(value) for name, value in figures.items()}
+    text = json.dumps({"variants": facts, "more_views": more}, indent=1)
+    write_atomically(args.out / "ablations.json", lambda path: path.write_text(text, encoding="utf-8"))
+    report = markdown(figures, more)
+    write_atomically(args.out / "ablations.md", lambda path: path.write_text(report, encoding="utf-8"))
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

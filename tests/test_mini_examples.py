@@ -1,0 +1,124 @@
+"""The scripts of examples/mini that are too long to run here: their parts, and the commands they call."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_prior import write_tiny_prior
+from tiny_shards import tiny_object, write_tiny_shards
+from typer.testing import CliRunner
+
+from dream3d.cameras import orbit
+from dream3d.cli.app import app
+from dream3d.dataset.procedural.make import check_families
+from dream3d.dataset.shards import read_images, read_objects, shards
+from dream3d.prior import load_prior
+
+MINI = Path(__file__).parent.parent / "examples/mini"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(MINI))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return __import__(name)
+
+
+def test_the_build_script_is_valid_and_every_option_it_uses_exists() -> None:
+    subprocess.run(["bash", "-n", str(MINI / "build.sh")], check=True)
+    text = (MINI / "build.sh").read_text().replace("\\\n", " ")
+    commands = re.findall(r"dream3d ((?:dataset )?[a-z-]+) ([^\n)]*)", text)
+    commands = [(name, options) for name, options in commands if name != "views"]
+    assert {name for name, _ in commands} == {
+        "dataset make",
+        "dataset render",
+        "dataset images",
+        "train",
+        "train-encoder",
+    }
+    for name, options in commands:
+        known = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200"}).output
+        for option in re.findall(r"--[a-z-]+", options):
+            assert option in known, f"{name} has no {option}"
+    families = ",".join(re.findall(r"^FAMILIES\+?=,?(\S+)", text, re.MULTILINE))
+    assert len(check_families(families.split(","))) == 51
+
+
+def test_the_bundle_is_small_and_loads_and_names_each_model_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prior = write_tiny_prior(tmp_path / "prior")
+    (prior / "attribution.csv").write_text(
+        "name,model,author,licence,catalogue\nchair,a#1,Ann,CC-BY-3.0,Shop\n"
+        "dog,dog-1,dream3d,CC0-1.0,procedural\npicture,a#1-02,Ann,CC-BY-3.0,\n"
+    )
+    encoder = tmp_path / "encoder" / "image_encoder"
+    encoder.mkdir(parents=True)
+    save_file({"weight": torch.ones(64, 64)}, encoder / "model.safetensors")
+    bundle = script("bundle", monkeypatch)
+    arguments = ["--prior", str(prior), "--encoder", str(encoder.parent), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["bundle.py", *arguments, "--version", "7"])
+    bundle.main()
+    assert " MB" in capsys.readouterr().out
+    assert load_prior(str(tmp_path / "out")).describe()["version"] == "7"
+    assert load_file(tmp_path / "out/image_encoder/model.safetensors")["weight"].dtype == torch.int8
+    rows = (tmp_path / "out" / "attribution.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["name", "chair", "asset"]
+    with pytest.raises(SystemExit):
+        bundle.main()  # never over a folder that is there
+
+
+def test_an_ablation_differs_from_the_main_run_in_what_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    ablations = script("ablations", monkeypatch)
+    recipes = {v.name: ablations.recipe_of(v, Path("d"), Path("s"), 10) for v in ablations.VARIANTS}
+    main = recipes["main"]
+    assert (main.attention, main.batch.views, main.batch.image_mode_fraction) == ("3d", 4, 0.3)
+    assert (recipes["attention-2d"].attention, recipes["attention-temporal"].attention) == ("2d", "temporal")
+    assert recipes["no-2d-data"].batch.image_mode_fraction == 0
+    for recipe in recipes.values():
+        assert recipe.batch.views * recipe.batch.objects == 24
+        assert recipe.start == "s"
+    base = ablations.base_recipe(Path("d"), 10)
+    assert (base.batch.image_mode_fraction, base.attention, base.start) == (1.0, "2d", "mini")
+    assert base.network
+
+
+def test_turned_views_stand_under_the_cameras_of_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = tiny_object("a", "chair")
+    item.rgba[0, :, 0, 0, 0] = np.arange(8)
+    assert script("ablations", monkeypatch).turned(item).rgba[0, :, 0, 0, 0].tolist() == [6, 7, 0, 1, 2, 3, 4, 5]
+
+
+def test_the_ablations_data_keep_some_concepts_from_the_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ablations = script("ablations", monkeypatch)
+    monkeypatch.setattr(ablations, "IN_3D", ("red chair",))
+    monkeypatch.setattr(ablations, "ONLY_IN_2D", ("green tree",))
+    ablations.write_data([write_tiny_shards(tmp_path / "shards")], tmp_path / "data")
+    names = [o.record.name for o in read_objects(tmp_path / "data/views/train-00000.tar")]
+    assert names == ["red chair"]
+    pictures = [image for path in shards(tmp_path / "data/images", "images") for image in read_images(path)]
+    assert {words for image in pictures for words in image.captions} >= {"red chair", "green tree"}
+
+
+def test_views_are_sampled_as_many_at_a_time_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ablations = script("ablations", monkeypatch)
+    prior = load_prior(str(write_tiny_prior(tmp_path)))
+    seen: list[int] = []
+
+    def fake(prior: object, text: object, cameras: object, recipe: object, seed: int) -> torch.Tensor:
+        seen.append(len(cameras))  # type: ignore[arg-type]
+        return torch.zeros(len(cameras), 3, 16, 16)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ablations, "sample_views", fake)
+    assert ablations.draw(prior, "a chair", 0, 4).shape == (4, 3, 16, 16)
+    assert seen == [2, 2]
+    assert len(ablations.draw(prior, "a chair", 0, 16, together=16)) == 16
+    assert seen[2:] == [16]
+    assert len(ablations.part(orbit(4), 1, 2)) == 2
