@@ -133,6 +133,7 @@ def test_attribution_names_each_work_once() -> None:
         ({"data": {"views": "v", "shares": [0.0]}}, r"shares\[0\]' is 0.0; it must be positive"),
         ({"data": {"views": ["v", 3]}}, "should be text or a list, each text"),
         ({"batch": {}}, "image_mode_fraction is 0.3"),
+        ({"steps": 20, "optimizer": {"cosine": 10}}, "cosine is 10 and the run has 20 steps"),
         ({"data": 3}, "should be a table"),
         ({"products": "on", "precision": "bf16"}, "does not go with"),
     ],
@@ -162,5 +163,7 @@ def test_a_recipe_that_is_missing_or_no_toml_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_recipe_of_the_bundled_prior_is_valid() -> None:
-    recipe = read_recipe(Path(__file__).parent.parent / "examples/mini/mini.toml")
-    assert recipe.data.background == (0.42, 0.56, 0.78)
+    mini = Path(__file__).parent.parent / "examples/mini"
+    first, second = (read_recipe(mini / name) for name in ("mini.toml", "mini-finish.toml"))
+    assert first.data.background == second.data.background == (0.42, 0.56, 0.78)
+    assert second.start == "first/prior"

@@ -209,6 +209,8 @@ def test_the_rate_warms_up_and_falls_to_zero(tmp_path: Path) -> None:
     assert learning_rate(recipe, 0) == 0.25
     assert learning_rate(recipe, 50) == pytest.approx(0.5)
     assert learning_rate(recipe, 100) == 0
+    longer = tiny_recipe(tmp_path, steps=100, optimizer={"rate": 1.0, "warmup": 4, "cosine": 200})
+    assert learning_rate(longer, 100) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("attention", "extra"), [("2d", 0), ("temporal", 5)])

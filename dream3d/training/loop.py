@@ -261,9 +261,13 @@ class Trainer:
 
 
 def learning_rate(recipe: TrainingRecipe, step: int) -> float:
-    """The rate of the step after ``step`` done ones: a linear warm-up times half a cosine to zero at the last."""
+    """The rate of the step after ``step`` done ones: a linear warm-up times half a cosine, see OptimizerRecipe."""
     warm = min(1.0, (step + 1) / recipe.optimizer.warmup) if recipe.optimizer.warmup else 1.0
-    return recipe.optimizer.rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / recipe.steps))
+    return (
+        recipe.optimizer.rate
+        * warm
+        * (0.5 + 0.5 * math.cos(math.pi * step / (recipe.optimizer.cosine or recipe.steps)))
+    )
 
 
 def train(recipe: TrainingRecipe, out: Path, device: str = "cpu", observer: Observer = lambda event: None) -> Outcome:

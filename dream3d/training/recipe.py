@@ -75,7 +75,9 @@ class OptimizerRecipe:
 
     rate: float = 1e-4
     warmup: int = 100
-    """Steps of a linear rise; a cosine to zero at the last step is multiplied with it."""
+    """Steps of a linear rise, which is multiplied with half a cosine that falls to zero."""
+    cosine: int = 0
+    """Steps until that zero; 0 is the run's last step. Later than that, and a second run can go on from the rate."""
     weight_decay: float = 0.01
     clip: float = 1.0
     """Largest norm of the gradient."""
@@ -138,6 +140,7 @@ class TrainingRecipe:
         whole = {"steps": self.steps, "batch.objects": batch.objects, "batch.images": batch.images}
         _check(whole | {"batch.views": batch.views}, lambda v: v >= 1, "at least 1")
         counts = {"seed": self.seed, "image_size": self.image_size, "optimizer.warmup": optimizer.warmup}
+        counts |= {"optimizer.cosine": optimizer.cosine}
         counts |= {f"every.{name}": value for name, value in dataclasses.asdict(every).items()}
         _check(counts, lambda v: v >= 0, "0 or more")
         parts = {"batch.image_mode_fraction": batch.image_mode_fraction, "optimizer.ema": optimizer.ema}
@@ -161,6 +164,11 @@ class TrainingRecipe:
             raise UsageError(
                 f"batch.image_mode_fraction is {batch.image_mode_fraction} and data.images is empty; "
                 "name a folder of image shards, or set the fraction to 0"
+            )
+        if 0 < optimizer.cosine < self.steps:
+            raise UsageError(
+                f"optimizer.cosine is {optimizer.cosine} and the run has {self.steps} steps: nothing would be learnt "
+                "after the rate is zero; use a larger number, or 0"
             )
         if self.products == "on" and (self.attention == "temporal" or self.precision != "fp32"):
             raise UsageError(

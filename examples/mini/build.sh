@@ -28,6 +28,9 @@ dream3d dataset render "$CATALOGUES" --out "$BUILD/furniture" --select examples/
     --passes 64 --azimuths 4 --heldout 0 --seed 1 --workers 2
 dream3d dataset render "$BUILD/assets" "$BUILD/lamps" --out "$BUILD/made" \
     --passes 12 --azimuths 4 --heldout 0.1 --seed 1 --workers 2
+dream3d dataset make --out "$BUILD/bones" --families human-skull,elk-skull,deer-skull,ram-skull,bull-skull \
+    --count 50 --seed 1
+dream3d dataset render "$BUILD/bones" --out "$BUILD/skulls" --passes 24 --azimuths 4 --heldout 0.1 --seed 1 --workers 2
 dream3d dataset images --from-shards "$BUILD/furniture" --out "$BUILD/images/furniture" --size 64 --per-object 60 --seed 1
 dream3d dataset images --from-shards "$BUILD/made" --out "$BUILD/images/made" --size 64 --per-object 5 --seed 1
 
@@ -43,7 +46,8 @@ dream3d dataset render "$CATALOGUES" --out "$BUILD/judge/catalogue" --unseen "$U
 export OMP_NUM_THREADS=1
 # glibc gives large blocks back to the system and asks for them again at every step; kept, a step is a third shorter.
 export GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456
-(cd "$BUILD" && dream3d train "$OLDPWD/examples/mini/mini.toml" --out mini)
+MINI=$PWD/examples/mini
+(cd "$BUILD" && dream3d train "$MINI/mini.toml" --out first && dream3d train "$MINI/mini-finish.toml" --out mini)
 unset GLIBC_TUNABLES
 [ -d "$BUILD/encoder/image_encoder" ] || dream3d train-encoder "$BUILD/catalogue" "$BUILD/furniture" "$BUILD/made" \
     --out "$BUILD/encoder" --seed 1
