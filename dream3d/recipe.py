@@ -8,11 +8,13 @@ configuration (``configs/mvdream-sd21*.yaml`` of MVDream-threestudio).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dream3d.cameras import CameraRange
 from dream3d.errors import UsageError
+from dream3d.settings import parse_settings
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``run.json`` and the asset's provenance."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """The recipe that :meth:`to_dict` described; UsageError says what does not fit."""
+        return parse_settings(cls, data)
 
 
 def _stretched(recipe: Recipe, ratio: float, steps: int) -> Recipe:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,6 +15,7 @@ else:
     import tomli as tomllib
 
 from dream3d.errors import UsageError
+from dream3d.settings import apply_change, parse_settings
 
 Attention = Literal["3d", "2d", "temporal"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -190,81 +189,17 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> TrainingRecipe:
     except ValueError as error:
         raise UsageError(f"the recipe {path} is not valid TOML: {error}") from error
     for change in changes:
-        _apply(data, change)
+        apply_change(data, change)
     return parse_recipe(data)
 
 
 def parse_recipe(data: Mapping[str, Any]) -> TrainingRecipe:
     """A recipe from nested tables; UsageError for unknown keys (with the known ones) and for wrong types."""
-    recipe: TrainingRecipe = _parse(TrainingRecipe, data, "")
-    return recipe
+    return parse_settings(TrainingRecipe, data)
 
 
 def _folders(value: str | tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in ((value,) if isinstance(value, str) else value) if folder)
-
-
-def _apply(data: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    *tables, last = key.strip().split(".")
-    if not equals or not last:
-        raise UsageError(f"--set {change!r} is not key=value, such as optimizer.rate=1e-4")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except (ValueError, KeyError):
-        value = text.strip()  # words need no quotes
-    for table in tables:
-        data = data.setdefault(table, {})
-        if not isinstance(data, dict):
-            raise UsageError(f"--set {change!r}: {table} is a value, not a table")
-    data[last] = value
-
-
-def _parse(kind: type[Any], data: Mapping[str, Any], prefix: str) -> Any:
-    hints = get_type_hints(kind)
-    unknown = [key for key in data if key not in hints]
-    if unknown:
-        raise UsageError(f"unknown recipe key {prefix + unknown[0]!r}; known here: {', '.join(hints)}")
-    return kind(**{key: _value(hints[key], value, prefix + key) for key, value in data.items()})
-
-
-def _value(hint: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
-        return _parse(hint, value, f"{key}.")
-    if not _fits(hint, value):
-        raise UsageError(f"recipe key {key!r} is {value!r}, which should be {_words(hint)}")
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _fits(hint: Any, value: Any) -> bool:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(one, value) for one in inner)
-    if origin is Literal:
-        return value in inner if isinstance(value, str) else False
-    if origin is tuple:
-        if not isinstance(value, list | tuple) or (inner[-1] is not ... and len(value) != len(inner)):
-            return False
-        return all(_fits(inner[0], one) for one in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
-
-
-def _words(hint: Any) -> str:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_words(one) for one in inner)
-    if origin is Literal:
-        return " or ".join(f'"{one}"' for one in inner)
-    if origin is tuple:
-        count = "a list" if inner[-1] is ... else f"a list of {len(inner)}"
-        return f"{count}, each {_words(inner[0])}"
-    if origin is not None or dataclasses.is_dataclass(hint):
-        return "a table"
-    return {float: "a number", int: "a whole number", str: "text"}.get(hint, str(hint))
 
 
 def _check(values: Mapping[str, float], fits: Any, words: str) -> None:
