@@ -120,6 +120,13 @@ def check_guidance_scale(scale: float) -> float:
     return scale
 
 
+def check_checkpoint_minutes(minutes: float) -> float:
+    """Minutes between two checkpoints, 0 for none; raises UsageError unless finite and not negative."""
+    if not math.isfinite(minutes) or minutes < 0:
+        raise UsageError(f"checkpoints are 0 or more minutes apart, got --checkpoint-minutes {minutes}")
+    return minutes
+
+
 def check_device_name(name: str) -> str:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; raises UsageError for anything else.
 

@@ -44,3 +44,11 @@ class DatasetError(Dream3DError):
 
 class TrainingError(Dream3DError):
     """A training run cannot go on: a damaged checkpoint, unfit data, a loss that is not finite; exit code 1."""
+
+
+class CheckpointError(Dream3DError):
+    """A checkpoint is damaged or belongs to something else; exit code 1."""
+
+
+class NewerCheckpointError(CheckpointError):
+    """A checkpoint of a format that this version does not know yet; exit code 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -39,6 +40,23 @@ def build_folder(path: Path, fill: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+LEFTOVER = re.compile(r"\.(.{1,40})-[a-z0-9_]{8}(\.[A-Za-z0-9]+)?")
+"""Temporary names of :func:`write_atomically` and :func:`build_folder`."""
+
+
+def remove_leftovers(folder: Path, stem: str | None = None) -> None:
+    """Remove temporary files that a killed :func:`write_atomically` left in a folder, where nobody else is writing.
+
+    Only those of files called ``stem`` if it is given.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        found = LEFTOVER.fullmatch(path.name)
+        if found and path.is_file() and stem in (None, found[1]):
+            path.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -8,32 +8,39 @@ density -> surface -> mesh -> file   (mesh/)
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dream3d import pictures
 from dream3d.cameras import orbit
-from dream3d.errors import Dream3DError, ExportError
-from dream3d.files import write_atomically
+from dream3d.errors import Dream3DError, ExportError, UsageError
+from dream3d.files import remove_leftovers, write_atomically
 from dream3d.mesh.export import Asset, ExportReport, check_ending, export
 from dream3d.mesh.extract import FieldMesh, mesh_from_field
 from dream3d.optimise import Optimisation, StepReport
 from dream3d.prior.base import MultiViewPrior
 from dream3d.progress import Observer, Outcome, Progress, silent
 from dream3d.recipe import Recipe
+from dream3d.resume import FOLDER as CHECKPOINTS
+from dream3d.resume import Job, Keeper, read_job
 from dream3d.run import RunFolder, provenance
+from dream3d.signals import listening
 
 SILHOUETTE_VIEWS = 8
 SILHOUETTE_SIZE = 128
 """Views, and pixels a side, of the field's silhouettes that the surface level is chosen by."""
 PREVIEW_SIZE = 128
 METRICS_EVERY = 20
+CHECKPOINT_SECONDS = 60.0
+PROVENANCE = ("prompt", "seed", "recipe", "prior", "versions")
+"""What the asset says of its making: the part of run.json that is the same for every run of the same job."""
 
 
 def generate(
@@ -46,45 +53,106 @@ def generate(
     out: Path,
     run_dir: Path,
     observer: Observer = silent,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    request: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Optimise a field under ``prior`` until it looks like ``prompt``, and export its surface to ``out``.
 
     ``run_dir`` receives run.json, metrics.csv, preview.png, turntable.mp4 and a copy of the mesh. On the
-    CPU the same arguments give the same bytes. Raises UsageError for an unknown ending or a run folder in
-    use, CollapsedFieldError for a field without a surface, ExportError if a file cannot be written.
+    CPU the same arguments give the same bytes. Every ``checkpoint_seconds`` (0: never), and when SIGINT or SIGTERM
+    stop it, its state is kept for :func:`resume`. ``request`` is plain data that goes into run.json: how to load the
+    prior again, for one.
+
+    Raises UsageError for an unknown ending or a run folder in use, CollapsedFieldError for a field without a surface,
+    ExportError if a file cannot be written, KeyboardInterrupt or SystemExit when stopped.
     """
-    started = time.perf_counter()
-    ending = check_ending(out)
-    made_by = provenance(prompt, seed, recipe, prior)
-    run = RunFolder(run_dir, made_by)
+    check_ending(out)
+    asked = {**(request or {}), "out": str(out.absolute()), "device": device}
+    run = RunFolder(run_dir, {**provenance(prompt, seed, recipe, prior), "request": asked})
+    return _carry_out(run, Job(prompt, recipe, seed, device, out), prior, observer, checkpoint_seconds)
+
+
+def resume(
+    run_dir: Path,
+    *,
+    prior: MultiViewPrior,
+    observer: Observer = silent,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> Outcome | None:
+    """Go on with a run where it was stopped, killed or failed; None if it is finished and its mesh is there.
+
+    On the same machine with the same number of threads the bytes of the mesh are those of a run that was never
+    stopped. Raises what :func:`generate` raises, UsageError also for a folder without a run and for another prior than
+    the run's, Dream3DError for a folder that another process is at work in, CheckpointError for a state that cannot be
+    used.
+    """
+    run = RunFolder.reopen(run_dir)
+    job = read_job(run)
+    copy = run.path / f"mesh{job.out.suffix.lower()}"
+    if run.facts.get("status") == "finished" and copy.is_file():
+        if not job.out.exists():
+            write_atomically(job.out, lambda temporary: shutil.copyfile(copy, temporary))
+        run.close()
+        return None
+    if run.facts.get("prior") != prior.describe():
+        run.close()
+        raise UsageError(f"{run_dir} was made with the prior {run.facts.get('prior')}, this is {prior.describe()}")
+    remove_leftovers(run.path / CHECKPOINTS)
+    remove_leftovers(job.out.parent, job.out.stem[:40])
+    run.go_on()
+    return _carry_out(run, job, prior, observer, checkpoint_seconds)
+
+
+def _carry_out(
+    run: RunFolder, job: Job, prior: MultiViewPrior, observer: Observer, checkpoint_seconds: float
+) -> Outcome:
+    """From the run's newest checkpoint, or from nothing, to its files."""
+    keeper = Keeper(run.path / CHECKPOINTS, checkpoint_seconds)
     try:
-        state = optimise(prompt, prior, recipe, seed, device, run, observer)
-        observer(Progress("extract", 0, 1))
-        mesh, haze = extract_mesh(state, device)
-        observer(Progress("extract", 1, 1, message=_describe(mesh, haze)))
-        observer(Progress("export", 0, 1))
-        report = _export(mesh, made_by, out)
-        write_atomically(run.path / f"mesh{ending}", lambda temporary: shutil.copyfile(out, temporary))
-        observer(Progress("export", 1, 1))
-        observer(Progress("pictures", 0, 2))
-        pictures.write_png(run.path / "preview.png", pictures.side_by_side(render_views(state, 4, PREVIEW_SIZE)))
-        observer(Progress("pictures", 1, 2))
-        pictures.write_turntable(run.path / "turntable.mp4", mesh.surface, mesh.colors)
-        observer(Progress("pictures", 2, 2))
-    except BaseException as error:  # an interrupt, too, leaves a run folder that says how it ended
+        state = optimise(job.prompt, prior, job.recipe, job.seed, job.device, run, observer, keeper)
+        outcome, result = _finish(run, job, state, keeper, observer)
+    except (KeyboardInterrupt, SystemExit):
+        run.interrupt()
+        raise
+    except BaseException as error:
         run.fail(str(error) if isinstance(error, Dream3DError) else type(error).__name__)
         raise
+    else:
+        run.finish(result)
+        shutil.rmtree(keeper.folder, ignore_errors=True)
+        return outcome
+    finally:
+        run.close()
+
+
+def _finish(
+    run: RunFolder, job: Job, state: Optimisation, keeper: Keeper, observer: Observer
+) -> tuple[Outcome, dict[str, Any]]:
+    """The field's surface, the mesh's file, the pictures."""
+    made_by = {key: run.facts[key] for key in PROVENANCE}
+    observer(Progress("extract", 0, 1))
+    mesh, haze = extract_mesh(state, job.device)
+    observer(Progress("extract", 1, 1, message=_describe(mesh, haze)))
+    observer(Progress("export", 0, 1))
+    report = _export(mesh, made_by, job.out)
+    copy = run.path / f"mesh{check_ending(job.out)}"
+    write_atomically(copy, lambda temporary: shutil.copyfile(job.out, temporary))
+    observer(Progress("export", 1, 1))
+    observer(Progress("pictures", 0, 2))
+    pictures.write_png(run.path / "preview.png", pictures.side_by_side(render_views(state, 4, PREVIEW_SIZE)))
+    observer(Progress("pictures", 1, 2))
+    pictures.write_turntable(run.path / "turntable.mp4", mesh.surface, mesh.colors)
+    observer(Progress("pictures", 2, 2))
     outcome = Outcome(
-        mesh_path=out,
+        mesh_path=job.out,
         run_dir=run.path,
         vertices=report.vertices,
         faces=report.faces,
         iso_level=mesh.choice.level,
-        seconds=time.perf_counter() - started,
+        seconds=keeper.seconds,
         peak_memory_bytes=peak_memory_bytes(),
     )
-    run.finish(_result(outcome, mesh, haze))
-    return outcome
+    return outcome, _result(outcome, mesh, haze)
 
 
 def optimise(
@@ -95,28 +163,47 @@ def optimise(
     device: str,
     run: RunFolder | None = None,
     observer: Observer = silent,
+    keeper: Keeper | None = None,
 ) -> Optimisation:
-    """The optimisation alone: from a soft ball to a field that the prior agrees with."""
+    """The optimisation alone: from a soft ball, or from what ``keeper`` has, to a field that the prior agrees with."""
     observer(Progress("prepare", 0, 1))
     text = prior.encode_prompt(prompt, recipe.negative_prompt)
     state = Optimisation(recipe, prior, seed, device)
-    observer(Progress("prepare", 1, 1))
+    done, notices = keeper.restore(state) if keeper else (0, [])
+    observer(Progress("prepare", 1, 1, message="; ".join(notices) or None))
+    if run is not None:
+        run.keep_metrics(done)
     metrics = _Metrics(run)
-    for step in range(recipe.steps):
-        report = state.step(step, text)
-        metrics.add(step, report, last=step == recipe.steps - 1)
-        observer(
-            Progress(
-                "optimise",
-                step + 1,
-                recipe.steps,
-                loss=report.loss,
-                timestep_range=report.timestep_range,
-                occupancy=report.occupancy,
-                preview=lambda: render_views(state, 1, 32)[0],
+    with listening() as signals:
+        for step in range(done, recipe.steps):
+            report = state.step(step, text)
+            last = step == recipe.steps - 1
+            metrics.add(step, report, last=last)
+            observer(
+                Progress(
+                    "optimise",
+                    step + 1,
+                    recipe.steps,
+                    loss=report.loss,
+                    timestep_range=report.timestep_range,
+                    occupancy=report.occupancy,
+                    preview=lambda: render_views(state, 1, 32)[0],
+                )
             )
-        )
+            stopped = signals.received is not None
+            if keeper and (stopped or keeper.is_due() or (last and keeper.interval_seconds)):
+                metrics.write()
+                keeper.save(step + 1, state)
+            if stopped:
+                _stop(signals.received)
     return state
+
+
+def _stop(number: int | None) -> NoReturn:
+    """What the signal would have done at once."""
+    if number == signal.SIGTERM:
+        sys.exit(128 + number)
+    raise KeyboardInterrupt
 
 
 def render_views(state: Optimisation, views: int, size: int) -> NDArray[np.uint8]:
@@ -203,5 +290,10 @@ class _Metrics:
             }
         )
         if last or len(self._rows) >= METRICS_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Put what is there on the disk."""
+        if self.run is not None:
             self.run.append_metrics(self._rows)
             self._rows = []

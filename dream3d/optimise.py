@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dream3d.cameras import Cameras, sample_orthogonal
+from dream3d.errors import CheckpointError
 from dream3d.field.background import Background, build_background
 from dream3d.field.radiance import RadianceField
 from dream3d.guidance import add_noise, denoise, distillation_loss, guided_target, keyed_opacity, timestep_bounds
@@ -92,6 +94,41 @@ class Optimisation:
     def _lr_factor(self, step: int) -> float:
         final = self.recipe.optimizer.final_lr_factor
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / self.recipe.steps, 1.0)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, besides recipe, prior and text."""
+        state = {f"field.{name}": value for name, value in self.field.state_dict().items()}
+        state |= {f"background.{name}": value for name, value in self.background.state_dict().items()}
+        state |= {f"occupancy.{name}": value for name, value in self.renderer.grid.state_dict().items()}
+        state |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        return state
+
+    def load_state_dict(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Go back to the state after ``step`` steps. CheckpointError if it is the state of something else."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        moments: dict[int, dict[str, Tensor]] = {}
+        try:
+            self.field.load_state_dict(parts["field"])
+            self.background.load_state_dict(parts.get("background", {}))
+            self.renderer.grid.load_state_dict(parts["occupancy"])
+            for name, generator in self.generators.items():
+                generator.set_state(parts["generator"][name])
+            for name, value in parts.get("optimizer", {}).items():
+                index, _, key = name.partition(".")
+                moments.setdefault(int(index), {})[key] = value
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"a checkpoint does not fit this run ({error}); start again") from error
+        self.schedule.last_epoch = step
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
+            group["lr"] = rate * self._lr_factor(step)
+        self.field.sharpness = self.recipe.field.sharpness.at(max(step - 1, 0))  # what the last step left
 
     def step(self, step: int, text: TextContext) -> StepReport:
         """Run step number ``step`` (from 0) towards the text."""

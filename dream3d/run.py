@@ -14,10 +14,12 @@ import torch
 
 import dream3d
 from dream3d.errors import Dream3DError, UsageError
-from dream3d.files import write_atomically
+from dream3d.files import remove_leftovers, write_atomically
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe import Recipe
 
+LOCK = ".lock"
+MAX_RUN_JSON_BYTES = 2**20
 METRIC_COLUMNS = ("step", "loss", "timestep", "t_min", "t_max", "opacity", "occupancy")
 
 
@@ -53,43 +55,123 @@ def provenance(prompt: str, seed: int, recipe: Recipe, prior: MultiViewPrior) ->
 
 
 class RunFolder:
-    """One run's files. Creating it writes ``run.json``; a folder that holds a run is refused."""
+    """One run's files, locked against other processes while it is open.
 
-    def __init__(self, path: Path, made_by: dict[str, Any]) -> None:
-        """Raises :class:`UsageError` if ``path`` holds a run, :class:`Dream3DError` if it cannot be written."""
-        self.path = path
+    ``run.json`` holds ``status``: "running" (or killed), "interrupted", "failed" with ``reason``, or "finished" with
+    ``result``.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        """Begin a run, whose ``run.json`` gets ``facts``.
+
+        Raises :class:`UsageError` if ``path`` holds a run, :class:`Dream3DError` if it cannot be written or another
+        process is at work in it.
+        """
+        self.path, self.facts = path, facts
         if (path / "run.json").exists():
-            raise UsageError(f"{path} already holds a run; give another --run-dir or remove it")
+            raise UsageError(f"{path} already holds a run; {_advice(path)}")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self.write_json({**made_by, "status": "running"})
-            with self.metrics_path.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerow(METRIC_COLUMNS)
+            self._lock()
+            self._write({"status": "running"})
+            self.keep_metrics(0)
         except OSError as error:
             raise Dream3DError(
                 f"cannot write the run folder {path}: {error.strerror}; choose another --run-dir"
             ) from error
-        self._made_by = made_by
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Go on with the run in a folder; what a killed process left half-written is removed.
+
+        Raises :class:`UsageError` if there is none, :class:`Dream3DError` if another process is at work in it.
+        """
+        run = cls.__new__(cls)
+        run.path, run.facts = path, read_run(path)
+        try:
+            run._lock()
+        except OSError as error:
+            raise Dream3DError(f"cannot write the run folder {path}: {error.strerror}; make it writable") from error
+        run.facts = read_run(path)  # again: another process may have ended in between
+        remove_leftovers(path)
+        return run
+
+    def _lock(self) -> None:
+        from filelock import FileLock, Timeout
+
+        # The system gives the lock back when the process dies, however that happens.
+        self._held = FileLock(self.path / LOCK)
+        try:
+            self._held.acquire(timeout=0)
+        except Timeout:
+            raise Dream3DError(f"another process is at work in {self.path}; wait for it, or choose another") from None
+
+    def close(self) -> None:
+        """Let other processes in."""
+        if self.facts.get("status") == "finished":
+            (self.path / LOCK).unlink(missing_ok=True)  # a finished folder holds results and nothing else
+        self._held.release()
 
     @property
     def metrics_path(self) -> Path:
         """``metrics.csv``, one row per step."""
         return self.path / "metrics.csv"
 
-    def write_json(self, data: dict[str, Any]) -> None:
-        """Replace ``run.json``."""
-        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    def _write(self, ending: dict[str, Any]) -> None:
+        kept = {key: value for key, value in self.facts.items() if key not in ("status", "reason", "result")}
+        self.facts = {**kept, **ending}
+        text = json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.path / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Append rows with the columns :data:`METRIC_COLUMNS`."""
         with self.metrics_path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, METRIC_COLUMNS).writerows(rows)
+            csv.DictWriter(file, METRIC_COLUMNS, lineterminator="\n").writerows(rows)
+
+    def keep_metrics(self, steps: int) -> None:
+        """Keep the rows of the first ``steps`` steps: the others will be made again."""
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines() if self.metrics_path.exists() else []
+        kept = [line for line in lines[1:] if line.split(",")[0].isdecimal() and int(line.split(",")[0]) < steps]
+        text = "\n".join([",".join(METRIC_COLUMNS), *kept]) + "\n"
+        write_atomically(self.metrics_path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def go_on(self) -> None:
+        """Record that the run is at work again."""
+        self._write({"status": "running"})
 
     def finish(self, result: dict[str, Any]) -> None:
         """Record the outcome in ``run.json``."""
-        self.write_json({**self._made_by, "status": "finished", "result": result})
+        self._write({"status": "finished", "result": result})
 
     def fail(self, reason: str) -> None:
         """Record why the run ended early."""
-        self.write_json({**self._made_by, "status": "failed", "reason": reason})
+        self._write({"status": "failed", "reason": reason})
+
+    def interrupt(self) -> None:
+        """Record that somebody stopped the run, which can go on."""
+        self._write({"status": "interrupted"})
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """``run.json`` of a run folder; UsageError if there is none or it is none."""
+    file = path / "run.json"
+    try:
+        if file.stat().st_size > MAX_RUN_JSON_BYTES:
+            raise ValueError("it is too large")
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} holds no run (no run.json); give the folder of a run") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{file} cannot be read ({error})") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{file} is not the record of a run")
+    return data
+
+
+def _advice(path: Path) -> str:
+    try:
+        finished = read_run(path).get("status") == "finished"
+    except UsageError:
+        finished = True
+    other = "give another --run-dir or remove it"
+    return other if finished else f"go on with it by 'dream3d resume {path}', or {other}"

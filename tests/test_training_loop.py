@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny_shards import tiny_recipe
 
 from dream3d.cameras import orbit
-from dream3d.errors import DatasetError, TrainingError, UsageError
+from dream3d.errors import CheckpointError, DatasetError, TrainingError, UsageError
 from dream3d.prior import load_prior
 from dream3d.prior.sampling import SamplingRecipe, sample_views
 from dream3d.training import checkpoint
@@ -130,14 +130,14 @@ def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(checkpoint, "VERSION", 2)
     path = checkpoint.save(tmp_path, state)
     monkeypatch.setattr(checkpoint, "VERSION", 1)
-    with pytest.raises(TrainingError, match="is of version 2"):
+    with pytest.raises(CheckpointError, match="is of version 2"):
         checkpoint.load(path, {})
 
 
 def test_a_truncated_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, checkpoint.Checkpoint(3, 1.0, {}, {}, {"unet.a": torch.ones(100)}))
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(TrainingError, match=r"step-00000003\.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"step-00000003\.safetensors is damaged"):
         checkpoint.load(path, {})
 
 

@@ -15,6 +15,7 @@ from dream3d.cli.doctor import doctor
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup
 from dream3d.cli.models import models
+from dream3d.cli.resume import resume
 from dream3d.cli.train import train
 from dream3d.cli.train_encoder import train_encoder
 from dream3d.cli.views import views
@@ -51,6 +52,7 @@ def root(
 
 
 app.command()(generate)
+app.command()(resume)
 app.command()(views)
 app.command()(doctor)
 app.command()(train)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +47,9 @@ RunDirOption = Annotated[Path | None, typer.Option(help="Folder of the run.", sh
 ResolutionOption = Annotated[
     int | None, typer.Option(help="Cells of the mesh grid along each side.", show_default="the preset's")
 ]
+CheckpointOption = Annotated[
+    float, typer.Option(help="Between two checkpoints, from which 'dream3d resume' goes on; 0 for none.")
+]
 PreviewOption = Annotated[
     int, typer.Option(help="First sample this many seeds in 2D, then continue with the best.", show_default=False)
 ]
@@ -65,6 +71,7 @@ def generate(
     run_dir: RunDirOption = None,
     resolution: ResolutionOption = None,
     preview_seeds: PreviewOption = 0,
+    checkpoint_minutes: CheckpointOption = 1.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the mesh's path and nothing else.")] = False,
     debug: DebugOption = False,
 ) -> None:
@@ -73,13 +80,20 @@ def generate(
     from dream3d.prior.memory import plan_for
 
     checks.check_preview_seeds(preview_seeds, seed)
+    interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     memory = plan_for(vram, precision, compile_unet=compile_unet)
     request = _checked(prompt, out, prior, seed, device, memory, run_dir, overrides)
     if preview_seeds:
         from dream3d.cli.previews import continue_with_the_best
 
         request = continue_with_the_best(request, preview_seeds, own_run_dir=run_dir is not None, quiet=quiet)
-    _run(request, quiet)
+    how = {"prior": _lasting(prior), "vram": vram, "precision": precision, "compile": compile_unet}
+    _run(request, how, interval, quiet)
+
+
+def _lasting(prior: str) -> str:
+    """The name of a prior, or its absolute path: the run may be resumed from another folder."""
+    return str(Path(prior).absolute()) if Path(prior).exists() else prior
 
 
 @dataclass(frozen=True)
@@ -174,7 +188,7 @@ def _cut_if_known(prior_name: str, prompt: str) -> int | None:
         return None  # the prompt is refused in any case; this was only to say more about it
 
 
-def _run(request: Request, quiet: bool) -> None:
+def _run(request: Request, how: dict[str, Any], checkpoint_seconds: float, quiet: bool) -> None:
     from dream3d.cli.console import make_console
     from dream3d.cli.display import watching
     from dream3d.generate import generate as run_generate
@@ -183,7 +197,7 @@ def _run(request: Request, quiet: bool) -> None:
     if cut is not None:
         where = checks.last_words(request.prompt, cut)
         typer.echo(f"warning: the text encoder reads the prompt up to character {cut}, {where}", err=True)
-    with watching(make_console(), request.prompt, quiet=quiet) as observer:
+    with says_how_to_go_on(request.run_dir), watching(make_console(), request.prompt, quiet=quiet) as observer:
         outcome = run_generate(
             request.prompt,
             prior=request.prior,
@@ -193,11 +207,25 @@ def _run(request: Request, quiet: bool) -> None:
             out=request.out,
             run_dir=request.run_dir,
             observer=observer,
+            checkpoint_seconds=checkpoint_seconds,
+            request=how,
         )
-    _report(outcome, quiet)
+    report(outcome, quiet)
 
 
-def _report(outcome: Outcome, quiet: bool) -> None:
+@contextmanager
+def says_how_to_go_on(run_dir: Path) -> Iterator[None]:
+    """A line about ``dream3d resume`` for a run that was stopped."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if run_dir.exists():
+            typer.echo(f"stopped; go on with: dream3d resume {shlex.quote(str(run_dir))}", err=True)
+        raise
+
+
+def report(outcome: Outcome, quiet: bool) -> None:
+    """What a finished run made, on stdout."""
     from dream3d.cli.console import duration, memory, process_seconds
 
     if quiet:

@@ -1,4 +1,4 @@
-"""The state of a run on the disk: one safetensors file with a line of json in its header, written whole or not at all.
+"""The state of a training run on the disk, in the files of :mod:`dream3d.checkpoints`.
 
 No generator has to be kept: all chance of step n comes from the recipe's seed, the process and n.
 """
@@ -6,24 +6,18 @@ No generator has to be kept: all chance of step n comes from the recipe's seed, 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from dream3d import checkpoints
 from dream3d.errors import TrainingError
-from dream3d.files import write_atomically
 
 VERSION = 1
 """Of the format; a newer one is refused."""
-KEPT = 2
-"""Checkpoints that stay; the one before the last is there for a disk that fails."""
-_NAME = re.compile(r"step-([0-9]{8})\.safetensors")
 _FREE = ("every", "sample_prompts", "name")
 """Parts of a recipe that do not change the weights, and so may differ when a run goes on."""
 
@@ -44,48 +38,28 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write ``step-00000000.safetensors`` for a checkpoint and remove all but the newest :data:`KEPT`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "version": VERSION,
-        "step": checkpoint.step,
-        "seconds": checkpoint.seconds,
-        "recipe": checkpoint.recipe,
-        "scaler": checkpoint.scaler,
-    }
-    path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, {"dream3d": json.dumps(facts)}))
-    for old in _all(folder)[:-KEPT]:
-        old.unlink()
-    return path
+    """Write ``step-00000000.safetensors`` for a checkpoint and remove all but the newest two."""
+    facts = {"seconds": checkpoint.seconds, "recipe": checkpoint.recipe, "scaler": checkpoint.scaler}
+    return checkpoints.write(folder, checkpoint.step, VERSION, facts, checkpoint.tensors)
 
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint of a folder, or None."""
-    found = _all(folder)
+    found = checkpoints.all_in(folder)
     return found[-1] if found else None
 
 
 def load(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
     """A checkpoint for going on with ``recipe``.
 
-    Raises TrainingError for a damaged file, a newer version, and a recipe that differs in more than what is written
-    when; the message names what differs.
+    Raises CheckpointError for a damaged file and a newer version, TrainingError for a recipe that differs in more than
+    what is written when; the message names what differs.
     """
+    facts, tensors = checkpoints.read(path, VERSION)
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["dream3d"])
-            version = int(facts["version"])
-            if version <= VERSION:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                found = Checkpoint(
-                    int(facts["step"]), float(facts["seconds"]), facts["recipe"], facts["scaler"], tensors
-                )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path} is damaged ({error}); remove it to go on from the one before") from error
-    if version > VERSION:
-        raise TrainingError(f"{path} is of version {version}, this dream3d reads {VERSION}; use a newer dream3d")
+        found = Checkpoint(facts["step"], float(facts["seconds"]), facts["recipe"], facts["scaler"], tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path} is no checkpoint of a training run ({error}); remove it") from error
     changed = differences(found.recipe, json.loads(json.dumps(recipe)))
     if changed:
         raise TrainingError(
@@ -107,7 +81,3 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif before != after:
             lines.append(f"{prefix}{key} was {json.dumps(before)} and is {json.dumps(after)}")
     return lines
-
-
-def _all(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name))

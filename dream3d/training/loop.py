@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
@@ -20,6 +16,7 @@ from torch import Tensor
 
 from dream3d.errors import TrainingError
 from dream3d.prior.codec import PatchPCA
+from dream3d.signals import listening
 from dream3d.training import checkpoint as checkpoints
 from dream3d.training.data import Batch
 from dream3d.training.fast import accelerate, products_pay
@@ -97,7 +94,6 @@ class Trainer:
         self.channels = channel_weights(scale, recipe.loss.channel_power)
         self.outputs = Outputs(recipe, out, self.stock)
         self._resume()
-        self._signal: int | None = None
 
     def _network(self) -> UNet2DConditionModel:
         """The network at step 0; the same one whenever it is called."""
@@ -112,8 +108,8 @@ class Trainer:
 
     def run(self, observer: Observer = lambda event: None) -> Outcome:
         """Train; on SIGTERM or SIGINT, finish the step, write a checkpoint and return."""
-        with self._listening():
-            while self.step < self.recipe.steps and self._signal is None:
+        with listening() as signals:
+            while self.step < self.recipe.steps and signals.received is None:
                 event = self.train_step()
                 if self.accelerator.is_main_process:
                     self.outputs.note(event)
@@ -121,9 +117,9 @@ class Trainer:
                 observer(event)
             if self.accelerator.is_main_process:
                 self.save()
-                if self._signal is None:
+                if signals.received is None:
                     self.outputs.finish(self.step, self.seconds, self.average)
-        return Outcome(self.outputs.prior, self.step, self._signal)
+        return Outcome(self.outputs.prior, self.step, signals.received)
 
     def train_step(self) -> StepEvent:
         """One step of the optimiser and of the moving average; raises TrainingError if the loss is not finite."""
@@ -238,26 +234,6 @@ class Trainer:
         if found.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(dict(found.scaler))
         self.step, self.seconds = found.step, found.seconds
-
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Signals are noted and obeyed after the step; a second one of a kind does what it did before."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self._signal = number
-            signal.signal(number, before[signal.Signals(number)])
-
-        for number in before:
-            signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def learning_rate(recipe: TrainingRecipe, step: int) -> float:

@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="folder with image_encoder/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base-steps", type=int, default=1800, help="of the 2D model")
-    parser.add_argument("--steps", type=int, default=700, help="of each variant")
+    parser.add_argument("--steps", type=int, default=400, help="of each variant")
     parser.add_argument("--train-only", action="store_true")
     args = parser.parse_args()
     data = args.out / "data"

@@ -1,0 +1,119 @@
+"""What a run needs to go on exactly where it was: the job in ``run.json`` and the state in ``checkpoints/``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import dream3d
+from dream3d import checkpoints
+from dream3d.checks import check_prompt, check_seed
+from dream3d.errors import CheckpointError, NewerCheckpointError, UsageError
+from dream3d.mesh.export import check_ending
+from dream3d.optimise import Optimisation
+from dream3d.recipe import Recipe
+from dream3d.run import RunFolder
+
+VERSION = 1
+"""Of a run's checkpoints; a newer one is refused."""
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for."""
+
+    prompt: str
+    recipe: Recipe
+    seed: int
+    device: str
+    out: Path
+
+
+def read_job(run: RunFolder) -> Job:
+    """The job of a run folder. UsageError if its ``run.json`` does not describe one."""
+    facts = run.facts
+    request = facts.get("request")
+    try:
+        if not isinstance(request, Mapping):
+            raise TypeError("it has no 'request'")
+        prompt, seed, out = facts["prompt"], facts["seed"], request["out"]
+        if not isinstance(prompt, str) or not isinstance(seed, int) or not isinstance(out, str):
+            raise TypeError("prompt, seed or out have the wrong type")
+        recipe = Recipe.from_dict(facts["recipe"])
+        job = Job(check_prompt(prompt), recipe, check_seed(seed), str(request["device"]), Path(out))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{run.path / 'run.json'} does not say what to go on with ({error}); start again") from error
+    check_ending(job.out)
+    return job
+
+
+def circumstances(device: torch.device) -> dict[str, str]:
+    """What the bytes of a result depend on besides the job."""
+    return {
+        "dream3d": dream3d.__version__,
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+
+
+@dataclass
+class Keeper:
+    """Writes a run's state to the disk when it is time, and brings it back."""
+
+    folder: Path
+    interval_seconds: float
+    """Between two checkpoints; 0 leaves them out, except when the run is stopped."""
+    spent_seconds: float = 0.0
+    """In earlier sessions of the run."""
+    _started: float = field(default_factory=time.monotonic)
+    _last: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the run, in all its sessions."""
+        return self.spent_seconds + time.monotonic() - self._started
+
+    def is_due(self) -> bool:
+        """Whether the interval has passed since the last checkpoint."""
+        return 0 < self.interval_seconds <= time.monotonic() - self._last
+
+    def save(self, step: int, state: Optimisation) -> None:
+        """Write the state after ``step`` steps."""
+        facts = {"seconds": self.seconds, "circumstances": circumstances(state.device)}
+        checkpoints.write(self.folder, step, VERSION, facts, state.state_dict())
+        self._last = time.monotonic()
+
+    def restore(self, state: Optimisation) -> tuple[int, list[str]]:
+        """Bring back the newest state that can be read: the steps done (0 if there is none), and notices for the user.
+
+        Raises NewerCheckpointError for one of a newer version, CheckpointError if it belongs to another run.
+        """
+        notices = []
+        for path in reversed(checkpoints.all_in(self.folder)):
+            try:
+                facts, tensors = checkpoints.read(path, VERSION)
+            except NewerCheckpointError:
+                raise
+            except CheckpointError as error:
+                notices.append(str(error).replace("; remove it to go on from", "; going on from"))
+                continue
+            step: int = facts["step"]
+            if not 0 <= step <= state.recipe.steps:
+                raise CheckpointError(f"{path} is of step {step}, the run has {state.recipe.steps}; remove it")
+            state.load_state_dict(step, tensors)
+            self.spent_seconds = float(facts.get("seconds", 0.0))
+            notices += _differences(facts.get("circumstances", {}), circumstances(state.device))
+            return step, notices
+        return 0, notices
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, str]) -> list[str]:
+    changed = [f"{name} was {old.get(name)} and is {value}" for name, value in new.items() if old.get(name) != value]
+    return [f"the result may differ from that of an unbroken run: {', '.join(changed)}"] if changed else []
