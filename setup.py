@@ -57,6 +57,8 @@ setup(
         ],
         # Drawing 3D models for training data, and training itself: generating assets needs neither.
         "train": ["vtk>=9.3", "accelerate>=1.0"],
+        # Batches on several machines.
+        "ray": ["ray>=2.9"],
         # tiny-cuda-nn, the other accelerator, is not on PyPI: it is built from its own repository.
         "cuda": ["nerfacc>=0.5.3"],
     },

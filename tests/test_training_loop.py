@@ -134,6 +134,15 @@ def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path, monkeypatch:
         checkpoint.load(path, {})
 
 
+def test_a_checkpoint_from_before_a_setting_existed_followed_its_default(tmp_path: Path) -> None:
+    recipe = tiny_recipe(tmp_path).to_dict()
+    older = {**recipe, "optimizer": {k: v for k, v in recipe["optimizer"].items() if k != "cosine"}}
+    path = checkpoint.save(tmp_path / "c", checkpoint.Checkpoint(3, 1.0, older, {}, {"unet.a": torch.ones(1)}))
+    assert checkpoint.load(path, recipe).step == 3
+    with pytest.raises(TrainingError, match=r"optimizer\.cosine was 0 and is 9"):
+        checkpoint.load(path, {**recipe, "optimizer": {**recipe["optimizer"], "cosine": 9}})
+
+
 def test_a_truncated_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, checkpoint.Checkpoint(3, 1.0, {}, {}, {"unet.a": torch.ones(100)}))
     path.write_bytes(path.read_bytes()[:-50])

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dream3d import __version__
+from dream3d.cli.batch import batch
 from dream3d.cli.dataset import dataset
 from dream3d.cli.doctor import doctor
 from dream3d.cli.generate import generate
@@ -53,6 +54,7 @@ def root(
 
 app.command()(generate)
 app.command()(resume)
+app.command()(batch)
 app.command()(views)
 app.command()(doctor)
 app.command()(train)

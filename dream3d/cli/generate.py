@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from dream3d.cli.group import DebugOption
 from dream3d.errors import Dream3DError
 
 if TYPE_CHECKING:
+    from dream3d.overrides import Overrides
     from dream3d.prior.diffusion import DiffusionPrior
     from dream3d.prior.memory import MemoryPlan
     from dream3d.progress import Outcome
@@ -76,8 +76,10 @@ def generate(
     debug: DebugOption = False,
 ) -> None:
     """Turn a sentence into a textured mesh. An existing mesh file is replaced once the new one is complete."""
-    overrides = Overrides(preset, steps, guidance_scale, resolution, negative)
+    from dream3d.overrides import Overrides
     from dream3d.prior.memory import plan_for
+
+    overrides = Overrides(preset, steps, guidance_scale, resolution, negative)
 
     checks.check_preview_seeds(preview_seeds, seed)
     interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
@@ -94,33 +96,6 @@ def generate(
 def _lasting(prior: str) -> str:
     """The name of a prior, or its absolute path: the run may be resumed from another folder."""
     return str(Path(prior).absolute()) if Path(prior).exists() else prior
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What the user changes of the recipe; None leaves the preset's value."""
-
-    preset: str | None
-    steps: int | None
-    guidance_scale: float | None
-    resolution: int | None
-    negative: str | None
-
-    def apply_to(self, recommended: str) -> Recipe:
-        """The recipe of the preset, or of the recommended one, changed; raises UsageError."""
-        from dream3d.recipe import preset
-
-        recipe = preset(self.preset or recommended)
-        if self.steps is not None:
-            recipe = recipe.with_steps(self.steps)
-        if self.guidance_scale is not None:
-            guidance = dataclasses.replace(recipe.guidance, guidance_scale=self.guidance_scale)
-            recipe = dataclasses.replace(recipe, guidance=guidance)
-        if self.resolution is not None:
-            recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, resolution=self.resolution))
-        if self.negative is not None:
-            recipe = dataclasses.replace(recipe, negative_prompt=self.negative)
-        return recipe
 
 
 @dataclass(frozen=True)
@@ -148,12 +123,7 @@ def _checked(
 ) -> Request:
     """The request, or a UsageError. Cheap checks come first and the prior's weights last."""
     prompt = checks.check_prompt(prompt)
-    negative = overrides.negative and checks.check_text(overrides.negative, "negative prompt")
-    checks.check_prompt_length(negative or "", None, "negative prompt")
-    overrides = dataclasses.replace(overrides, negative=negative)
     checks.check_seed(seed)
-    if overrides.guidance_scale is not None:
-        checks.check_guidance_scale(overrides.guidance_scale)
     checks.check_device_name(device)
     if out is not None:
         checks.check_output_file(out)

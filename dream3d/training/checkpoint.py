@@ -15,11 +15,15 @@ from torch import Tensor
 
 from dream3d import checkpoints
 from dream3d.errors import TrainingError
+from dream3d.training.recipe import BatchRecipe, DataRecipe, TrainingRecipe
 
 VERSION = 1
 """Of the format; a newer one is refused."""
 _FREE = ("every", "sample_prompts", "name")
 """Parts of a recipe that do not change the weights, and so may differ when a run goes on."""
+DEFAULTS: Mapping[str, Any] = json.loads(
+    json.dumps(TrainingRecipe(data=DataRecipe(views="none"), batch=BatchRecipe(image_mode_fraction=0)).to_dict())
+)
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,22 @@ def load(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
         found = Checkpoint(facts["step"], float(facts["seconds"]), facts["recipe"], facts["scaler"], tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is no checkpoint of a training run ({error}); remove it") from error
-    changed = differences(found.recipe, json.loads(json.dumps(recipe)))
+    changed = differences(_filled(found.recipe, DEFAULTS), json.loads(json.dumps(recipe)))
     if changed:
         raise TrainingError(
             f"{path} was made with another recipe: {'; '.join(changed[:5])}; "
             "undo the change, or train in another folder (--out)"
         )
     return found
+
+
+def _filled(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """An older recipe with the settings that have come since, which it followed without knowing."""
+    filled = {**defaults, **recipe}
+    for key, value in defaults.items():
+        if isinstance(value, Mapping) and value and isinstance(filled[key], Mapping):
+            filled[key] = _filled(filled[key], value)
+    return filled
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -1,0 +1,52 @@
+"""The Ray engine: jobs as tasks of a Ray cluster, whose machines share the batch's folder."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dream3d.batch.jobs import Job
+from dream3d.batch.local import ATTEMPTS, Work
+from dream3d.batch.work import Result, Shared, do_job
+from dream3d.errors import Dream3DError, UsageError
+
+
+def run_ray(
+    jobs: Sequence[Job], shared: Shared, workers: int, address: str | None = None, work: Work = do_job
+) -> Iterator[Result]:
+    """Results of the jobs as they come; each job has exactly one.
+
+    ``address`` is that of a running cluster ("auto", "ray://host:10001"); without one, a local Ray of ``workers``
+    CPUs is started and stopped. A task asks for ``shared.threads`` CPUs and, on CUDA, one GPU; if its worker is lost it
+    is tried again, and goes on from the checkpoint that the lost one left. Raises UsageError without ray and
+    Dream3DError for a cluster that cannot be reached.
+    """
+    ray = _ray()
+    try:
+        cpus = None if address else workers * shared.threads
+        ray.init(address=address, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Dream3DError(f"no Ray cluster at {address or 'this machine'} ({str(error)[:200]})") from error
+    try:
+        demand = {"num_cpus": shared.threads, "num_gpus": 1 if shared.device.startswith("cuda") else 0}
+        # Outputs are files and the run folder makes a second attempt go on, so trying again is safe.
+        task = ray.remote(work).options(**demand, max_retries=ATTEMPTS - 1, retry_exceptions=False)
+        waiting = {task.remote(job, shared): job for job in jobs}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            job = waiting.pop(done)
+            try:
+                result: Result = ray.get(done)
+            except ray.exceptions.RayError as error:
+                result = Result(job.key, f"its worker was lost {ATTEMPTS} times ({type(error).__name__})")
+            yield result
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> Any:
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise UsageError("--engine ray needs Ray; install it with: pip install 'dream3d[ray]'") from error

@@ -1,0 +1,162 @@
+"""``dream3d batch``: lists of prompts become a folder of meshes with a gallery page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dream3d import checks
+from dream3d.cli.generate import CheckpointOption, DeviceOption, PrecisionOption, PriorOption, VramOption
+from dream3d.cli.group import DebugOption
+from dream3d.errors import Dream3DError, UsageError
+
+if TYPE_CHECKING:
+    from dream3d.batch.jobs import Job
+    from dream3d.batch.report import Row
+    from dream3d.batch.work import Result, Shared
+
+ListsArgument = Annotated[list[Path], typer.Argument(help="Lists of prompts: .txt, .csv, .jsonl.", metavar="LIST...")]
+FolderOption = Annotated[Path, typer.Option(help="Folder for meshes, runs, summary and gallery.", show_default=False)]
+SeedsOption = Annotated[str, typer.Option(help="Seeds of each prompt: 7, 0-3 or 1,4,9.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting for all prompts: steps=100, guidance.rescale=0.3.")
+]
+WorkersOption = Annotated[int, typer.Option(help="Assets made at the same time.")]
+EngineOption = Annotated[str, typer.Option(help="local: processes of this machine. ray: a Ray cluster.")]
+AddressOption = Annotated[str | None, typer.Option(help="Of the Ray cluster.", show_default="a local one")]
+FailOption = Annotated[str, typer.Option(help="When to exit with 1: if 'all' assets failed, or if 'any' did.")]
+
+
+def batch(
+    lists: ListsArgument,
+    out_dir: FolderOption,
+    seeds: SeedsOption = "0",
+    settings: SetOption = None,
+    workers: WorkersOption = 1,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    prior: PriorOption = "mini",
+    device: DeviceOption = "auto",
+    vram: VramOption = None,
+    precision: PrecisionOption = "auto",
+    checkpoint_minutes: CheckpointOption = 1.0,
+    fail: FailOption = "all",
+    debug: DebugOption = False,
+) -> None:
+    """Make an asset of every prompt in lists. A second call makes only what is missing."""
+    from dream3d.batch.jobs import plan
+    from dream3d.batch.prompts import read_lists
+
+    if engine not in ("local", "ray") or (address and engine != "ray"):
+        raise UsageError(f"--engine is local or ray, and --address goes with ray; got {engine!r}, {address!r}")
+    if fail not in ("all", "any"):
+        raise UsageError(f"--fail is all or any, got {fail!r}")
+    if not 1 <= workers <= 1024:
+        raise UsageError(f"--workers is 1 to 1024, got {workers}")
+    interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
+    chosen = checks.parse_seeds(seeds.replace("-", ".."))
+    jobs, twice = plan(read_lists(lists), chosen, _settings(settings or []), prior)
+    if twice:
+        typer.echo(f"{twice} asked for twice, made once", err=True)
+    shared = _shared(out_dir, prior, device, workers, interval, vram, precision)
+    rows = _work(jobs, shared, workers, engine, address)
+    failed = sum(row.state == "failed" for row in rows)
+    if failed and (fail == "any" or failed == len(rows)):
+        raise Dream3DError(f"{failed} of {len(rows)} assets failed; reasons are in {out_dir / 'summary.csv'}")
+
+
+def _settings(changes: Sequence[str]) -> dict[str, str]:
+    pairs = [change.partition("=") for change in changes]
+    for key, equals, _ in pairs:
+        if not key or not equals:
+            raise UsageError(f"--set {key[:40]!r} is not key=value, such as steps=100")
+        if key in ("seed", "name"):
+            raise UsageError(f"--set {key} would be the same for all prompts; use --seeds, or the list's lines")
+    return {key: value for key, _, value in pairs}
+
+
+def _shared(
+    out_dir: Path, prior: str, device: str, workers: int, interval: float, vram: float | None, precision: str
+) -> Shared:
+    import os
+
+    from dream3d.batch.work import Shared
+    from dream3d.cli.device import resolve_device
+    from dream3d.prior.diffusion import locate
+
+    locate(prior)  # an unknown name is one error now, not one for each job
+    checks.check_run_dir(out_dir)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    place = str(Path(prior).absolute()) if Path(prior).exists() else prior
+    resolved = resolve_device(checks.check_device_name(device))
+    return Shared(out_dir.absolute(), place, resolved, threads, interval, vram, precision)
+
+
+def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None) -> list[Row]:
+    """Make what is missing, under the folder's lock, and keep the report up to date."""
+    from filelock import FileLock, Timeout
+
+    from dream3d.batch.report import rows_of, write_report
+
+    shared.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(shared.folder / ".lock").acquire(timeout=0):
+            missing = [job for job in jobs if not job.is_done(shared.folder)]
+            typer.echo(f"{len(jobs)} assets, {len(jobs) - len(missing)} of them there already", err=True)
+            reasons: dict[str, str] = {}
+            began = time.monotonic()
+            try:
+                for count, result in enumerate(_results(missing, shared, workers, engine, address), 1):
+                    reasons[result.key] = result.reason
+                    write_report(jobs, shared.folder, reasons)
+                    _tell(result, count, len(missing), time.monotonic() - began)
+            finally:
+                rows = write_report(jobs, shared.folder, reasons)
+    except Timeout:
+        raise Dream3DError(f"another batch is at work in {shared.folder}; wait for it, or choose another") from None
+    _table(rows)
+    typer.echo(f"gallery     {shared.folder / 'index.html'}\nsummary     {shared.folder / 'summary.csv'}")
+    return rows_of(jobs, shared.folder, reasons)
+
+
+def _results(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None) -> Iterator[Result]:
+    if not jobs:
+        return iter(())
+    if engine == "ray":
+        from dream3d.batch.cluster import run_ray
+
+        return run_ray(jobs, shared, workers, address)
+    from dream3d.batch.local import run_local
+
+    return run_local(jobs, shared, min(workers, len(jobs)))
+
+
+def _tell(result: Result, count: int, total: int, seconds: float) -> None:
+    from dream3d.cli.console import duration
+
+    left = f", {duration(seconds / count * (total - count))} left" if count < total else ""
+    what = f"failed: {result.reason}" if result.reason else f"made in {duration(result.seconds)}"
+    typer.echo(f"[{count}/{total}{left}] {result.key}: {what}", err=True)
+
+
+def _table(rows: Sequence[Row]) -> None:
+    from rich.table import Table
+
+    from dream3d.cli.console import duration, make_console
+
+    table = Table("prompt", "seed", "state", "time", "faces", "reason", box=None, pad_edge=False)
+    for row in rows[:200]:
+        seconds, faces = row.facts.get("seconds"), row.facts.get("faces")
+        table.add_row(
+            row.job.prompt.replace("[", r"\["),
+            str(row.job.seed),
+            row.state,
+            duration(seconds) if isinstance(seconds, float) else "",
+            f"{faces:,}" if isinstance(faces, int) else "",
+            row.reason.replace("[", r"\["),
+        )
+    make_console().print(table)
