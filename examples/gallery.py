@@ -1,10 +1,10 @@
-"""The README's gallery: every prompt of a list becomes a mesh, and one picture shows what the prior drew and the mesh.
+"""The README's gallery: what a batch made of a list, beside what the prior drew, in one picture.
 
-    python examples/gallery.py prompts/gallery.txt --runs runs/gallery --out docs/images/gallery.png
+    dream3d batch prompts/gallery.txt --out-dir runs/gallery --workers 2
+    python examples/gallery.py prompts/gallery.txt --batch runs/gallery --out docs/images/gallery.png
 
-Prompts that already have a finished run in the folder are not run again, so that several processes can
-share the work (``--every 2 --first 0`` and ``--every 2 --first 1``). Each prompt has two rows: the prior's own four
-views, sampled with seed 0, and the exported file, read back: front, left side, back, right side.
+Each prompt has two rows: the prior's own four views, sampled with seed 0, and the exported file, read back: front, left
+side, back, right side.
 """
 
 from __future__ import annotations
@@ -18,36 +18,20 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from dream3d.batch.jobs import plan
+from dream3d.batch.prompts import read_lists
 from dream3d.cameras import orbit
-from dream3d.generate import generate
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade
 from dream3d.pictures import Picture, to_uint8
 from dream3d.prior import load_prior
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.sampling import sample_views, sampling_for
-from dream3d.recipe import preset
-from dream3d.run import slug
 
 VIEW = 96
 """Side of one view, pixels."""
 LABEL = 18
 """Height of the line of text over the views, pixels."""
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a prompt list, without blank lines and comments."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def run(prompt: str, folder: Path, prior_name: str) -> None:
-    """Generate one prompt with seed 0 and the prior's own recipe, unless it is there."""
-    if (folder / "run.json").exists():
-        return
-    prior = load_prior(prior_name)
-    recipe = preset(prior.recommended_preset)
-    generate(prompt, prior=prior, recipe=recipe, seed=0, device="cpu", out=folder.with_suffix(".glb"), run_dir=folder)
 
 
 def draw(prompt: str, mesh_path: Path, prior: DiffusionPrior) -> Picture:
@@ -74,28 +58,21 @@ def figures_of(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the prompts, then draw those that are finished."""
+    """Draw the jobs of a list that are finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompts", type=Path)
-    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--batch", type=Path, required=True, help="folder that dream3d batch wrote")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--prior", default="mini")
+    parser.add_argument("--prior", default="mini", help="as it was given to dream3d batch")
     parser.add_argument("--columns", type=int, default=3)
-    parser.add_argument("--first", type=int, default=0, help="index of the first prompt to run")
-    parser.add_argument("--every", type=int, default=1, help="run every n-th prompt")
     arguments = parser.parse_args()
-    prompts = read_prompts(arguments.prompts)
-    for prompt in prompts[arguments.first :: arguments.every]:
-        run(prompt, arguments.runs / slug(prompt), arguments.prior)
     prior = load_prior(arguments.prior)
-    strips, figures = [], {}
-    for prompt in prompts:
-        mesh_path = arguments.runs / f"{slug(prompt)}.glb"
-        if mesh_path.exists():
-            strips.append(draw(prompt, mesh_path, prior))
-            figures[prompt] = figures_of(arguments.runs / slug(prompt))
-    strips += [np.full_like(strips[0], 255)] * (-len(strips) % arguments.columns)
-    rows = [np.concatenate(strips[i : i + arguments.columns], 1) for i in range(0, len(strips), arguments.columns)]
+    jobs, _ = plan(read_lists([arguments.prompts]), [0], {}, arguments.prior)
+    done = [job for job in jobs if job.is_done(arguments.batch)]
+    cells = [draw(job.prompt, job.mesh(arguments.batch), prior) for job in done]
+    figures = {job.prompt: figures_of(job.run(arguments.batch)) for job in done}
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % arguments.columns)
+    rows = [np.concatenate(cells[i : i + arguments.columns], 1) for i in range(0, len(cells), arguments.columns)]
     iio.imwrite(arguments.out, np.concatenate(rows))
     arguments.out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
 
