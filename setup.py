@@ -54,6 +54,7 @@ setup(
             "wheel",
             "vtk>=9.3",
             "accelerate>=1.0",
+            "ray>=2.9",
         ],
         # Drawing 3D models for training data, and training itself: generating assets needs neither.
         "train": ["vtk>=9.3", "accelerate>=1.0"],

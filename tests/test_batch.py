@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -310,3 +311,26 @@ def test_the_lists_that_ship_are_lists() -> None:
     assert names.keys() >= {"gallery.txt", "furniture.txt", "animals.txt", "rare-concepts.txt", "compositional.txt"}
     assert names["gallery.txt"] == 20
     assert all(count >= 10 for count in names.values())
+
+
+@pytest.mark.slow
+def test_ray_makes_each_asset_once_though_workers_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))  # for fake_work
+    from dream3d.batch.cluster import run_ray
+
+    jobs = jobs_of("a", "b dies once", "c", "d always dies", "e fails")
+    results = {r.key: r.reason for r in run_ray(jobs, shared(tmp_path), 2, work=fake_work)}
+    assert [job.is_done(tmp_path) for job in jobs] == [True, True, True, False, False]
+    assert "its worker was lost 3 times" in results[jobs[3].key]
+    assert results[jobs[4].key] == "the field is empty"
+    tries = [len((job.run(tmp_path) / "tried").read_text()) for job in jobs]
+    assert tries == [1, 2, 1, 3, 1]
+
+
+def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    path = written(tmp_path / "a.txt", "a\n")
+    code, text = command(str(path), "--out-dir", str(tmp_path / "out"), "--engine", "ray")
+    assert code == 2
+    assert "pip install 'dream3d[ray]'" in text

@@ -38,6 +38,8 @@ def run_ray(
             job = waiting.pop(done)
             try:
                 result: Result = ray.get(done)
+            except ray.exceptions.RayTaskError as error:  # not the job's own failure, which is a result
+                result = Result(job.key, f"{type(error.cause).__name__}: {str(error.cause)[:300]}")
             except ray.exceptions.RayError as error:
                 result = Result(job.key, f"its worker was lost {ATTEMPTS} times ({type(error).__name__})")
             yield result
