@@ -161,7 +161,7 @@ def test_list_shows_what_is_here_and_what_is_not() -> None:
     result = models("list")
     assert result.exit_code == 0
     rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
-    assert rows["mini"][1:5] == ["yes", "102", "MB", "CC-BY-4.0"]
+    assert rows["mini"][1:5] == ["yes", "55", "MB", "CC-BY-4.0"]
     assert rows["big"][1:5] == ["no", "0", "MB", "OpenRAIL"]
 
 

@@ -55,5 +55,6 @@ unset GLIBC_TUNABLES
     --out "$BUILD/judge/encoder" --seed 2
 
 # 5. One folder, in eight bits, as it lies in dream3d/priors/mini.
-python examples/mini/bundle.py --prior "$BUILD/mini/prior" --encoder "$BUILD/encoder" --out "$BUILD/bundle"
+python examples/mini/bundle.py --prior "$BUILD/mini/prior" --encoder "$BUILD/encoder" --out "$BUILD/bundle" \
+    --licence-data "CC0-1.0 and CC-BY-3.0, see attribution.csv"
 echo "the prior: $BUILD/bundle; try it: dream3d views 'an elk skull' --prior $BUILD/bundle"

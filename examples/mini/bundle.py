@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="folder with image_encoder/")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     parser.add_argument("--version", type=int, default=1, help="of the weights, for prior.json")
+    parser.add_argument("--licence-data", help="in few words; those of all data by default")
     args = parser.parse_args()
     if args.out.exists():
         parser.error(f"--out {args.out} exists; name a new folder")
@@ -52,7 +53,7 @@ def main() -> None:
         tensors = pack(load_file(args.out / name))
         write_atomically(args.out / name, lambda path, tensors=tensors: save_file(tensors, path))  # type: ignore[misc]
     facts = json.loads((args.out / "prior.json").read_text(encoding="utf-8"))
-    facts = {**facts, "version": args.version}
+    facts = {**facts, "version": args.version, "licence_data": args.licence_data or facts["licence_data"]}
     (args.out / "prior.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     attribution = args.out / "attribution.csv"
     attribution.write_text(credits(attribution.read_text(encoding="utf-8")), encoding="utf-8")
