@@ -172,7 +172,7 @@ def test_info_tells_sources_and_places(cache: Path) -> None:
     assert f"to     {cache}/downloads/big/big.pt (not here)" in shown
     assert "sha256 recorded at the first download" in shown
     assert f"folder   {cache}/priors/big" in shown
-    assert "102 MB, inside the package" in models("info", "mini").stdout
+    assert "55 MB, inside the package" in models("info", "mini").stdout
 
 
 def test_pull_downloads_converts_and_records(server: WeightServer, converter: FakeConverter, cache: Path) -> None:
