@@ -1,0 +1,106 @@
+"""Both engines of dream3d batch on the same jobs: what Ray costs, and what is lost when workers are killed.
+
+    python examples/batch_engines.py --assets 24 --workers 2 --kill-every 60
+
+makes the assets three times with a reduced recipe of the built-in prior: by local processes, by Ray, and by Ray while a
+process that is at work on an asset is killed by SIGKILL every so many seconds. Needs pip install 'dream3d[ray]' and
+Linux's /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from dream3d.batch.cluster import run_ray
+from dream3d.batch.jobs import Job, plan
+from dream3d.batch.local import run_local
+from dream3d.batch.prompts import Entry
+from dream3d.batch.work import Result, Shared
+from dream3d.mesh.reading import read_asset
+
+WORDS = ("a wooden chair", "a christmas tree", "an elk skull", "a red mushroom", "a yellow duck", "a car")
+
+
+def collect(name: str, jobs: list[Job], folder: Path, results: Iterable[Result]) -> float:
+    """Check the results of an engine; the seconds that it took."""
+    began = time.monotonic()
+    found = list(results)
+    seconds = time.monotonic() - began
+    times = Counter(result.key for result in found)
+    failed = [f"{result.key}: {result.reason}" for result in found if result.reason]
+    whole = sum(len(read_asset(job.mesh(folder)).vertices) > 0 for job in jobs if job.is_done(folder))
+    left = [path for path in folder.rglob(".*-????????*") if path.is_file()]
+    print(
+        f"{name}: {seconds:.1f} s, {len(found)} results, {sum(n > 1 for n in times.values())} twice, "
+        f"{whole} whole meshes, {len(left)} half-written files, failed: {failed or 'none'}",
+        flush=True,
+    )
+    return seconds
+
+
+def at_work(folder: Path) -> list[int]:
+    """Processes that hold the lock of a run below the folder open."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and int(process.name) != os.getpid():
+            try:
+                targets = [os.readlink(link) for link in (process / "fd").iterdir()]
+            except OSError:
+                continue
+            if any(target.startswith(str(folder / "runs")) and target.endswith(".lock") for target in targets):
+                found.append(int(process.name))
+    return found
+
+
+def killer(folder: Path, every_seconds: float, stop: threading.Event, killed: list[int]) -> None:
+    """Kill a process at work every so many seconds."""
+    while not stop.wait(every_seconds):
+        for process in at_work(folder)[:1]:
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
+
+
+def main() -> None:
+    """Read the command line, run all, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assets", type=int, default=24)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--kill-every", type=float, default=60.0, help="seconds")
+    args = parser.parse_args()
+    entries = [Entry(word, {}, "here") for word in WORDS]
+    seeds = range(-(-args.assets // len(WORDS)))
+    jobs = plan(entries, seeds, {"steps": str(args.steps), "resolution": "48"}, "mini")[0][: args.assets]
+    with tempfile.TemporaryDirectory() as name:
+
+        def shared(part: str) -> Shared:
+            folder = Path(name) / part
+            folder.mkdir()
+            return Shared(folder, "mini", "cpu", 1, checkpoint_seconds=2.0)
+
+        local, ray, hurt = shared("local"), shared("ray"), shared("killed")
+        plain = collect("local", jobs, local.folder, run_local(jobs, local, args.workers))
+        other = collect("ray", jobs, ray.folder, run_ray(jobs, ray, args.workers))
+        print(f"ray over local: {other / plain - 1:+.1%}", flush=True)
+        stop, killed = threading.Event(), list[int]()
+        thread = threading.Thread(target=killer, args=(hurt.folder, args.kill_every, stop, killed))
+        thread.start()
+        try:
+            collect("ray with kills", jobs, hurt.folder, run_ray(jobs, hurt, args.workers))
+        finally:
+            stop.set()
+            thread.join()
+        same = sum(job.mesh(ray.folder).read_bytes() == job.mesh(hurt.folder).read_bytes() for job in jobs)
+        print(f"{len(killed)} workers killed; {same} of {len(jobs)} meshes are the same bytes as without")
+
+
+if __name__ == "__main__":
+    main()
