@@ -1,4 +1,4 @@
-"""Several generations in one process: does memory stay where it was after the first?
+"""Several generations in one process: memory should stay where it was after the first.
 
 python examples/soak.py --times 3 --steps 20
 """

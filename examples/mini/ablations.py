@@ -1,11 +1,13 @@
 """The ablations of MVDream's paper at the scale of a laptop: trains all variants, measures them, writes one report.
 
     python ablations.py --views build/made --judge build/encoder --out build/ablations
+    python ablations.py --views build/made --judge build/encoder --out build/ablations-mini --start mini --steps 200
 
-As in the paper, every variant goes on from one 2D model and differs from the main one in one thing: the attention over
-views (Figure 4), the number of views (Figure 8), the 2D data in training (Table 1). The main one is then sampled with
-more views than it was trained on (Figure 11). The 2D data show six concepts that the 3D data lack. Stopped, it goes on
-where it was. See docs/ablations.md.
+Every variant goes on from one model and differs from the main one in one thing: the attention over views (Figure 4), the
+number of views (Figure 8), the 2D data in training (Table 1). The main one is then sampled with more views than it was
+trained on (Figure 11). The 2D data show six concepts that the 3D data lack. As in the paper, the model to go on from is
+a 2D one, trained first; `--start` takes a trained prior instead. Stopped, it goes on where it was. See
+docs/ablations.md.
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ def write_data(folders: Sequence[Path], out: Path) -> None:
 
 
 def recipe_of(variant: Variant, data: Path, start: Path, steps: int) -> TrainingRecipe:
-    """The recipe of a variant that goes on from the 2D model in ``start``."""
+    """The recipe of a variant that goes on from the model in ``start``."""
     shared = [f'data.views="{data / "views"}"', f'data.images="{data / "images"}"']
     own = [
         f'start="{start}"',
@@ -217,11 +219,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base-steps", type=int, default=1800, help="of the 2D model")
     parser.add_argument("--steps", type=int, default=400, help="of each variant")
+    parser.add_argument("--start", help="prior to go on from, instead of a 2D model")
     parser.add_argument("--train-only", action="store_true")
     args = parser.parse_args()
     data = args.out / "data"
     write_data(args.views, data)
-    base = run("base", base_recipe(data, args.base_steps), args.out)
+    base = find_folder(args.start) if args.start else run("base", base_recipe(data, args.base_steps), args.out)
     folders = {v.name: run(v.name, recipe_of(v, data, base, args.steps), args.out) for v in VARIANTS}
     if args.train_only:
         return
