@@ -3,10 +3,10 @@
     python ablations.py --views build/made --judge build/encoder --out build/ablations
     python ablations.py --views build/made --judge build/encoder --out build/ablations-mini --start mini --steps 200
 
-Every variant goes on from one model and differs from the main one in one thing: the attention over views (Figure 4), the
-number of views (Figure 8), the 2D data in training (Table 1). The main one is then sampled with more views than it was
-trained on (Figure 11). The 2D data show six concepts that the 3D data lack. As in the paper, the model to go on from is
-a 2D one, trained first; `--start` takes a trained prior instead. Stopped, it goes on where it was. See
+Every variant goes on from one model and differs from the main one in one thing: the attention over views (Figure 4),
+the number of views (Figure 8), the 2D data in training (Table 1). The main one is then sampled with more views than it
+was trained on (Figure 11). The 2D data show six concepts that the 3D data lack. As in the paper, the model to go on
+from is a 2D one, trained first; `--start` takes a trained prior instead. Stopped, it goes on where it was. See
 docs/ablations.md.
 """
 
