@@ -85,7 +85,9 @@ def test_a_real_process_refuses_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_real_process_is_interrupted(number: signal.Signals, code: int) -> None:
-    wait = "import sys, time; import dream3d.cli.app as a; a.app.command()(sleep); a.main()"
+    # A shell's background jobs ignore Ctrl-C, and so would their children here.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    wait = heard + "import sys, time; import dream3d.cli.app as a; a.app.command()(sleep); a.main()"
     sleep = "def sleep() -> None:\n print('ready', flush=True); time.sleep(30)\n"
     started = subprocess.Popen(
         [sys.executable, "-c", "import time\n" + sleep + wait, "sleep"],

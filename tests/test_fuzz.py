@@ -169,8 +169,8 @@ def test_models_and_catalogues(tmp_path: Path) -> None:
     folder, rng = tmp_path / "models", np.random.default_rng(7)
     (tmp_path / "good").mkdir()
     folder.mkdir()
-    good = [cube_glb(tmp_path / "good/a.glb"), sphere_ply(tmp_path / "good/b.ply"), box_obj(tmp_path / "good/box.obj")]
-    good.append(catalogue(tmp_path / "good/c.sh3f"))
+    good = [catalogue(tmp_path / "good/c.sh3f"), cube_glb(tmp_path / "good/a.glb"), sphere_ply(tmp_path / "good/b.ply")]
+    good.append(box_obj(tmp_path / "good/box.obj"))
     for number in range(200):
         source = good[number % len(good)]
         (folder / f"m{number:03d}{source.suffix}").write_bytes(damaged(source.read_bytes(), rng))
