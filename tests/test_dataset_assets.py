@@ -197,3 +197,11 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
 def test_a_catalogue_entry_outside_the_archive_is_skipped_with_its_reason(tmp_path: Path) -> None:
     (asset,) = find_assets([catalogue(tmp_path / "small.sh3f", "../../etc/box.obj")])
     assert "outside the archive" in asset.reason
+
+
+def test_a_damaged_catalogue_does_not_end_the_others(tmp_path: Path) -> None:
+    catalogue(tmp_path / "good.sh3f")
+    (tmp_path / "bad.sh3f").write_bytes((tmp_path / "good.sh3f").read_bytes()[:-40])
+    bad, good = find_assets([tmp_path])
+    assert "is damaged or not a zip file" in bad.reason
+    assert not good.reason

@@ -93,7 +93,10 @@ def _assets_of(source: Path) -> Iterable[Asset]:
     if source.name == MANIFEST or source.suffix == ".jsonl":
         return read_manifest(source)
     if source.suffix.lower() == CATALOGUES:
-        return read_catalogue(source)
+        try:
+            return read_catalogue(source)
+        except DatasetError as error:  # listed with the other assets that cannot be used
+            return [Asset(key=slug(source.stem), path=source, name=words(source.stem), reason=str(error))]
     return [Asset(key=slug(source.stem), path=source, name=words(source.stem), source=source.parent.resolve().name)]
 
 
