@@ -146,7 +146,7 @@ def measure(prior: DiffusionPrior, task: Task, sheet: Path) -> Measured:
 def write_sheet(path: Path, labels: Sequence[str], rows: Sequence[Tensor], columns: int = 3) -> None:
     """A PNG of rows of views, each under its prompt."""
     strips = [Image.fromarray(side_by_side(to_uint8(views.movedim(1, -1)))) for views in rows]
-    width, height = strips[0].width + 4, strips[0].height + 14
+    width, height = max(strip.width for strip in strips) + 4, strips[0].height + 14
     page = Image.new("RGB", (columns * width, -(-len(strips) // columns) * height), "white")
     for index, (label, strip) in enumerate(zip(labels, strips, strict=True)):
         x, y = index % columns * width, index // columns * height
