@@ -7,6 +7,7 @@ density -> surface -> mesh -> file   (mesh/)
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import sys
@@ -115,7 +116,8 @@ def _carry_out(
         run.interrupt()
         raise
     except BaseException as error:
-        run.fail(str(error) if isinstance(error, Dream3DError) else type(error).__name__)
+        with contextlib.suppress(OSError):  # the error may be a full disk, and is the one to be told
+            run.fail(str(error) if isinstance(error, Dream3DError) else type(error).__name__)
         raise
     else:
         run.finish(result)
@@ -190,20 +192,21 @@ def optimise(
                     preview=lambda: render_views(state, 1, 32)[0],
                 )
             )
-            stopped = signals.received is not None
-            if keeper and (stopped or keeper.is_due() or (last and keeper.interval_seconds)):
+            if keeper and (signals.received or keeper.is_due() or (last and keeper.interval_seconds)):
                 metrics.write()
-                keeper.save(step + 1, state)
-            if stopped:
+                problem = keeper.save(step + 1, state)
+                if problem:
+                    observer(Progress("optimise", step + 1, recipe.steps, message=problem))
+            if signals.received:
                 _stop(signals.received)
     return state
 
 
-def _stop(number: int | None) -> NoReturn:
+def _stop(number: int) -> NoReturn:
     """What the signal would have done at once."""
-    if number == signal.SIGTERM:
-        sys.exit(128 + number)
-    raise KeyboardInterrupt
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def render_views(state: Optimisation, views: int, size: int) -> NDArray[np.uint8]:
@@ -293,7 +296,6 @@ class _Metrics:
             self.write()
 
     def write(self) -> None:
-        """Put what is there on the disk."""
-        if self.run is not None:
-            self.run.append_metrics(self._rows)
+        """Put what is there on the disk; on a full one, the next time."""
+        if self.run is not None and self.run.append_metrics(self._rows):
             self._rows = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 import dream3d
 from dream3d import checkpoints
@@ -84,11 +85,19 @@ class Keeper:
         """Whether the interval has passed since the last checkpoint."""
         return 0 < self.interval_seconds <= time.monotonic() - self._last
 
-    def save(self, step: int, state: Optimisation) -> None:
-        """Write the state after ``step`` steps."""
-        facts = {"seconds": self.seconds, "circumstances": circumstances(state.device)}
-        checkpoints.write(self.folder, step, VERSION, facts, state.state_dict())
+    def save(self, step: int, state: Optimisation) -> str | None:
+        """Write the state after ``step`` steps; None, or why it could not be written.
+
+        A full disk does not end the run, which needs no checkpoint to come to its end.
+        """
         self._last = time.monotonic()
+        facts = {"seconds": self.seconds, "circumstances": circumstances(state.device)}
+        try:
+            checkpoints.write(self.folder, step, VERSION, facts, state.state_dict())
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            return f"no checkpoint at step {step}: {reason} ({self.folder}); going on without, make room for the next"
+        return None
 
     def restore(self, state: Optimisation) -> tuple[int, list[str]]:
         """Bring back the newest state that can be read: the steps done (0 if there is none), and notices for the user.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import platform
 import re
 import unicodedata
@@ -123,10 +124,16 @@ class RunFolder:
         text = json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.path / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
-    def append_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Append rows with the columns :data:`METRIC_COLUMNS`."""
-        with self.metrics_path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, METRIC_COLUMNS, lineterminator="\n").writerows(rows)
+    def append_metrics(self, rows: list[dict[str, Any]]) -> bool:
+        """Append rows with the columns :data:`METRIC_COLUMNS`, all or none; whether they are on the disk."""
+        whole = self.metrics_path.stat().st_size
+        try:
+            with self.metrics_path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, METRIC_COLUMNS, lineterminator="\n").writerows(rows)
+        except OSError:
+            os.truncate(self.metrics_path, whole)
+            return False
+        return True
 
     def keep_metrics(self, steps: int) -> None:
         """Keep the rows of the first ``steps`` steps: the others will be made again."""

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""Ctrl-C, a polite kill, and a terminal that is closed (not on Windows)."""
+
 
 class Signals:
     """What :func:`listening` heard."""
@@ -18,15 +21,17 @@ class Signals:
 
 @contextmanager
 def listening() -> Iterator[Signals]:
-    """SIGINT and SIGTERM are noted instead of obeyed; a second one of a kind does what it did before.
+    """SIGINT, SIGTERM and SIGHUP are noted instead of obeyed; a second one of a kind does what it did before.
 
-    Outside the main thread, which alone may set handlers, nothing is heard.
+    One that is ignored (``nohup``, a shell's background job) stays ignored. Outside the main thread, which alone may
+    set handlers, nothing is heard.
     """
     heard = Signals()
     if threading.current_thread() is not threading.main_thread():
         yield heard
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    present = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: handler for number, handler in present.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, frame: FrameType | None) -> None:
         heard.received = number

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from typing import Any
 
 from rich.console import Console
 
 
-class PlainConsole(Console):
+class LastingConsole(Console):
+    """A console whose reader may go away: an hour's work does not end with its log (a full disk, a closed pipe)."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self._fall_silent()
+
+    def print(self, *objects: object, **options: Any) -> None:
+        """As rich prints it; what cannot be written is left out, with all that would follow."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        self.quiet = True
+        # What stdout still holds would fail again when the process ends, and turn its exit code into 120.
+        with contextlib.suppress(OSError):  # a file in memory has no number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+class PlainConsole(LastingConsole):
     """A console that draws boxes and bars in ASCII, for terminals that have nothing else."""
 
     @property
@@ -22,7 +45,7 @@ def make_console() -> Console:
     """A console on stdout that uses no more than the terminal and the locale offer."""
     # FORCE_COLOR asks for colours in a pipe, not for an animation that fills a log file.
     animate = None if sys.stdout.isatty() else False
-    kind = PlainConsole if _is_c_locale() else Console
+    kind = PlainConsole if _is_c_locale() else LastingConsole
     return kind(force_interactive=animate, highlight=False)
 
 

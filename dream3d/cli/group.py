@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from typer.core import TyperGroup
 
 from dream3d.errors import Dream3DError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
 """What shells give for a process that Ctrl-C ended (128 + SIGINT)."""
 
@@ -47,6 +50,7 @@ class OneLineGroup(TyperGroup):
         """Runs the command line and leaves by SystemExit, unless ``standalone_mode`` is off."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        _open_closed_streams()
         _never_fail_on_a_character()
         state = extra.setdefault("obj", {})
         try:
@@ -75,12 +79,22 @@ def _explain(error: BaseException) -> tuple[int, str]:
         context = getattr(error, "ctx", None)
         hint = f"; see '{context.command_path} --help'" if context else ""
         return getattr(error, "exit_code", 1), f"error: {_one_line(error.format_message()).rstrip('.')}{hint}"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = f" ({error.filename})" if error.filename else ""
+        return 1, f"error: {error.strerror}{where}; make room and run it again"
     what = _one_line(str(error))
     return 1, f"error: {type(error).__name__}{': ' if what else ''}{what} (run again with --debug for the traceback)"
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _open_closed_streams() -> None:
+    """Python has None for a stream that was closed before the start (``>&-``); what is printed there goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
 
 
 def _never_fail_on_a_character() -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from dream3d.errors import UsageError
 from dream3d.prior import sources
 from dream3d.prior.sources import Entry
 from dream3d.prior.store import absent_message, missing_files, prior_folder, size_on_disk
@@ -64,8 +65,11 @@ def catalogue() -> list[PriorInfo]:
 
 
 def _fetched(entry: Entry) -> PriorInfo:
-    folder = prior_folder(entry)
-    if missing_files(entry):
+    try:
+        folder, missing = prior_folder(entry), missing_files(entry)
+    except UsageError:  # no home folder: nothing can have been fetched, and the built-in prior needs none
+        folder, missing = Path(), [entry.name]
+    if missing:
         return PriorInfo(entry.name, None, False, entry.licence, entry.note, entry.sources[0].about_bytes)
     return PriorInfo(entry.name, folder, True, entry.licence, entry.note, size_on_disk(folder))
 
