@@ -41,6 +41,7 @@ setup(
         "imageio-ffmpeg>=0.4.9",
         "requests>=2.32",
         "filelock>=3.13",
+        "fsspec>=2024.6",
         "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
@@ -58,8 +59,10 @@ setup(
         ],
         # Drawing 3D models for training data, and training itself: generating assets needs neither.
         "train": ["vtk>=9.3", "accelerate>=1.0"],
-        # Batches on several machines.
+        # Batches on several machines, and object stores for what they make (fsspec alone knows none).
         "ray": ["ray>=2.9"],
+        "s3": ["s3fs>=2024.6"],
+        "gs": ["gcsfs>=2024.6"],
         # tiny-cuda-nn, the other accelerator, is not on PyPI: it is built from its own repository.
         "cuda": ["nerfacc>=0.5.3"],
     },

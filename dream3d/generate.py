@@ -79,8 +79,11 @@ def resume(
     prior: MultiViewPrior,
     observer: Observer = silent,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    out: Path | None = None,
 ) -> Outcome | None:
     """Go on with a run where it was stopped, killed or failed; None if it is finished and its mesh is there.
+
+    ``out`` is where the mesh goes now, if its folder is not where it was.
 
     On the same machine with the same number of threads the bytes of the mesh are those of a run that was never
     stopped. Raises what :func:`generate` raises, UsageError also for a folder without a run and for another prior than
@@ -88,6 +91,8 @@ def resume(
     used.
     """
     run = RunFolder.reopen(run_dir)
+    if out is not None:
+        run.redirect(out)
     job = read_job(run)
     copy = run.path / f"mesh{job.out.suffix.lower()}"
     if run.facts.get("status") == "finished" and copy.is_file():

@@ -142,6 +142,12 @@ class RunFolder:
         text = "\n".join([",".join(METRIC_COLUMNS), *kept]) + "\n"
         write_atomically(self.metrics_path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
+    def redirect(self, out: Path) -> None:
+        """The mesh goes to ``out``, not where it was to go; recorded with the next status."""
+        request = self.facts.get("request")
+        if isinstance(request, dict):
+            self.facts = {**self.facts, "request": {**request, "out": str(out.absolute())}}
+
     def go_on(self) -> None:
         """Record that the run is at work again."""
         self._write({"status": "running"})
@@ -163,15 +169,24 @@ def read_run(path: Path) -> dict[str, Any]:
     """``run.json`` of a run folder; UsageError if there is none or it is none."""
     file = path / "run.json"
     try:
-        if file.stat().st_size > MAX_RUN_JSON_BYTES:
-            raise ValueError("it is too large")
-        data = json.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:
+            return parse_run(stream.read(MAX_RUN_JSON_BYTES + 1), str(file))
     except FileNotFoundError as error:
         raise UsageError(f"{path} holds no run (no run.json); give the folder of a run") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise UsageError(f"{file} cannot be read ({error})") from error
+
+
+def parse_run(content: bytes, name: str) -> dict[str, Any]:
+    """The record in the bytes of a ``run.json``, called ``name`` in the UsageError if it is none."""
+    try:
+        if len(content) > MAX_RUN_JSON_BYTES:
+            raise ValueError("it is too large")
+        data = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} cannot be read ({error})") from error
     if not isinstance(data, dict):
-        raise UsageError(f"{file} is not the record of a run")
+        raise UsageError(f"{name} is not the record of a run")
     return data
 
 

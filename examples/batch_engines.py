@@ -22,6 +22,7 @@ from pathlib import Path
 from dream3d.batch.cluster import run_ray
 from dream3d.batch.jobs import Job, plan
 from dream3d.batch.local import run_local
+from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import Entry
 from dream3d.batch.work import Result, Shared
 from dream3d.mesh.reading import read_asset
@@ -36,7 +37,8 @@ def collect(name: str, jobs: list[Job], folder: Path, results: Iterable[Result])
     seconds = time.monotonic() - began
     times = Counter(result.key for result in found)
     failed = [f"{result.key}: {result.reason}" for result in found if result.reason]
-    whole = sum(len(read_asset(job.mesh(folder)).vertices) > 0 for job in jobs if job.is_done(folder))
+    done = [job for job in jobs if job.result(LocalPlace(folder)) is not None]
+    whole = sum(len(read_asset(folder / job.mesh).vertices) > 0 for job in done)
     left = [path for path in folder.rglob(".*-????????*") if path.is_file()]
     print(
         f"{name}: {seconds:.1f} s, {len(found)} results, {sum(n > 1 for n in times.values())} twice, "
@@ -81,24 +83,23 @@ def main() -> None:
     jobs = plan(entries, seeds, {"steps": str(args.steps), "resolution": "48"}, "mini")[0][: args.assets]
     with tempfile.TemporaryDirectory() as name:
 
-        def shared(part: str) -> Shared:
-            folder = Path(name) / part
+        def shared(folder: Path) -> Shared:
             folder.mkdir()
-            return Shared(folder, "mini", "cpu", 1, checkpoint_seconds=2.0)
+            return Shared(LocalPlace(folder), "mini", "cpu", 1, checkpoint_seconds=2.0)
 
-        local, ray, hurt = shared("local"), shared("ray"), shared("killed")
-        plain = collect("local", jobs, local.folder, run_local(jobs, local, args.workers))
-        other = collect("ray", jobs, ray.folder, run_ray(jobs, ray, args.workers))
+        local, ray, hurt = (Path(name) / part for part in ("local", "ray", "killed"))
+        plain = collect("local", jobs, local, run_local(jobs, shared(local), args.workers))
+        other = collect("ray", jobs, ray, run_ray(jobs, shared(ray), args.workers))
         print(f"ray over local: {other / plain - 1:+.1%}", flush=True)
         stop, killed = threading.Event(), list[int]()
-        thread = threading.Thread(target=killer, args=(hurt.folder, args.kill_every, stop, killed))
+        thread = threading.Thread(target=killer, args=(hurt, args.kill_every, stop, killed))
         thread.start()
         try:
-            collect("ray with kills", jobs, hurt.folder, run_ray(jobs, hurt, args.workers))
+            collect("ray with kills", jobs, hurt, run_ray(jobs, shared(hurt), args.workers))
         finally:
             stop.set()
             thread.join()
-        same = sum(job.mesh(ray.folder).read_bytes() == job.mesh(hurt.folder).read_bytes() for job in jobs)
+        same = sum((ray / job.mesh).read_bytes() == (hurt / job.mesh).read_bytes() for job in jobs)
         print(f"{len(killed)} workers killed; {same} of {len(jobs)} meshes are the same bytes as without")
 
 

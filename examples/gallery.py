@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dream3d.batch.jobs import plan
+from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import read_lists
 from dream3d.cameras import orbit
 from dream3d.mesh.reading import read_asset
@@ -68,9 +69,9 @@ def main() -> None:
     arguments = parser.parse_args()
     prior = load_prior(arguments.prior)
     jobs, _ = plan(read_lists([arguments.prompts]), [0], {}, arguments.prior)
-    done = [job for job in jobs if job.is_done(arguments.batch)]
-    cells = [draw(job.prompt, job.mesh(arguments.batch), prior) for job in done]
-    figures = {job.prompt: figures_of(job.run(arguments.batch)) for job in done}
+    done = [job for job in jobs if job.result(LocalPlace(arguments.batch)) is not None]
+    cells = [draw(job.prompt, arguments.batch / job.mesh, prior) for job in done]
+    figures = {job.prompt: figures_of(arguments.batch / job.run) for job in done}
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % arguments.columns)
     rows = [np.concatenate(cells[i : i + arguments.columns], 1) for i in range(0, len(cells), arguments.columns)]
     iio.imwrite(arguments.out, np.concatenate(rows))

@@ -21,12 +21,14 @@ from typer.testing import CliRunner
 
 from dream3d.batch import local
 from dream3d.batch.jobs import Job, plan
+from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import MAX_LINE_BYTES, Entry, read_lists
-from dream3d.batch.report import write_report
-from dream3d.batch.work import Result, Shared
+from dream3d.batch.report import Report
+from dream3d.batch.work import Result, Shared, Watcher, Working
 from dream3d.cli.app import app
 from dream3d.errors import UsageError
 from dream3d.overrides import changed_recipe
+from dream3d.progress import Observer, Progress, silent
 from dream3d.recipe import preset
 
 ROOT = Path(__file__).parent.parent
@@ -141,8 +143,8 @@ def test_names_differ_where_jobs_do_and_stay_where_they_do_not() -> None:
 def test_a_name_never_leaves_the_folder(prompt: str, name: str) -> None:
     (job,), _ = plan([entry(prompt, name=name)], [0], {}, "mini")
     folder = Path("/batch")
-    assert job.mesh(folder).parent == folder
-    assert job.run(folder).parent == folder / "runs"
+    assert (folder / job.mesh).parent == folder
+    assert (folder / job.run).parent == folder / "runs"
 
 
 def test_a_wrong_setting_is_refused_before_anything_is_made() -> None:
@@ -164,9 +166,15 @@ def test_settings_by_name_and_by_place_change_the_recipe() -> None:
         changed_recipe({"preset": "huge"}, "mini")
 
 
-def fake_work(job: Job, shared: Shared) -> Result:
+def folder_of(shared: Shared) -> Path:
+    assert isinstance(shared.place, LocalPlace)
+    return shared.place.folder
+
+
+def fake_work(job: Job, shared: Shared, observer: Observer) -> Result:
     """Writes what a finished run has. A prompt says what goes wrong: "dies once", "always dies", "fails"."""
-    run = job.run(shared.folder)
+    run = folder_of(shared) / job.run
+    observer(Progress("optimise", 1, 2))
     run.mkdir(parents=True, exist_ok=True)
     tried = run / "tried"
     first = not tried.exists()
@@ -177,15 +185,19 @@ def fake_work(job: Job, shared: Shared) -> Result:
         time.sleep(30)
     if "fails" in job.prompt:
         return Result(job.key, "the field is empty")
-    finish(job, shared.folder)
+    finish(job, folder_of(shared))
     return Result(job.key, "", 0.1)
 
 
 def finish(job: Job, folder: Path) -> None:
-    job.run(folder).mkdir(parents=True, exist_ok=True)
-    job.mesh(folder).write_bytes(b"mesh")
+    (folder / job.run).mkdir(parents=True, exist_ok=True)
+    (folder / job.mesh).write_bytes(b"mesh")
     result = {"seconds": 12.0, "vertices": 3, "faces": 1, "silhouette_iou": 0.5, "haze": 0.01}
-    (job.run(folder) / "run.json").write_text(json.dumps({"status": "finished", "result": result}))
+    (folder / job.run / "run.json").write_text(json.dumps({"status": "finished", "result": result}))
+
+
+def is_done(job: Job, folder: Path) -> bool:
+    return job.result(LocalPlace(folder)) is not None
 
 
 def jobs_of(*prompts: str) -> list[Job]:
@@ -193,18 +205,21 @@ def jobs_of(*prompts: str) -> list[Job]:
 
 
 def shared(folder: Path) -> Shared:
-    return Shared(folder, "mini", "cpu", 1)
+    return Shared(LocalPlace(folder), "mini", "cpu", 1)
 
 
 def test_a_worker_that_dies_costs_its_job_one_attempt_and_no_other(tmp_path: Path) -> None:
     jobs = jobs_of("a", "b dies once", "c", "d always dies", "e fails", "f")
-    results = {r.key: r.reason for r in local.run_local(jobs, shared(tmp_path), 2, fake_work)}
+    heard: list[Working] = []
+    results = {r.key: r.reason for r in local.run_local(jobs, shared(tmp_path), 2, fake_work, heard.append)}
+    assert {word.key for word in heard} == {job.key for job in jobs}
+    assert heard[0].stage == "optimise"
     assert len(results) == 6
-    assert [job.is_done(tmp_path) for job in jobs] == [True, True, True, False, False, True]
+    assert [is_done(job, tmp_path) for job in jobs] == [True, True, True, False, False, True]
     assert results[jobs[1].key] == ""
     assert "died 3 times (SIGKILL, perhaps for want of memory)" in results[jobs[3].key]
     assert results[jobs[4].key] == "the field is empty"
-    tries = [len((job.run(tmp_path) / "tried").read_text()) for job in jobs]
+    tries = [len((tmp_path / job.run / "tried").read_text()) for job in jobs]
     assert tries == [1, 2, 1, 3, 1, 1]
 
 
@@ -233,8 +248,11 @@ class Links(HTMLParser):
 def test_the_report_shows_every_job_and_escapes_every_prompt(tmp_path: Path) -> None:
     jobs = jobs_of("<script>alert('x')</script>", "b & c", "d")
     finish(jobs[0], tmp_path)
-    rows = write_report(jobs, tmp_path, {jobs[1].key: "it <b>broke</b>"})
-    assert [row.state for row in rows] == ["finished", "failed", "waiting"]
+    report = Report(jobs, LocalPlace(tmp_path))
+    assert [job.prompt for job in report.missing()] == ["b & c", "d"]
+    report.add(Result(jobs[1].key, "it <b>broke</b>"))
+    report.write()
+    assert [row.state for row in report.rows] == ["finished", "failed", "waiting"]
     with (tmp_path / "summary.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [(row["prompt"], row["state"], row["reason"]) for row in table] == [
@@ -259,9 +277,9 @@ def command(*args: str) -> tuple[int, str]:
 def test_a_second_call_makes_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def run(jobs: Sequence[Job], shared: Shared, workers: int) -> list[Result]:
+    def run(jobs: Sequence[Job], shared: Shared, workers: int, watcher: Watcher) -> list[Result]:
         made.extend(job.prompt for job in jobs)
-        return [fake_work(job, shared) for job in jobs]
+        return [fake_work(job, shared, silent) for job in jobs]
 
     monkeypatch.setattr(local, "run_local", run)
     path, out = written(tmp_path / "a.txt", "a\nb fails\nc\n"), tmp_path / "out"
@@ -320,11 +338,14 @@ def test_ray_makes_each_asset_once_though_workers_die(tmp_path: Path, monkeypatc
     from dream3d.batch.cluster import run_ray
 
     jobs = jobs_of("a", "b dies once", "c", "d always dies", "e fails")
-    results = {r.key: r.reason for r in run_ray(jobs, shared(tmp_path), 2, work=fake_work)}
-    assert [job.is_done(tmp_path) for job in jobs] == [True, True, True, False, False]
+    heard: list[Working] = []
+    results = {r.key: r.reason for r in run_ray(jobs, shared(tmp_path), 2, work=fake_work, watcher=heard.append)}
+    assert {word.key for word in heard} <= {job.key for job in jobs}
+    assert heard
+    assert [is_done(job, tmp_path) for job in jobs] == [True, True, True, False, False]
     assert "its worker was lost 3 times" in results[jobs[3].key]
     assert results[jobs[4].key] == "the field is empty"
-    tries = [len((job.run(tmp_path) / "tried").read_text()) for job in jobs]
+    tries = [len((tmp_path / job.run / "tried").read_text()) for job in jobs]
     assert tries == [1, 2, 1, 3, 1]
 
 

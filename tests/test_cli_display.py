@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from typer.testing import CliRunner
 
+from dream3d.batch.work import Result, Working
 from dream3d.cli.app import app
+from dream3d.cli.batch_view import watching_batch
 from dream3d.cli.console import (
     PlainConsole,
     can_draw_pictures,
@@ -268,3 +270,31 @@ def test_sizes_and_rates() -> None:
 
 def test_the_process_is_older_than_this_test() -> None:
     assert 0 < process_seconds(0.0) < 24 * 3600
+
+
+def test_a_batch_in_a_terminal_shows_what_is_being_made() -> None:
+    screen = Screen(100)
+    with watching_batch(screen.console, 2) as view:
+        view.working(Working("a-dog-0-1", "optimise", 3, 9))
+        view.working(Working("a-cat-0-2", "extract", 0, 1))
+        view.ended(Result("a-dog-0-1", "", 61.0))
+        view.ended(Result("a-cat-0-2", "the field is empty [1]"))
+    for words in (
+        "a-dog-0-1: optimise",
+        "3/9",
+        "a-cat-0-2: extract",
+        "[2/2] a-cat-0-2: failed: the field is empty [1]",
+    ):
+        assert words in screen.text.replace("\x1b[0m", "").replace("\x1b[32m", ""), words
+    assert any("a-dog-0-1: made in 1 min 1 s" in line for line in screen.lines)
+
+
+def test_a_batch_in_a_log_is_a_line_for_each_asset() -> None:
+    file = io.StringIO()
+    with watching_batch(Console(file=file, width=40), 2) as view:
+        view.working(Working("a", "optimise", 3, 9))
+        view.ended(Result("a", "", 2.0))
+        view.ended(Result("b", "no"))
+    first, second = file.getvalue().splitlines()
+    assert re.fullmatch(r"\[1/2, .* left\] a: made in 2\.0 s", first)
+    assert second == "[2/2] b: failed: no"

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dream3d.batch.jobs import Job
 from dream3d.batch.local import ATTEMPTS, Work
-from dream3d.batch.work import Result, Shared, do_job
+from dream3d.batch.work import Result, Shared, Teller, Watcher, Working, do_job, unwatched
 from dream3d.errors import Dream3DError, UsageError
+
+POLL_SECONDS = 1.0
+"""Between two looks at where the workers are."""
+
+
+class Board:
+    """Where workers write where they are: an actor of the cluster."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, Working] = {}
+
+    def put(self, working: Working) -> None:
+        """Of a job, only the last word counts."""
+        self._words[working.key] = working
+
+    def take(self) -> list[Working]:
+        """All that is new."""
+        words, self._words = list(self._words.values()), {}
+        return words
 
 
 def run_ray(
-    jobs: Sequence[Job], shared: Shared, workers: int, address: str | None = None, work: Work = do_job
+    jobs: Sequence[Job],
+    shared: Shared,
+    workers: int,
+    address: str | None = None,
+    work: Work = do_job,
+    watcher: Watcher = unwatched,
 ) -> Iterator[Result]:
-    """Results of the jobs as they come; each job has exactly one.
+    """Results of the jobs as they come; each job has exactly one. ``watcher`` hears where they are.
 
     ``address`` is that of a running cluster ("auto", "ray://host:10001"); without one, a local Ray of ``workers``
     CPUs is started and stopped. A task asks for ``shared.threads`` CPUs and, on CUDA, one GPU; if its worker is lost it
@@ -29,22 +54,34 @@ def run_ray(
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Dream3DError(f"no Ray cluster at {address or 'this machine'} ({str(error)[:200]})") from error
     try:
+        board = ray.remote(Board).options(num_cpus=0).remote()
         demand = {"num_cpus": shared.threads, "num_gpus": 1 if shared.device.startswith("cuda") else 0}
         # Outputs are files and the run folder makes a second attempt go on, so trying again is safe.
-        task = ray.remote(work).options(**demand, max_retries=ATTEMPTS - 1, retry_exceptions=False)
-        waiting = {task.remote(job, shared): job for job in jobs}
+        task = ray.remote(_do).options(**demand, max_retries=ATTEMPTS - 1, retry_exceptions=False)
+        waiting = {task.remote(work, job, shared, board): job for job in jobs}
         while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            job = waiting.pop(done)
-            try:
-                result: Result = ray.get(done)
-            except ray.exceptions.RayTaskError as error:  # not the job's own failure, which is a result
-                result = Result(job.key, f"{type(error.cause).__name__}: {str(error.cause)[:300]}")
-            except ray.exceptions.RayError as error:
-                result = Result(job.key, f"its worker was lost {ATTEMPTS} times ({type(error).__name__})")
-            yield result
+            done, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_SECONDS)
+            for reference in done:
+                yield _result(ray, reference, waiting.pop(reference))
+            with contextlib.suppress(ray.exceptions.RayError):  # its machine was lost; the results do not depend on it
+                for working in ray.get(board.take.remote(), timeout=10):
+                    watcher(working)
     finally:
         ray.shutdown()
+
+
+def _do(work: Work, job: Job, shared: Shared, board: Any) -> Result:
+    return work(job, shared, Teller(job.key, board.put.remote))
+
+
+def _result(ray: Any, reference: Any, job: Job) -> Result:
+    try:
+        result: Result = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:  # not the job's own failure, which is a result
+        return Result(job.key, f"{type(error.cause).__name__}: {str(error.cause)[:300]}")
+    except ray.exceptions.RayError as error:
+        return Result(job.key, f"its worker was lost {ATTEMPTS} times ({type(error).__name__})")
+    return result
 
 
 def _ray() -> Any:

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from dream3d.batch.places import Place
 from dream3d.batch.prompts import Entry
 from dream3d.checks import MAX_SEED
 from dream3d.errors import UsageError
 from dream3d.overrides import changed_recipe
-from dream3d.run import read_run, slug
+from dream3d.run import parse_run, slug
 
 RUNS = "runs"
 
@@ -28,20 +28,26 @@ class Job:
     changes: Mapping[str, str]
     """Of the recipe, see :func:`dream3d.overrides.changed_recipe`."""
 
-    def mesh(self, folder: Path) -> Path:
-        """The mesh's file below the batch's folder."""
-        return folder / f"{self.key}.glb"
+    @property
+    def mesh(self) -> str:
+        """The mesh's file in the batch's folder."""
+        return f"{self.key}.glb"
 
-    def run(self, folder: Path) -> Path:
-        """The run's folder below the batch's folder."""
-        return folder / RUNS / self.key
+    @property
+    def run(self) -> str:
+        """The run's folder in the batch's folder."""
+        return f"{RUNS}/{self.key}"
 
-    def is_done(self, folder: Path) -> bool:
-        """Whether the mesh is there and its run says that it is finished."""
+    def result(self, place: Place) -> Mapping[str, object] | None:
+        """What the run says of its mesh; None unless it is finished and the mesh is there."""
         try:
-            return self.mesh(folder).is_file() and read_run(self.run(folder)).get("status") == "finished"
-        except UsageError:
-            return False
+            record = parse_run(place.read(f"{self.run}/run.json"), self.run)
+        except (UsageError, OSError):
+            return None
+        if record.get("status") != "finished" or not place.has(self.mesh):
+            return None
+        result = record.get("result")
+        return result if isinstance(result, dict) else {}
 
 
 def plan(

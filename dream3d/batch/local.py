@@ -13,14 +13,15 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from dream3d.batch.jobs import Job
-from dream3d.batch.work import Result, Shared, do_job
+from dream3d.batch.work import Result, Shared, Teller, Watcher, Working, do_job, unwatched
+from dream3d.progress import Observer
 
 ATTEMPTS = 3
 """Of a job whose process dies: one that the system kills for its memory will be killed again."""
 GRACE_SECONDS = 60.0
 """For a worker to write a checkpoint when the batch is stopped."""
 
-Work = Callable[[Job, Shared], Result]
+Work = Callable[[Job, Shared, Observer], Result]
 
 
 @dataclass
@@ -30,8 +31,10 @@ class _Worker:
     job: Job | None = None
 
 
-def run_local(jobs: Sequence[Job], shared: Shared, workers: int, work: Work = do_job) -> Iterator[Result]:
-    """Results of the jobs as they come; each job has exactly one.
+def run_local(
+    jobs: Sequence[Job], shared: Shared, workers: int, work: Work = do_job, watcher: Watcher = unwatched
+) -> Iterator[Result]:
+    """Results of the jobs as they come; each job has exactly one. ``watcher`` hears where they are.
 
     When the consumer stops (an exception, Ctrl-C), workers are told to stop and write a checkpoint first.
     """
@@ -48,6 +51,9 @@ def run_local(jobs: Sequence[Job], shared: Shared, workers: int, work: Work = do
                 worker = next(one for one in pool if one.pipe is pipe)
                 job, answer = worker.job, _receive(worker)
                 assert job is not None  # only workers with a job are waited for
+                if isinstance(answer, Working):
+                    watcher(answer)
+                    continue
                 worker.job = None
                 if answer is None:
                     pool.remove(worker)
@@ -75,7 +81,7 @@ def _serve(pipe: Connection, shared: Shared, work: Work) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while (job := pipe.recv()) is not None:
-            pipe.send(work(job, shared))
+            pipe.send(work(job, shared, Teller(job.key, pipe.send)))
 
 
 def _give(worker: _Worker, job: Job) -> None:
@@ -85,7 +91,7 @@ def _give(worker: _Worker, job: Job) -> None:
 
 
 def _receive(worker: _Worker) -> Any:
-    """The worker's result, or None if it is dead."""
+    """A word of the worker's, or None if it is dead."""
     try:
         return worker.pipe.recv()
     except (EOFError, OSError):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import html
 import io
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from dream3d.batch.jobs import RUNS, Job
-from dream3d.files import write_atomically
-from dream3d.run import read_run
+from dream3d.batch.jobs import Job
+from dream3d.batch.places import Place
+from dream3d.batch.work import Result
 
 State = Literal["finished", "failed", "waiting"]
 FIGURES = ("seconds", "vertices", "faces", "silhouette_iou", "haze")
 COLUMNS = ("key", "prompt", "seed", "settings", "state", *FIGURES, "reason")
+EVERY_SECONDS = 5.0
+"""Between two writings of the report while results come in: one of thousands of assets is not small."""
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.3rem } .sum { color: #666 }
@@ -51,34 +53,49 @@ class Row:
         return f"{value:.6g}" if isinstance(value, int | float) else ""
 
 
-def rows_of(jobs: Sequence[Job], folder: Path, reasons: Mapping[str, str]) -> list[Row]:
-    """Where every job stands; ``reasons`` are those of the jobs that failed in this call."""
-    rows = []
-    for job in jobs:
-        if reasons.get(job.key):
-            rows.append(Row(job, "failed", reasons[job.key], {}))
-        elif job.is_done(folder):
-            result = read_run(job.run(folder)).get("result")
-            rows.append(Row(job, "finished", "", result if isinstance(result, dict) else {}))
-        else:
-            rows.append(Row(job, "waiting", "", {}))
-    return rows
+class Report:
+    """Rows of all jobs, kept up to date."""
+
+    def __init__(self, jobs: Sequence[Job], place: Place) -> None:
+        """Looks at what is there."""
+        self._place = place
+        self._rows = {job.key: _row(job, place) for job in jobs}
+        self._written = -EVERY_SECONDS
+
+    @property
+    def rows(self) -> list[Row]:
+        """One for each job, in their order."""
+        return list(self._rows.values())
+
+    def missing(self) -> list[Job]:
+        """The jobs that are not finished."""
+        return [row.job for row in self.rows if row.state != "finished"]
+
+    def add(self, result: Result) -> None:
+        """Take in how a job ended, and write if it is time."""
+        job = self._rows[result.key].job
+        self._rows[result.key] = Row(job, "failed", result.reason, {}) if result.reason else _row(job, self._place)
+        if time.monotonic() - self._written > EVERY_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write ``summary.csv`` and ``index.html``."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(row.cells() for row in self.rows)])
+        self._place.write("summary.csv", text.getvalue().encode())
+        self._place.write("index.html", page(self.rows).encode())
+        self._written = time.monotonic()
 
 
-def write_report(jobs: Sequence[Job], folder: Path, reasons: Mapping[str, str]) -> list[Row]:
-    """Write ``summary.csv`` and ``index.html`` of the jobs as they stand."""
-    rows = rows_of(jobs, folder, reasons)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(row.cells() for row in rows)])
-    for name, content in (("summary.csv", text.getvalue()), ("index.html", page(rows, folder))):
-        write_atomically(folder / name, lambda path, content=content: path.write_text(content, encoding="utf-8"))  # type: ignore[misc]
-    return rows
+def _row(job: Job, place: Place) -> Row:
+    result = job.result(place)
+    return Row(job, "waiting", "", {}) if result is None else Row(job, "finished", "", result)
 
 
-def page(rows: Sequence[Row], folder: Path) -> str:
+def page(rows: Sequence[Row]) -> str:
     """The gallery: finished assets with their pictures, then the failures, as one HTML page with relative links."""
     order = {"finished": 0, "failed": 1, "waiting": 2}
-    items = "\n".join(_item(row, folder) for row in sorted(rows, key=lambda row: order[row.state]))
+    items = "\n".join(_item(row) for row in sorted(rows, key=lambda row: order[row.state]))
     counts = ", ".join(f"{sum(row.state == state for row in rows)} {state}" for state in order)
     title = f"dream3d: {len(rows)} assets"
     return (
@@ -88,14 +105,13 @@ def page(rows: Sequence[Row], folder: Path) -> str:
     )
 
 
-def _item(row: Row, folder: Path) -> str:
+def _item(row: Row) -> str:
     job, prompt = row.job, html.escape(row.job.prompt)
     settings = "".join(f", {html.escape(name)} {html.escape(value)}" for name, value in sorted(job.changes.items()))
     line = f"<b>{prompt}</b><br><small>seed {job.seed}{settings}</small>"
     if row.state != "finished":
         return f"<li class={row.state}><div>{line}<br><small>{html.escape(row.reason or row.state)}</small></div></li>"
-    run = f"{RUNS}/{job.key}"
-    links = [("mesh", job.mesh(folder).name), ("turntable", f"{run}/turntable.mp4"), ("run", f"{run}/run.json")]
+    links = [("mesh", job.mesh), ("turntable", f"{job.run}/turntable.mp4"), ("run", f"{job.run}/run.json")]
     anchors = " · ".join(f'<a href="{quote(target)}">{name}</a>' for name, target in links)
-    picture = f'<img src="{quote(run)}/preview.png" alt="four views of {prompt}" loading=lazy>'
+    picture = f'<img src="{quote(job.run)}/preview.png" alt="four views of {prompt}" loading=lazy>'
     return f"<li>{picture}<div>{line}<br>{anchors}</div></li>"

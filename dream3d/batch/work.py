@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dream3d.batch.jobs import Job
+from dream3d.batch.places import Place, Workplace
 from dream3d.errors import Dream3DError
-from dream3d.progress import Observer, silent
+from dream3d.progress import Observer, Progress, StageName, silent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dream3d.prior.diffusion import DiffusionPrior
+
+TELL_SECONDS = 0.5
+"""Between two words of a worker about where it is."""
 
 
 @dataclass(frozen=True)
 class Shared:
     """What all jobs of a batch share. Plain data."""
 
-    folder: Path
+    place: Place
     prior: str
     device: str
     threads: int
@@ -41,6 +48,40 @@ class Result:
     """That this attempt took."""
 
 
+@dataclass(frozen=True)
+class Working:
+    """Where a job is. Plain data: it is sent to other processes and machines."""
+
+    key: str
+    stage: StageName
+    step: int
+    steps: int
+
+
+Watcher = Callable[[Working], None]
+
+
+def unwatched(working: Working) -> None:
+    """A watcher who looks away."""
+
+
+@dataclass
+class Teller:
+    """An observer of a job that says where it is, at a bearable rate."""
+
+    key: str
+    tell: Watcher
+    _next: float = field(default=0.0)
+    _stage: str = ""
+
+    def __call__(self, progress: Progress) -> None:
+        """Tell, if it is time or something new begins."""
+        now = time.monotonic()
+        if now >= self._next or progress.stage != self._stage:
+            self._next, self._stage = now + TELL_SECONDS, progress.stage
+            self.tell(Working(self.key, progress.stage, progress.step, progress.steps))
+
+
 @functools.lru_cache(maxsize=1)
 def _prior(name: str, device: str, vram: float | None, precision: str) -> DiffusionPrior:
     from dream3d.prior import load_prior
@@ -53,31 +94,58 @@ def do_job(job: Job, shared: Shared, observer: Observer = silent) -> Result:
     """Make the asset of a job; failures of the job come back as its result, others are raised."""
     import torch
 
-    from dream3d.generate import generate, resume
-    from dream3d.overrides import changed_recipe
-
     began = time.monotonic()
     torch.set_num_threads(shared.threads)
-    reason, run_dir = "", job.run(shared.folder)
+    reason = ""
     try:
-        prior = _prior(shared.prior, shared.device, shared.vram, shared.precision)
-        if (run_dir / "run.json").exists():
-            resume(run_dir, prior=prior, observer=observer, checkpoint_seconds=shared.checkpoint_seconds)
-        else:
-            generate(
-                job.prompt,
-                prior=prior,
-                recipe=changed_recipe(job.changes, prior.recommended_preset),
-                seed=job.seed,
-                device=shared.device,
-                out=job.mesh(shared.folder),
-                run_dir=run_dir,
-                observer=observer,
-                checkpoint_seconds=shared.checkpoint_seconds,
-                request={"prior": shared.prior, "vram": shared.vram, "precision": shared.precision},
-            )
+        with shared.place.workplace(job.mesh, job.run) as work:
+            _make(job, shared, work, observer)
     except Dream3DError as error:
         reason = str(error)
     except Exception as error:  # one asset must not end the others
         reason = f"{type(error).__name__}: {str(error)[:300]}"
     return Result(job.key, " ".join(reason.split()), time.monotonic() - began)
+
+
+def _make(job: Job, shared: Shared, work: Workplace, observer: Observer) -> None:
+    """Begin the job's run, or go on with it."""
+    from dream3d.generate import generate, resume
+    from dream3d.overrides import changed_recipe
+
+    out, run_dir = work.folder / job.mesh, work.folder / job.run
+    prior = _prior(shared.prior, shared.device, shared.vram, shared.precision)
+    watcher = _keeping(work, run_dir, observer)
+    if (run_dir / "run.json").exists():
+        resume(run_dir, prior=prior, observer=watcher, checkpoint_seconds=shared.checkpoint_seconds, out=out)
+        return
+    generate(
+        job.prompt,
+        prior=prior,
+        recipe=changed_recipe(job.changes, prior.recommended_preset),
+        seed=job.seed,
+        device=shared.device,
+        out=out,
+        run_dir=run_dir,
+        observer=watcher,
+        checkpoint_seconds=shared.checkpoint_seconds,
+        request={"prior": shared.prior, "vram": shared.vram, "precision": shared.precision},
+    )
+
+
+def _keeping(work: Workplace, run_dir: Path, observer: Observer) -> Observer:
+    """The observer, and each new checkpoint goes where the results lie."""
+    from dream3d.checkpoints import all_in
+    from dream3d.resume import FOLDER
+
+    newest: list[Path] = []
+
+    def observe(progress: Progress) -> None:
+        nonlocal newest
+        observer(progress)
+        found = all_in(run_dir / FOLDER)[-1:]
+        if found != newest:
+            with contextlib.suppress(Exception):  # a store that is away for a moment; the next one is kept
+                work.keep()
+                newest = found
+
+    return observe

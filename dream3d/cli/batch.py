@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +16,14 @@ from dream3d.errors import Dream3DError, UsageError
 
 if TYPE_CHECKING:
     from dream3d.batch.jobs import Job
+    from dream3d.batch.places import Place
     from dream3d.batch.report import Row
-    from dream3d.batch.work import Result, Shared
+    from dream3d.batch.work import Result, Shared, Watcher
 
 ListsArgument = Annotated[list[Path], typer.Argument(help="Lists of prompts: .txt, .csv, .jsonl.", metavar="LIST...")]
-FolderOption = Annotated[Path, typer.Option(help="Folder for meshes, runs, summary and gallery.", show_default=False)]
+FolderOption = Annotated[
+    str, typer.Option(help="Folder for meshes, runs, summary and gallery, or s3://bucket/folder.", show_default=False)
+]
 SeedsOption = Annotated[str, typer.Option(help="Seeds of each prompt: 7, 0-3 or 1,4,9.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="A setting for all prompts: steps=100, guidance.rescale=0.3.")
@@ -66,7 +69,7 @@ def batch(
     rows = _work(jobs, shared, workers, engine, address)
     failed = sum(row.state == "failed" for row in rows)
     if failed and (fail == "any" or failed == len(rows)):
-        raise Dream3DError(f"{failed} of {len(rows)} assets failed; reasons are in {out_dir / 'summary.csv'}")
+        raise Dream3DError(f"{failed} of {len(rows)} assets failed; reasons are in {out_dir}/summary.csv")
 
 
 def _settings(changes: Sequence[str]) -> dict[str, str]:
@@ -80,67 +83,87 @@ def _settings(changes: Sequence[str]) -> dict[str, str]:
 
 
 def _shared(
-    out_dir: Path, prior: str, device: str, workers: int, interval: float, vram: float | None, precision: str
+    out_dir: str, prior: str, device: str, workers: int, interval: float, vram: float | None, precision: str
 ) -> Shared:
     import os
 
+    from dream3d.batch.places import LocalPlace, parse_place
     from dream3d.batch.work import Shared
     from dream3d.cli.device import resolve_device
     from dream3d.prior.diffusion import locate
 
     locate(prior)  # an unknown name is one error now, not one for each job
-    checks.check_run_dir(out_dir)
+    where = parse_place(out_dir)
+    if isinstance(where, LocalPlace):
+        checks.check_run_dir(where.folder)
     threads = max(1, (os.cpu_count() or 1) // workers)
     place = str(Path(prior).absolute()) if Path(prior).exists() else prior
     resolved = resolve_device(checks.check_device_name(device))
-    return Shared(out_dir.absolute(), place, resolved, threads, interval, vram, precision)
+    return Shared(where, place, resolved, threads, interval, vram, precision)
 
 
 def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None) -> list[Row]:
-    """Make what is missing, under the folder's lock, and keep the report up to date."""
+    """Make what is missing, alone in the folder, and keep the report up to date."""
+    from dream3d.batch.report import Report
+    from dream3d.cli.batch_view import watching_batch
+    from dream3d.cli.console import make_console
+
+    console = make_console(stderr=True)
+    with _alone(shared.place):
+        report = Report(jobs, shared.place)
+        missing = report.missing()
+        console.print(f"{len(jobs)} assets, {len(jobs) - len(missing)} of them there already")
+        try:
+            report.write()  # also a proof that results can be kept, before hours are spent on them
+        except Exception as error:  # every store has errors of its own
+            reason = " ".join(str(error).split())[:200]
+            raise Dream3DError(f"cannot write to {shared.place} ({type(error).__name__}: {reason})") from error
+        try:
+            with watching_batch(console, len(missing)) as view:
+                for result in _results(missing, shared, workers, engine, address, view.working):
+                    report.add(result)
+                    view.ended(result)
+        finally:
+            report.write()
+    _table(report.rows)
+    typer.echo(f"gallery     {shared.place}/index.html\nsummary     {shared.place}/summary.csv")
+    return report.rows
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """No other batch works in a folder of this machine; object stores have no locks, and two batches waste work."""
     from filelock import FileLock, Timeout
 
-    from dream3d.batch.report import rows_of, write_report
+    from dream3d.batch.places import LocalPlace
 
-    shared.folder.mkdir(parents=True, exist_ok=True)
+    if not isinstance(place, LocalPlace):
+        yield
+        return
+    place.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.folder / ".lock")
     try:
-        with FileLock(shared.folder / ".lock").acquire(timeout=0):
-            missing = [job for job in jobs if not job.is_done(shared.folder)]
-            typer.echo(f"{len(jobs)} assets, {len(jobs) - len(missing)} of them there already", err=True)
-            reasons: dict[str, str] = {}
-            began = time.monotonic()
-            try:
-                for count, result in enumerate(_results(missing, shared, workers, engine, address), 1):
-                    reasons[result.key] = result.reason
-                    write_report(jobs, shared.folder, reasons)
-                    _tell(result, count, len(missing), time.monotonic() - began)
-            finally:
-                rows = write_report(jobs, shared.folder, reasons)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise Dream3DError(f"another batch is at work in {shared.folder}; wait for it, or choose another") from None
-    _table(rows)
-    typer.echo(f"gallery     {shared.folder / 'index.html'}\nsummary     {shared.folder / 'summary.csv'}")
-    return rows_of(jobs, shared.folder, reasons)
+        raise Dream3DError(f"another batch is at work in {place}; wait for it, or choose another") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _results(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None) -> Iterator[Result]:
+def _results(
+    jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None, watcher: Watcher
+) -> Iterator[Result]:
     if not jobs:
         return iter(())
     if engine == "ray":
         from dream3d.batch.cluster import run_ray
 
-        return run_ray(jobs, shared, workers, address)
+        return run_ray(jobs, shared, workers, address, watcher=watcher)
     from dream3d.batch.local import run_local
 
-    return run_local(jobs, shared, min(workers, len(jobs)))
-
-
-def _tell(result: Result, count: int, total: int, seconds: float) -> None:
-    from dream3d.cli.console import duration
-
-    left = f", {duration(seconds / count * (total - count))} left" if count < total else ""
-    what = f"failed: {result.reason}" if result.reason else f"made in {duration(result.seconds)}"
-    typer.echo(f"[{count}/{total}{left}] {result.key}: {what}", err=True)
+    return run_local(jobs, shared, min(workers, len(jobs)), watcher=watcher)
 
 
 def _table(rows: Sequence[Row]) -> None:

@@ -41,12 +41,12 @@ class PlainConsole(LastingConsole):
         return "ascii"
 
 
-def make_console() -> Console:
-    """A console on stdout that uses no more than the terminal and the locale offer."""
+def make_console(*, stderr: bool = False) -> Console:
+    """A console on stdout, or stderr, that uses no more than the terminal and the locale offer."""
     # FORCE_COLOR asks for colours in a pipe, not for an animation that fills a log file.
-    animate = None if sys.stdout.isatty() else False
+    animate = None if (sys.stderr if stderr else sys.stdout).isatty() else False
     kind = PlainConsole if _is_c_locale() else LastingConsole
-    return kind(force_interactive=animate, highlight=False)
+    return kind(force_interactive=animate, highlight=False, stderr=stderr)
 
 
 def _is_c_locale() -> bool:
