@@ -150,7 +150,7 @@ def test_a_name_never_leaves_the_folder(prompt: str, name: str) -> None:
 def test_a_wrong_setting_is_refused_before_anything_is_made() -> None:
     with pytest.raises(UsageError, match="list:1: unknown setting 'stepps'"):
         plan([entry("a dog", stepps="3")], [0], {}, "mini")
-    with pytest.raises(UsageError, match="list:1: seed=-1 is not a whole number"):
+    with pytest.raises(UsageError, match="list:1: seed='-1' is not a whole number"):
         plan([entry("a dog", seed="-1")], [0], {}, "mini")
     with pytest.raises(UsageError, match=r"'guidance\.rescale' is 'much', which should be a number"):
         plan([entry("a dog")], [0], {"guidance.rescale": "much"}, "mini")

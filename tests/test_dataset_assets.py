@@ -17,7 +17,7 @@ from dream3d.dataset.limits import Limits, check_file, is_inside
 from dream3d.dataset.models import load_actors
 from dream3d.dataset.names import slug, words
 from dream3d.dataset.records import KEY
-from dream3d.dataset.sh3f import extract, properties
+from dream3d.dataset.sh3f import extract, properties, read_catalogue
 from dream3d.dataset.sources import find_assets
 from dream3d.errors import DatasetError, UsageError
 
@@ -197,6 +197,15 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
 def test_a_catalogue_entry_outside_the_archive_is_skipped_with_its_reason(tmp_path: Path) -> None:
     (asset,) = find_assets([catalogue(tmp_path / "small.sh3f", "../../etc/box.obj")])
     assert "outside the archive" in asset.reason
+
+
+def test_a_catalogue_with_names_that_are_no_text_is_refused(tmp_path: Path) -> None:
+    path = catalogue(tmp_path / "c.sh3f")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("\u00e9.txt", "")
+    path.write_bytes(path.read_bytes().replace("\u00e9.txt".encode(), b"\xab\xab.txt"))
+    with pytest.raises(DatasetError, match="damaged or not a zip file"):
+        read_catalogue(path)
 
 
 def test_a_damaged_catalogue_does_not_end_the_others(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from assets import box_obj, catalogue, cube_glb, sphere_ply
+from fuzzing import TARGETS, attempt
 from oracle import MASCOT, OraclePrior
 from PIL import Image
 from test_optimise import TINY
@@ -186,3 +187,18 @@ def test_models_and_catalogues(tmp_path: Path) -> None:
     assert "the renderer hung" not in reasons
     assert "Traceback" not in reasons
     assert not [path for path in every_file(tmp_path / "out") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_of_the_fuzzer(tmp_path: Path, name: str) -> None:
+    target, rng = TARGETS[name], np.random.default_rng(8)
+    for folder in ("seeds", "work"):
+        (tmp_path / folder).mkdir()
+    for data in target.seeds(tmp_path / "seeds"):
+        sound = tmp_path / "work" / target.name
+        sound.write_bytes(data)
+        if name != "gltf":  # one without a mesh is refused
+            target.read(sound)
+        for _ in range(25):
+            attempt(target, tmp_path / "work", damaged(data, rng))
+    assert [path.name for path in (tmp_path / "work").iterdir()] == [target.name]

@@ -85,7 +85,7 @@ def _check(changes: Mapping[str, str], entry: Entry) -> None:
 
 def _seed(text: str, entry: Entry) -> int:
     if not text.isdecimal() or not text.isascii() or len(text) > 19 or int(text) > MAX_SEED:
-        raise UsageError(f"{entry.where}: seed={text[:40]} is not a whole number from 0 to {MAX_SEED}")
+        raise UsageError(f"{entry.where}: seed={text[:40]!r} is not a whole number from 0 to {MAX_SEED}")
     return int(text)
 
 

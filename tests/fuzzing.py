@@ -1,0 +1,204 @@
+"""Coverage-guided fuzzing of everything that reads a user's file (Google's atheris; not part of the test run).
+
+    pip install atheris
+    python tests/fuzzing.py all --seconds 60
+
+For each target a process mutates small sound files towards new branches of dream3d's code. What is found (an exception
+that is not ours, a file that takes more than ten seconds, more than 2 GB) is written to the folder of --out, and is
+read again by giving that file as --again. test_fuzz.py is the part of this that every test run does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from assets import box_obj, catalogue, cube_glb, sphere_ply
+from PIL import Image
+from safetensors.torch import save_file
+from tiny_shards import write_tiny_shards
+
+from dream3d import checkpoints
+from dream3d.batch.jobs import plan
+from dream3d.batch.prompts import read_lists
+from dream3d.dataset.concepts import read_concepts
+from dream3d.dataset.images import Skipped, images_from_folder
+from dream3d.dataset.limits import LIMITS, check_file
+from dream3d.dataset.sh3f import extract, read_catalogue
+from dream3d.dataset.shards import read_images, read_objects
+from dream3d.dataset.sources import read_manifest
+from dream3d.errors import Dream3DError
+from dream3d.overrides import changed_recipe
+from dream3d.prior.checkpoint import open_tensors
+from dream3d.prior.folder import read_settings, tensor_shapes
+from dream3d.recipe import Recipe
+from dream3d.run import parse_run
+from dream3d.training.recipe import read_recipe
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file, how to read it, and how to make sound ones in a folder."""
+
+    name: str
+    """Of the file: its ending matters."""
+    read: Callable[[Path], object]
+    seeds: Callable[[Path], list[bytes]]
+
+
+def _lists(path: Path) -> object:
+    return plan(read_lists([path]), [0], {}, "mini")
+
+
+def _run_json(path: Path) -> object:
+    facts = parse_run(path.read_bytes(), "run.json")
+    return Recipe.from_dict(facts["recipe"]) if isinstance(facts.get("recipe"), dict) else None
+
+
+def _sh3f(path: Path) -> object:
+    for asset in read_catalogue(path):
+        if not asset.reason:
+            with tempfile.TemporaryDirectory() as folder:
+                check_file(extract(asset, Path(folder)), LIMITS)
+    return None
+
+
+def _picture(path: Path) -> object:
+    return list(images_from_folder(path.parent, 16, Skipped()))
+
+
+def _files(*paths: Path) -> list[bytes]:
+    return [path.read_bytes() for path in paths]
+
+
+def _one(make: Callable[[Path], Path], ending: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: _files(make(folder / f"seed{ending}"))
+
+
+def _shard(kind: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: _files(write_tiny_shards(folder / "shards") / f"{kind}-00000.tar")
+
+
+def _tensors(folder: Path) -> list[bytes]:
+    tensors = {"a.weight": torch.zeros(2, 3), "b": torch.ones(1, dtype=torch.float16)}
+    save_file(tensors, folder / "a.safetensors", {"dream3d": '{"step": 3, "version": 1}'})
+    return _files(folder / "a.safetensors")
+
+
+def _pickled(folder: Path) -> list[bytes]:
+    torch.save({"state_dict": {"a": torch.zeros(2)}}, folder / "a.ckpt")
+    return _files(folder / "a.ckpt")
+
+
+def _pictures(folder: Path) -> list[bytes]:
+    names = [folder / f"a.{ending}" for ending in ("png", "jpg", "gif", "bmp", "webp")]
+    for name in names:
+        Image.new("RGB", (3, 2), (200, 100, 50)).save(name)
+    return _files(*names)
+
+
+def _text(*texts: str) -> Callable[[Path], list[bytes]]:
+    return lambda folder: [text.encode() for text in texts]
+
+
+def _run_record(folder: Path) -> list[bytes]:
+    return [json.dumps({"prompt": "a", "recipe": changed_recipe({}, "mini").to_dict()}).encode()]
+
+
+TARGETS = {
+    "txt": Target("a.txt", _lists, _text("# x\na fox | steps=40 name='x y'\nein Bücherregal\n", "a\n")),
+    "csv": Target("a.csv", _lists, _text('prompt,seed,steps\n"a cup, full",3,\n')),
+    "jsonl": Target("a.jsonl", _lists, _text('{"prompt": "a cat", "steps": 50}\n')),
+    "recipe": Target("a.toml", read_recipe, lambda folder: _files(ROOT / "examples/mini/mini.toml")),
+    "run": Target("run.json", _run_json, _run_record),
+    "concepts": Target("a.txt", read_concepts, _text("# list\npool table # green\nclock\n")),
+    "manifest": Target("manifest.jsonl", read_manifest, _text('{"path": "a.glb", "name": "a chair"}\n')),
+    "prior": Target(
+        "prior.json", lambda path: read_settings(path.parent), lambda f: _files(ROOT / "dream3d/priors/mini/prior.json")
+    ),
+    "checkpoint": Target("step-00000001.safetensors", lambda path: checkpoints.read(path, 1), _tensors),
+    "tensors": Target("a.safetensors", tensor_shapes, _tensors),
+    "ckpt": Target("a.ckpt", open_tensors, _pickled),
+    "obj": Target("a.obj", check_file, _one(lambda path: box_obj(path, use=""), ".obj")),
+    "ply": Target("a.ply", check_file, _one(sphere_ply, ".ply")),
+    "glb": Target("a.glb", check_file, _one(cube_glb, ".glb")),
+    "gltf": Target("a.gltf", check_file, _text('{"asset": {"version": "2.0"}, "scenes": []}')),
+    "sh3f": Target("a.sh3f", _sh3f, _one(catalogue, ".sh3f")),
+    "objects": Target("train-00000.tar", lambda path: list(read_objects(path)), _shard("train")),
+    "images": Target("images-00000.tar", lambda path: list(read_images(path)), _shard("images")),
+    "pictures": Target("a.png", _picture, _pictures),
+}
+
+
+def attempt(target: Target, folder: Path, data: bytes) -> None:
+    """Read the bytes as a file; only our own errors may come out, of one line."""
+    path, said = folder / target.name, ""
+    path.write_bytes(data)
+    try:
+        target.read(path)
+    except Dream3DError as error:
+        said = str(error)
+    assert len(said.splitlines()) <= 1, said
+
+
+def fuzz(name: str, seconds: int, out: Path) -> None:
+    """Fuzz one target in this process, which ends with libFuzzer's exit code."""
+    import atheris
+
+    for module in [module for key, module in sys.modules.items() if key.startswith("dream3d")]:
+        for key, value in list(vars(module).items()):
+            if callable(value) and getattr(value, "__module__", "") == module.__name__ and hasattr(value, "__code__"):
+                setattr(module, key, atheris.instrument_func(value))
+    target = TARGETS[name]
+    with tempfile.TemporaryDirectory() as temporary:
+        work, corpus = Path(temporary) / "work", Path(temporary) / "corpus"
+        work.mkdir()
+        corpus.mkdir()
+        (Path(temporary) / "seeds").mkdir()
+        for number, seed in enumerate(target.seeds(Path(temporary) / "seeds")):
+            (corpus / str(number)).write_bytes(seed)
+        options = [f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=3000", "-max_len=20000"]
+        options += [f"-artifact_prefix={out}/{name}-", "-verbosity=0", "-print_final_stats=1"]
+        atheris.Setup([sys.argv[0], str(corpus), *options], lambda data: attempt(target, work, data))
+        atheris.Fuzz()
+
+
+def main() -> None:
+    """Read the command line; each target runs in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", choices=["all", *TARGETS])
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("build/fuzz"))
+    parser.add_argument("--again", type=Path, help="read this one file")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.again:
+        with tempfile.TemporaryDirectory() as folder:
+            attempt(TARGETS[args.target], Path(folder), args.again.read_bytes())
+        return
+    if args.target != "all":
+        fuzz(args.target, args.seconds, args.out)
+        return
+    found = []
+    for name in TARGETS:
+        command = [sys.executable, __file__, name, "--seconds", str(args.seconds), "--out", str(args.out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        runs = [line for line in done.stderr.splitlines() if "number_of_executed_units" in line]
+        print(f"{name}: {'found something' if done.returncode else 'nothing found'} {runs}", flush=True)  # noqa: T201
+        if done.returncode:
+            found.append(name)
+            (args.out / f"{name}.log").write_text(done.stdout + done.stderr)
+    raise SystemExit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
