@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,8 +86,6 @@ def _settings(changes: Sequence[str]) -> dict[str, str]:
 def _shared(
     out_dir: str, prior: str, device: str, workers: int, interval: float, vram: float | None, precision: str
 ) -> Shared:
-    import os
-
     from dream3d.batch.places import LocalPlace, parse_place
     from dream3d.batch.work import Shared
     from dream3d.cli.device import resolve_device
@@ -119,8 +118,11 @@ def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, addres
             reason = " ".join(str(error).split())[:200]
             raise Dream3DError(f"cannot write to {shared.place} ({type(error).__name__}: {reason})") from error
         try:
-            with watching_batch(console, len(missing)) as view:
-                for result in _results(missing, shared, workers, engine, address, view.working):
+            with (
+                watching_batch(console, len(missing)) as view,
+                closing(_results(missing, shared, workers, engine, address, view.working)) as results,
+            ):
+                for result in results:
                     report.add(result)
                     view.ended(result)
         finally:
@@ -154,16 +156,18 @@ def _alone(place: Place) -> Iterator[None]:
 
 def _results(
     jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None, watcher: Watcher
-) -> Iterator[Result]:
-    if not jobs:
-        return iter(())
-    if engine == "ray":
+) -> Generator[Result, None, None]:
+    if jobs and engine == "ray":
         from dream3d.batch.cluster import run_ray
 
-        return run_ray(jobs, shared, workers, address, watcher=watcher)
-    from dream3d.batch.local import run_local
+        # Ray writes paragraphs about every lost worker to stdout, which is for what the user asked for. They are in
+        # its own logs too, and a job that is lost for good says so.
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield from run_ray(jobs, shared, workers, address, watcher=watcher)
+    elif jobs:
+        from dream3d.batch.local import run_local
 
-    return run_local(jobs, shared, min(workers, len(jobs)), watcher=watcher)
+        yield from run_local(jobs, shared, min(workers, len(jobs)), watcher=watcher)
 
 
 def _table(rows: Sequence[Row]) -> None:
