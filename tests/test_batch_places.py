@@ -38,6 +38,7 @@ def _tiny_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     prior.recommended_preset = "mini"  # type: ignore[attr-defined]
     monkeypatch.setattr(work, "_prior", lambda *a: prior)
     monkeypatch.setattr("dream3d.overrides.changed_recipe", recipe_of)
+    monkeypatch.setattr("dream3d.batch.places.PROTOCOLS", ("s3", "gs", "memory"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("dream3d.batch.places.tempfile.tempdir", str(tmp_path / "temporary"))
     yield
@@ -181,6 +182,18 @@ def test_the_report_lies_beside_the_assets(job: Job) -> None:
     assert [row.state for row in report.rows] == ["finished"]
     assert b"finished" in BUCKET.read("summary.csv")
     assert f'href="{job.mesh}"'.encode() in BUCKET.read("index.html")
+
+
+def test_a_report_that_cannot_be_written_for_a_while_ends_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise ConnectionError("no route")
+
+    report = Report([job], BUCKET)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "pipe_file", refuse)
+        report.add(Result(job.key, "the field is empty"))
+    report.write()
+    assert b"the field is empty" in BUCKET.read("summary.csv")
 
 
 def test_the_command_line_fills_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

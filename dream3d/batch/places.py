@@ -15,8 +15,8 @@ from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import LEFTOVER, write_atomically
 from dream3d.run import LOCK
 
-PROTOCOLS = ("s3", "gs", "memory")
-"""Object stores: a file appears there whole or not at all. Each but the last is also the name of our extra for it."""
+PROTOCOLS = ("s3", "gs")
+"""Object stores: a file appears there whole or not at all. Each is also the name of our extra for it."""
 
 
 class Workplace(Protocol):
@@ -191,7 +191,7 @@ def parse_place(text: str) -> LocalPlace | RemotePlace:
         return LocalPlace(Path(text).absolute())
     found = re.fullmatch(r"([a-z0-9]+)://([^\s?#]+?)/*", text)
     if found is None or found[1] not in PROTOCOLS or ".." in found[2].split("/"):
-        known = ", ".join(f"{name}://" for name in PROTOCOLS if name != "memory")
+        known = ", ".join(f"{name}://" for name in PROTOCOLS)
         raise UsageError(f"{_without_secret(text)!r} is not a folder; give a path, or one that begins with {known}")
     if "@" in found[2]:
         raise UsageError(f"{_without_secret(text)!r}: no keys in addresses; put them where the store's own tools look")

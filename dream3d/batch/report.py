@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import html
 import io
@@ -72,11 +73,12 @@ class Report:
         return [row.job for row in self.rows if row.state != "finished"]
 
     def add(self, result: Result) -> None:
-        """Take in how a job ended, and write if it is time."""
+        """Take in how a job ended, and write if it is time. What cannot be written now is written with the next one."""
         job = self._rows[result.key].job
         self._rows[result.key] = Row(job, "failed", result.reason, {}) if result.reason else _row(job, self._place)
         if time.monotonic() - self._written > EVERY_SECONDS:
-            self.write()
+            with contextlib.suppress(Exception):  # a full disk, a store that is away: no reason to end the other jobs
+                self.write()
 
     def write(self) -> None:
         """Write ``summary.csv`` and ``index.html``."""
