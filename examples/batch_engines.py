@@ -31,7 +31,7 @@ WORDS = ("a wooden chair", "a christmas tree", "an elk skull", "a red mushroom",
 
 
 def collect(name: str, jobs: list[Job], folder: Path, results: Iterable[Result]) -> float:
-    """Check the results of an engine; the seconds that it took."""
+    """Check the results of an engine; the seconds that it took. SystemExit if there is not one of each, whole."""
     began = time.monotonic()
     found = list(results)
     seconds = time.monotonic() - began
@@ -45,6 +45,8 @@ def collect(name: str, jobs: list[Job], folder: Path, results: Iterable[Result])
         f"{whole} whole meshes, {len(left)} half-written files, failed: {failed or 'none'}",
         flush=True,
     )
+    if len(found) != len(jobs) or len(times) != len(jobs) or whole != len(jobs) or left or failed:
+        raise SystemExit(1)
     return seconds
 
 

@@ -70,6 +70,8 @@ def main() -> None:
     prior = load_prior(arguments.prior)
     jobs, _ = plan(read_lists([arguments.prompts]), [0], {}, arguments.prior)
     done = [job for job in jobs if job.result(LocalPlace(arguments.batch)) is not None]
+    if not done:
+        raise SystemExit(f"{arguments.batch} holds no finished asset of {arguments.prompts} as it stands")
     cells = [draw(job.prompt, arguments.batch / job.mesh, prior) for job in done]
     figures = {job.prompt: figures_of(arguments.batch / job.run) for job in done}
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % arguments.columns)

@@ -199,6 +199,19 @@ def test_a_catalogue_entry_outside_the_archive_is_skipped_with_its_reason(tmp_pa
     assert "outside the archive" in asset.reason
 
 
+@pytest.mark.parametrize("error", [IndexError("no name"), struct.error("cut off"), zipfile.BadZipFile("CRC")])
+def test_whatever_zipfile_raises_is_said_of_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def trip(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+        raise error
+
+    (asset,) = read_catalogue(catalogue(tmp_path / "c.sh3f"))
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", trip)
+    with pytest.raises(DatasetError, match="the archive is damaged"):
+        extract(asset, tmp_path)
+
+
 def test_a_catalogue_with_names_that_are_no_text_is_refused(tmp_path: Path) -> None:
     path = catalogue(tmp_path / "c.sh3f")
     with zipfile.ZipFile(path, "a") as archive:

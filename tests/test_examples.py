@@ -1,0 +1,51 @@
+"""The examples are files that run: each here in its smallest form."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(name: str, *args: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "examples" / name), *args]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_resumed() -> None:
+    assert "1 meshes are the same bytes, 1 folders hold the same files" in run("kill_and_resume.py", "--runs", "1")
+
+
+@pytest.mark.slow
+def test_memory_after_two_generations() -> None:
+    said = run("soak.py", "--times", "2", "--steps", "1", "--resolution", "20")
+    assert "after 2: " in said
+
+
+@pytest.mark.slow
+def test_both_engines_of_a_batch() -> None:
+    pytest.importorskip("ray")
+    said = run("batch_engines.py", "--assets", "2", "--steps", "1", "--kill-every", "15")
+    assert said.count("2 results, 0 twice, 2 whole meshes, 0 half-written files, failed: none") == 3
+    assert "2 of 2 meshes are the same bytes" in said
+
+
+@pytest.mark.slow
+def test_the_gallery_of_a_batch(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a chair | steps=1\n")
+    batch = ["batch", str(tmp_path / "list.txt"), "--out-dir", str(tmp_path / "out")]
+    main = "from dream3d.cli.app import main; main()"
+    subprocess.run([sys.executable, "-c", main, *batch], check=True, capture_output=True, cwd=ROOT, timeout=300)
+    picture = tmp_path / "gallery.png"
+    out = ("--batch", str(tmp_path / "out"), "--out", str(picture))
+    run("gallery.py", str(tmp_path / "list.txt"), *out)
+    assert picture.stat().st_size > 1000
