@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from oracle import MASCOT, OraclePrior
 from PIL import ImageFont
 from test_resume import Stop, assert_same, crash, files, go_on, start
-from test_resume import whole as whole  # a fixture
+from test_resume import heard as heard  # fixtures
+from test_resume import whole as whole
 from tiny_shards import write_tiny_shards
 from typer.testing import CliRunner
 
@@ -129,31 +131,34 @@ def test_a_read_only_folder_is_refused_before_any_work(disk: Path, monkeypatch: 
         assert "cannot be written (Read-only file system)" in result.stderr
 
 
-def killed(work: Callable[[], None]) -> None:
-    """Do the work in a process that is expected to be killed."""
-    process = os.fork()
-    if process == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    assert os.waitpid(process, 0)[1] == signal.SIGKILL
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+
+def stop_before(source, target):
+    # run.json is first written at the start; the kill is for the one that says "finished".
+    if target.suffix == sys.argv[2] and (target.suffix != ".json" or (target.parent / "turntable.mp4").exists()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target)
+
+rename, os.replace = os.replace, stop_before
+from test_resume import start
+start(Path(sys.argv[1]))
+"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".glb", ".png", ".mp4", ".json"])
-def test_a_process_that_is_killed_while_it_writes_a_file(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, ending: str
-) -> None:
-    def stop_before(source: Path, target: Path) -> None:
-        # run.json is first written at the start; the kill is for the one that says "finished".
-        if target.suffix == ending and (ending != ".json" or (target.parent / "turntable.mp4").exists()):
-            os.kill(os.getpid(), signal.SIGKILL)
-        rename(source, target)
-
-    rename = os.replace
-    monkeypatch.setattr("dream3d.files.os.replace", stop_before)
-    killed(lambda: start(tmp_path))
-    monkeypatch.undo()
+def test_a_process_that_is_killed_while_it_writes_a_file(tmp_path: Path, whole: Path, ending: str) -> None:
+    # Not a fork: the threads that torch may have started by now would be missing in it.
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    command = [sys.executable, "-c", KILLED, str(tmp_path), ending]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert not no_leftovers(tmp_path)
     assert read_run(tmp_path / "run")["status"] == "running"
     go_on(tmp_path)
@@ -240,6 +245,7 @@ def test_what_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_terminal_that_is_closed_leaves_a_checkpoint(tmp_path: Path, whole: Path) -> None:
     with pytest.raises(SystemExit):
         start(tmp_path, Stop("optimise", 4, lambda: signal.raise_signal(signal.SIGHUP)), seconds=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,21 @@ def test_a_run_that_failed_anywhere_goes_on_to_the_same_bytes(
     assert_same(tmp_path, whole)
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals do what they do in a terminal: background jobs ignore Ctrl-C, and nohup ignores a closed terminal."""
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(("number", "ending"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_a_signal_keeps_the_step_that_it_finds(
     tmp_path: Path, whole: Path, number: signal.Signals, ending: type[BaseException]
