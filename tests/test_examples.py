@@ -27,7 +27,8 @@ def test_a_run_that_is_killed_and_resumed() -> None:
 
 @pytest.mark.slow
 def test_memory_after_two_generations() -> None:
-    said = run("soak.py", "--times", "2", "--steps", "1", "--resolution", "20")
+    # One step is over before the allocator has settled; the figure of docs/resume.md is that of whole recipes.
+    said = run("soak.py", "--times", "2", "--steps", "1", "--resolution", "20", "--limit", "0.25")
     assert "after 2: " in said
 
 
