@@ -4,7 +4,7 @@
     python tests/fuzzing.py all --seconds 60
 
 For each target a process mutates small sound files towards new branches of dream3d's code. What is found (an exception
-that is not ours, a file that takes more than ten seconds, more than 2 GB) is written to the folder of --out, and is
+that is not ours, a file that takes more than ten seconds, more than 3 GB) is written to the folder of --out, and is
 read again by giving that file as --again. test_fuzz.py is the part of this that every test run does.
 """
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_cli_app import RUN_MAIN
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,8 +45,7 @@ def test_both_engines_of_a_batch() -> None:
 def test_the_gallery_of_a_batch(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a chair | steps=1\n")
     batch = ["batch", str(tmp_path / "list.txt"), "--out-dir", str(tmp_path / "out")]
-    main = "from dream3d.cli.app import main; main()"
-    subprocess.run([sys.executable, "-c", main, *batch], check=True, capture_output=True, cwd=ROOT, timeout=300)
+    subprocess.run([sys.executable, "-c", RUN_MAIN, *batch], check=True, capture_output=True, cwd=ROOT, timeout=300)
     picture = tmp_path / "gallery.png"
     out = ("--batch", str(tmp_path / "out"), "--out", str(picture))
     run("gallery.py", str(tmp_path / "list.txt"), *out)

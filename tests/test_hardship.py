@@ -16,6 +16,7 @@ import pytest
 import torch
 from oracle import MASCOT, OraclePrior
 from PIL import ImageFont
+from test_cli_app import RUN_MAIN
 from test_resume import Stop, assert_same, crash, files, go_on, start
 from test_resume import heard as heard  # fixtures
 from test_resume import whole as whole
@@ -181,7 +182,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, whole: Path, monkeyp
 
 @pytest.mark.slow
 def test_without_home_locale_terminal_or_open_streams(tmp_path: Path) -> None:
-    run = [sys.executable, "-c", "from dream3d.cli.app import main; main()", "generate", "ein Bücherregal", *SMALL]
+    run = [sys.executable, "-c", RUN_MAIN, "generate", "ein Bücherregal", *SMALL]
     shell = '"$@" <&- >&- 2>&-'
     done = subprocess.run(
         ["sh", "-c", shell, "sh", *run],
@@ -197,7 +198,7 @@ def test_without_home_locale_terminal_or_open_streams(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["true", "cat > /dev/full"])
 def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path, reader: str) -> None:
-    run = [sys.executable, "-c", "from dream3d.cli.app import main; main()", "generate", "a chair", *SMALL]
+    run = [sys.executable, "-c", RUN_MAIN, "generate", "a chair", *SMALL]
     shell = f'{{ "$@"; echo $? > code; }} | {reader}'
     done = subprocess.run(
         ["sh", "-c", shell, "sh", *run], cwd=tmp_path, env=BARE, check=False, timeout=120, capture_output=True

@@ -137,7 +137,7 @@ class RemotePlace:
         except Exception as error:
             if work.is_kept:
                 raise
-            raise Dream3DError(f"{self} does not take what was made ({_brief(error)}); it is in {folder}") from error
+            raise Dream3DError(f"{self} does not take what was made ({brief(error)}); it is in {folder}") from error
         finally:
             if work.is_kept:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -216,5 +216,6 @@ def _counts(path: Path) -> bool:
     return path.is_file() and path.name != LOCK and LEFTOVER.fullmatch(path.name) is None
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """A store's error in a line: every store has a hierarchy of its own."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dream3d import checks
-from dream3d.cli.generate import CheckpointOption, DeviceOption, PrecisionOption, PriorOption, VramOption
+from dream3d.cli.generate import CheckpointOption, DeviceOption, PrecisionOption, PriorOption, VramOption, lasting_name
 from dream3d.cli.group import DebugOption
 from dream3d.errors import Dream3DError, UsageError
 
@@ -92,17 +92,17 @@ def _shared(
     from dream3d.prior.diffusion import locate
 
     locate(prior)  # an unknown name is one error now, not one for each job
-    where = parse_place(out_dir)
-    if isinstance(where, LocalPlace):
-        checks.check_run_dir(where.folder)
+    place = parse_place(out_dir)
+    if isinstance(place, LocalPlace):
+        checks.check_run_dir(place.folder)
     threads = max(1, (os.cpu_count() or 1) // workers)
-    place = str(Path(prior).absolute()) if Path(prior).exists() else prior
     resolved = resolve_device(checks.check_device_name(device))
-    return Shared(where, place, resolved, threads, interval, vram, precision)
+    return Shared(place, lasting_name(prior), resolved, threads, interval, vram, precision)
 
 
 def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None) -> list[Row]:
     """Make what is missing, alone in the folder, and keep the report up to date."""
+    from dream3d.batch.places import brief
     from dream3d.batch.report import Report
     from dream3d.cli.batch_view import watching_batch
     from dream3d.cli.console import make_console
@@ -115,8 +115,7 @@ def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, addres
         try:
             report.write()  # also a proof that results can be kept, before hours are spent on them
         except Exception as error:  # every store has errors of its own
-            reason = " ".join(str(error).split())[:200]
-            raise Dream3DError(f"cannot write to {shared.place} ({type(error).__name__}: {reason})") from error
+            raise Dream3DError(f"cannot write to {shared.place} ({brief(error)})") from error
         try:
             with (
                 watching_batch(console, len(missing)) as view,

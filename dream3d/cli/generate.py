@@ -89,11 +89,11 @@ def generate(
         from dream3d.cli.previews import continue_with_the_best
 
         request = continue_with_the_best(request, preview_seeds, own_run_dir=run_dir is not None, quiet=quiet)
-    how = {"prior": _lasting(prior), "vram": vram, "precision": precision, "compile": compile_unet}
+    how = {"prior": lasting_name(prior), "vram": vram, "precision": precision, "compile": compile_unet}
     _run(request, how, interval, quiet)
 
 
-def _lasting(prior: str) -> str:
+def lasting_name(prior: str) -> str:
     """The name of a prior, or its absolute path: the run may be resumed from another folder."""
     return str(Path(prior).absolute()) if Path(prior).exists() else prior
 
