@@ -6,11 +6,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "dream3d/__init__.py").read_text("utf-8"), re.MULTILINE)
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "dream3d/version.py").read_text("utf-8"), re.MULTILINE)
 README = HERE / "README.md"
 
 if VERSION is None:
-    raise SystemExit("dream3d/__init__.py has no __version__ line")
+    raise SystemExit("dream3d/version.py has no __version__ line")
 
 setup(
     name="dream3d",
@@ -23,7 +23,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dream3d", "dream3d.*"]),
     # The mini prior travels inside the package: it works with no network and no second download.
-    package_data={"dream3d": ["py.typed", "priors/**", "prior/configs/**"]},
+    package_data={"dream3d": ["py.typed", "priors/**", "prior/official/configs/**"]},
     install_requires=[
         "torch>=2.5",
         "diffusers>=0.35",
@@ -50,6 +50,7 @@ setup(
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "ruff>=0.12",
+            "import-linter>=2.17",
             "mypy>=1.15",
             "setuptools>=77",
             "wheel",

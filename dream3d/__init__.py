@@ -4,4 +4,6 @@ Nothing heavy is imported here: ``dream3d --help`` must stay fast, so torch is i
 rooms that compute and never by this package's root.
 """
 
-__version__ = "0.1.0"
+from dream3d.version import __version__
+
+__all__ = ["__version__"]

@@ -19,20 +19,22 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from dream3d import pictures
+from dream3d import images as pictures
 from dream3d.cameras import orbit
+from dream3d.distill import Optimisation, StepReport
 from dream3d.errors import Dream3DError, ExportError, UsageError
 from dream3d.files import remove_leftovers, write_atomically
 from dream3d.mesh.export import Asset, ExportReport, check_ending, export
 from dream3d.mesh.extract import FieldMesh, mesh_from_field
-from dream3d.optimise import Optimisation, StepReport
+from dream3d.mesh.turntable import write_turntable
 from dream3d.prior.base import MultiViewPrior
-from dream3d.progress import Observer, Outcome, Progress, silent
-from dream3d.recipe import Recipe
-from dream3d.resume import FOLDER as CHECKPOINTS
-from dream3d.resume import Job, Keeper, read_job
-from dream3d.run import RunFolder, provenance
-from dream3d.signals import listening
+from dream3d.recipe.generation import Recipe
+from dream3d.run.checkpointer import FOLDER as CHECKPOINTS
+from dream3d.run.checkpointer import Keeper
+from dream3d.run.folder import RunFolder, provenance
+from dream3d.run.job import Job, read_job
+from dream3d.run.progress import Observer, Outcome, Progress, silent
+from dream3d.run.signals import listening
 
 SILHOUETTE_VIEWS = 8
 SILHOUETTE_SIZE = 128
@@ -148,7 +150,7 @@ def _finish(
     observer(Progress("pictures", 0, 2))
     pictures.write_png(run.path / "preview.png", pictures.side_by_side(render_views(state, 4, PREVIEW_SIZE)))
     observer(Progress("pictures", 1, 2))
-    pictures.write_turntable(run.path / "turntable.mp4", mesh.surface, mesh.colors)
+    write_turntable(run.path / "turntable.mp4", mesh.surface, mesh.colors)
     observer(Progress("pictures", 2, 2))
     outcome = Outcome(
         mesh_path=job.out,

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dream3d.recipe import GuidanceRecipe
+from dream3d.recipe.generation import GuidanceRecipe
 
 PredictionType = Literal["epsilon", "v_prediction"]
 

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.guidance import add_noise, distillation_loss, guided_target, x0_from_prediction
-from dream3d.prior import load_prior
 from dream3d.prior.attention import MultiViewAttention
 from dream3d.prior.base import TextContext
 from dream3d.prior.codec import AutoencoderCodec
-from dream3d.recipe import GuidanceRecipe, preset
+from dream3d.recipe.generation import GuidanceRecipe
+from dream3d.recipe.presets import preset
+from dream3d.weights.loading import load_prior
 
 VIEWS = 4
 TIMESTEP = 500

@@ -22,12 +22,12 @@ from dream3d.batch.jobs import plan
 from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import read_lists
 from dream3d.cameras import orbit
+from dream3d.images import Picture, to_uint8
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade
-from dream3d.pictures import Picture, to_uint8
-from dream3d.prior import load_prior
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.sampling import sample_views, sampling_for
+from dream3d.weights.loading import load_prior
 
 VIEW = 96
 """Side of one view, pixels."""

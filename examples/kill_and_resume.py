@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from dream3d.generate import generate, resume
-from dream3d.prior import load_prior
 from dream3d.prior.base import MultiViewPrior
-from dream3d.recipe import MeshRecipe, Recipe, Stage, preset
+from dream3d.recipe.generation import MeshRecipe, Recipe, Stage
+from dream3d.recipe.presets import preset
+from dream3d.weights.loading import load_prior
 
 REDUCED: Recipe = replace(
     preset("mini").with_steps(16), mesh=MeshRecipe(resolution=32), stages=(Stage(0, 16, 1),), updates_per_target=6

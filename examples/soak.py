@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dream3d.generate import generate
-from dream3d.prior import load_prior
-from dream3d.recipe import MeshRecipe, preset
+from dream3d.recipe.generation import MeshRecipe
+from dream3d.recipe.presets import preset
+from dream3d.weights.loading import load_prior
 
 PROMPTS = ("a christmas tree", "a wooden chair", "an elk skull")
 

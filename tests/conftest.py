@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 # Before torch is imported: test workers with a thread per core each would fight over the cores.
@@ -17,8 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import hypothesis
 import pytest
 
-from dream3d.errors import PriorError, UsageError
-from dream3d.prior.memory import plan_for
+from dream3d.errors import PriorError
 
 hypothesis.settings.register_profile("dream3d", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("dream3d")
@@ -51,7 +48,7 @@ class FakeEngine:
         return self.prior
 
     def generate(self, prompt: str, **request: Any) -> Any:
-        from dream3d.progress import Outcome, Progress
+        from dream3d.run.progress import Outcome, Progress
 
         self.calls.append({"prompt": prompt, **request})
         observer = request["observer"]
@@ -63,37 +60,13 @@ class FakeEngine:
         return Outcome(request["out"], request["run_dir"], 1234, 5678, 10.0, 1.5, 1_400_000_000)
 
 
-def _check_ending(path: Path) -> str:
-    if path.suffix not in (".glb", ".obj", ".ply", ".stl"):
-        raise UsageError(f"{path}: unknown ending; use .glb, .obj, .ply or .stl")
-    return path.suffix
-
-
-def _slug(prompt: str) -> str:
-    return prompt.lower().replace(" ", "-")[:40]
-
-
-def _default_run_dir(prompt: str, seed: int) -> Path:
-    return Path("runs") / f"{_slug(prompt)}-{seed}"
-
-
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
     """The pretend engine in place of the real one, in an empty current folder."""
     fake = FakeEngine()
-    rooms: dict[str, dict[str, Any]] = {
-        "dream3d.prior": {
-            "load_prior": fake.load_prior,
-            "prompt_cut": lambda name, prompt: fake.load_prior(name, "cpu").text_cut(prompt),
-        },
-        "dream3d.prior.memory": {"plan_for": plan_for},
-        "dream3d.generate": {"generate": fake.generate},
-        "dream3d.run": {"default_run_dir": _default_run_dir, "slug": _slug},
-        "dream3d.mesh.export": {"check_ending": _check_ending},
-    }
-    for name, members in rooms.items():
-        module = ModuleType(name)
-        module.__dict__.update(members)
-        monkeypatch.setitem(sys.modules, name, module)
+    loading = "dream3d.weights.loading"
+    monkeypatch.setattr(f"{loading}.load_prior", fake.load_prior)
+    monkeypatch.setattr(f"{loading}.prompt_cut", lambda name, prompt: fake.load_prior(name, "cpu").text_cut(prompt))
+    monkeypatch.setattr("dream3d.generate.generate", fake.generate)
     monkeypatch.chdir(tmp_path)
     return fake

@@ -4,7 +4,7 @@ import resource
 import sys
 from pathlib import Path
 
-from dream3d.prior.convert import convert
+from dream3d.prior.official.convert import convert
 
 
 def peak_bytes() -> int:

@@ -25,21 +25,21 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_shards import write_tiny_shards
 
-from dream3d import checkpoints
 from dream3d.batch.jobs import plan
 from dream3d.batch.prompts import read_lists
-from dream3d.dataset.concepts import read_concepts
+from dream3d.dataset.assets.sh3f import extract, read_catalogue
+from dream3d.dataset.assets.sources import read_manifest
+from dream3d.dataset.captions.concepts import read_concepts
+from dream3d.dataset.check.limits import LIMITS, check_file
 from dream3d.dataset.images import Skipped, images_from_folder
-from dream3d.dataset.limits import LIMITS, check_file
-from dream3d.dataset.sh3f import extract, read_catalogue
 from dream3d.dataset.shards import read_images, read_objects
-from dream3d.dataset.sources import read_manifest
 from dream3d.errors import Dream3DError
-from dream3d.overrides import changed_recipe
-from dream3d.prior.checkpoint import open_tensors
 from dream3d.prior.folder import read_settings, tensor_shapes
-from dream3d.recipe import Recipe
-from dream3d.run import parse_run
+from dream3d.prior.official.tensors import open_tensors
+from dream3d.recipe.generation import Recipe
+from dream3d.recipe.overrides import changed_recipe
+from dream3d.run import checkpoints
+from dream3d.run.folder import parse_run
 from dream3d.training.recipe import read_recipe
 
 ROOT = Path(__file__).parent.parent

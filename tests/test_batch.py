@@ -27,9 +27,9 @@ from dream3d.batch.report import Report
 from dream3d.batch.work import Result, Shared, Watcher, Working
 from dream3d.cli.app import app
 from dream3d.errors import UsageError
-from dream3d.overrides import changed_recipe
-from dream3d.progress import Observer, Progress, silent
-from dream3d.recipe import preset
+from dream3d.recipe.overrides import changed_recipe
+from dream3d.recipe.presets import preset
+from dream3d.run.progress import Observer, Progress, silent
 
 ROOT = Path(__file__).parent.parent
 

@@ -22,8 +22,8 @@ from dream3d.batch.report import Report
 from dream3d.batch.work import Result, Shared, do_job
 from dream3d.cli.app import app
 from dream3d.errors import UsageError
-from dream3d.progress import Progress
-from dream3d.recipe import MeshRecipe, Recipe
+from dream3d.recipe.generation import MeshRecipe, Recipe
+from dream3d.run.progress import Progress
 
 RECIPE = replace(TINY.with_steps(8), mesh=MeshRecipe(resolution=24))
 
@@ -37,7 +37,7 @@ def _tiny_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     prior = OraclePrior(MASCOT)
     prior.recommended_preset = "mini"  # type: ignore[attr-defined]
     monkeypatch.setattr(work, "_prior", lambda *a: prior)
-    monkeypatch.setattr("dream3d.overrides.changed_recipe", recipe_of)
+    monkeypatch.setattr("dream3d.recipe.overrides.changed_recipe", recipe_of)
     monkeypatch.setattr("dream3d.batch.places.PROTOCOLS", ("s3", "gs", "memory"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("dream3d.batch.places.tempfile.tempdir", str(tmp_path / "temporary"))

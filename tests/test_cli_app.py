@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -33,7 +33,16 @@ RUN_MAIN = "from dream3d.cli.app import main; main()"
 def test_no_heavy_library_is_imported_for_help() -> None:
     code = "import sys, json, dream3d.cli.app; print(json.dumps(sorted(sys.modules)))"
     modules = set(json.loads(process(code).stdout))
-    heavy = {"torch", "numpy", "diffusers", "transformers", "scipy", "trimesh", "dream3d.recipe", "rich.live"}
+    heavy = {
+        "torch",
+        "numpy",
+        "diffusers",
+        "transformers",
+        "scipy",
+        "trimesh",
+        "dream3d.recipe.generation",
+        "rich.live",
+    }
     assert not modules & heavy
 
 
@@ -106,14 +115,11 @@ def test_a_real_process_is_interrupted(number: signal.Signals, code: int) -> Non
 
 
 def test_doctor_says_what_is_used_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    backends, priors = ModuleType("dream3d.field.backends"), ModuleType("dream3d.prior")
     choice = SimpleNamespace(component="field", name="torch", reason="[tiny-cuda-nn] is not installed")
-    backends.__dict__["report"] = lambda device: [choice]
     mini = SimpleNamespace(name="mini", path=Path("/priors/mini"), present=True, licence="CC-BY-4.0", note="built in")
     other = SimpleNamespace(name="mvdream", path=None, present=False, licence="OpenRAIL", note="")
-    priors.__dict__["catalogue"] = lambda: [mini, other]
-    monkeypatch.setitem(sys.modules, "dream3d.field.backends", backends)
-    monkeypatch.setitem(sys.modules, "dream3d.prior", priors)
+    monkeypatch.setattr("dream3d.kernels.choose.report", lambda device: [choice])
+    monkeypatch.setattr("dream3d.weights.catalogue.catalogue", lambda: [mini, other])
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0, result.stderr
     for words in (__version__, "Python", "torch", "threads", "torch: [tiny-cuda-nn] is not installed"):
@@ -124,8 +130,8 @@ def test_doctor_says_what_is_used_and_why(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_doctor_survives_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dream3d.field.backends", None)
-    monkeypatch.setitem(sys.modules, "dream3d.prior", None)
+    monkeypatch.setitem(sys.modules, "dream3d.kernels.choose", None)
+    monkeypatch.setitem(sys.modules, "dream3d.weights.catalogue", None)
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0
     assert "failed: ModuleNotFoundError" in result.stdout

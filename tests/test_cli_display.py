@@ -30,7 +30,7 @@ from dream3d.cli.display import LogLines, watching
 from dream3d.cli.live import LiveView
 from dream3d.cli.pace import Pace
 from dream3d.cli.preview import UPPER_HALF, area_downsample, half_blocks
-from dream3d.progress import Progress
+from dream3d.run.progress import Progress
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], dtype=np.uint8)
 REPORT = Progress("optimise", 30, 120, 0.1234, (20, 640), 0.125, preview=lambda: PIXELS)

@@ -13,6 +13,7 @@ from tiny_prior import write_tiny_prior
 from typer.testing import CliRunner
 
 from dream3d.cli.app import app
+from dream3d.dataset.compositing import over, premultiplied
 from dream3d.errors import DatasetError, TrainingError, UsageError
 from dream3d.evaluation.retrieval import recall_at
 from dream3d.prior.image_encoder import EncoderConfig, ImageEncoder, Towers, load_image_encoder, load_text
@@ -26,8 +27,6 @@ from dream3d.training.contrastive_data import (
     caption_fits,
     disturbed,
     fitting,
-    over,
-    premultiplied,
     read_captioned,
 )
 

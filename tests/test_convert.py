@@ -31,11 +31,10 @@ from tiny_prior import write_tiny_prior
 from torch import nn
 
 from dream3d.errors import Dream3DError, PriorError, UsageError
-from dream3d.prior import load_prior
-from dream3d.prior.checkpoint import open_tensors, write_tensors
-from dream3d.prior.convert import convert, converted_copy, detect
-from dream3d.prior.diffusion import find_folder
-from dream3d.prior.ldm_keys import unet_origin, vae_origin
+from dream3d.prior.official.convert import convert, detect
+from dream3d.prior.official.ldm_keys import unet_origin, vae_origin
+from dream3d.prior.official.tensors import open_tensors, write_tensors
+from dream3d.weights.loading import converted_copy, find_folder, load_prior
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
@@ -334,7 +333,7 @@ def test_a_full_disk_leaves_nothing_behind(checkpoint: Path, tmp_path: Path, mon
         write_tensors(path, *arguments)  # type: ignore[arg-type]
         written.append(path)
 
-    monkeypatch.setattr("dream3d.prior.convert.write_tensors", write_until_full)
+    monkeypatch.setattr("dream3d.prior.official.convert.write_tensors", write_until_full)
     with pytest.raises(Dream3DError, match="out could not be written \\(No space left on device\\)") as caught:
         convert(checkpoint, tmp_path / "out")
     assert caught.value.exit_code == 1

@@ -12,13 +12,13 @@ from assets import BOX_OBJ, box_obj, catalogue, cube_glb, sphere_ply
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream3d.dataset.check_obj import texture_name
-from dream3d.dataset.limits import Limits, check_file, is_inside
-from dream3d.dataset.models import load_actors
-from dream3d.dataset.names import slug, words
+from dream3d.dataset.assets.names import slug, words
+from dream3d.dataset.assets.sh3f import extract, properties, read_catalogue
+from dream3d.dataset.assets.sources import find_assets
+from dream3d.dataset.check.limits import Limits, check_file, is_inside
+from dream3d.dataset.check.obj import texture_name
+from dream3d.dataset.draw.models import load_actors
 from dream3d.dataset.records import KEY
-from dream3d.dataset.sh3f import extract, properties, read_catalogue
-from dream3d.dataset.sources import find_assets
 from dream3d.errors import DatasetError, UsageError
 
 

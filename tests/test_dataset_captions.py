@@ -10,9 +10,9 @@ from dataset_samples import record
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream3d.dataset.captions import article, captions_for, materials_in, with_article
-from dream3d.dataset.colors import REFERENCES, dominant_colors
-from dream3d.dataset.concepts import Leak, leaks, mentions, read_concepts
+from dream3d.dataset.captions.colors import REFERENCES, dominant_colors
+from dream3d.dataset.captions.concepts import Leak, leaks, mentions, read_concepts
+from dream3d.dataset.captions.templates import article, captions_for, materials_in, with_article
 from dream3d.dataset.procedural.families import FAMILIES
 from dream3d.dataset.procedural.make import draw
 from dream3d.dataset.records import Asset

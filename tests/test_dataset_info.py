@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dream3d.cli.app import app
-from dream3d.dataset.concepts import Leak
+from dream3d.dataset.captions.concepts import Leak
 from dream3d.dataset.info import (
     CAPTION_HEIGHT,
     SHEET_BACKGROUND,

@@ -18,17 +18,17 @@ from typer.testing import CliRunner
 
 from dream3d.cameras import Cameras, look_at_origin
 from dream3d.cli.app import app
-from dream3d.dataset import workers
+from dream3d.dataset.assets.sources import find_assets
+from dream3d.dataset.draw import workers
+from dream3d.dataset.draw.dataset import DatasetPlan, plan_shards, render_dataset
+from dream3d.dataset.draw.stage import LIGHTS, Stage
+from dream3d.dataset.draw.views import PRESETS, RenderRecipe, draw_passes, split_of
+from dream3d.dataset.draw.workers import Bounds
 from dream3d.dataset.procedural.compositions import on_top
 from dream3d.dataset.records import Asset, Pass
-from dream3d.dataset.render import DatasetPlan, plan_shards, render_dataset
-from dream3d.dataset.rendering import PRESETS, RenderRecipe, draw_passes, split_of
 from dream3d.dataset.shards import read_objects, shards
-from dream3d.dataset.sources import find_assets
-from dream3d.dataset.stage import LIGHTS, Stage
-from dream3d.dataset.workers import Bounds
 from dream3d.errors import DatasetError, UsageError
-from dream3d.mesh.glb import glb_bytes
+from dream3d.mesh.formats.glb import glb_bytes
 
 SMALL = RenderRecipe(size=16, passes=1, azimuths=4)
 LEVEL = Pass(0.0, 30.0, 6.0, (0.0, 90.0, 180.0, 270.0))

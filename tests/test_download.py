@@ -17,10 +17,10 @@ import pytest
 from weight_server import WeightServer, serving, sha256
 
 from dream3d.errors import DownloadError
-from dream3d.prior import download, partial
-from dream3d.prior.download import Patience, Wanted, download_file
-from dream3d.prior.records import Record, read_record
-from dream3d.prior.sources import RemoteFile, Source, check_relative, is_allowed
+from dream3d.weights import download, partial
+from dream3d.weights.download import Patience, Wanted, download_file
+from dream3d.weights.records import Record, read_record
+from dream3d.weights.table import RemoteFile, Source, check_relative, is_allowed
 
 BODY = bytes(range(256)) * 1024  # 256 KiB
 OTHER = BODY[::-1]
@@ -343,7 +343,7 @@ def test_an_interrupted_download_leaves_no_final_file(server: WeightServer, targ
 def test_a_killed_process_leaves_a_part_to_go_on_from(server: WeightServer, target: Path) -> None:
     file = server.put("w", BODY, cuts=[200_000], hold=threading.Event())
     code = (
-        "import sys; from pathlib import Path; from dream3d.prior.download import *\n"
+        "import sys; from pathlib import Path; from dream3d.weights.download import *\n"
         "download_file(Wanted((sys.argv[1],), 10**6), Path(sys.argv[2]), lambda done, total: print(done, flush=True))"
     )
     with subprocess.Popen(

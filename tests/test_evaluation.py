@@ -19,11 +19,11 @@ from dream3d.dataset.records import ObjectRecord, Pass
 from dream3d.evaluation.compositional import COLORS, Pair, composition, rivals, seen_pairs, unseen_pairs
 from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
 from dream3d.evaluation.losses import denoising_losses, pass_cameras, view_set
-from dream3d.evaluation.report import bar, number, table, with_bar
 from dream3d.evaluation.retrieval import ranks, recall_at
 from dream3d.guidance import add_noise
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.image_encoder import EncoderConfig, Towers, save_towers
+from dream3d.report.tables import bar, number, table, with_bar
 
 RNG = np.random.default_rng(2)
 

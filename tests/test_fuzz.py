@@ -20,17 +20,17 @@ from tiny_shards import write_tiny_shards
 
 from dream3d.batch.jobs import plan
 from dream3d.batch.prompts import read_lists
+from dream3d.dataset.assets.sources import find_assets
+from dream3d.dataset.draw.dataset import DatasetPlan, render_dataset
+from dream3d.dataset.draw.views import RenderRecipe
+from dream3d.dataset.draw.workers import Bounds
 from dream3d.dataset.images import Skipped, images_from_folder, write_image_shards
-from dream3d.dataset.render import DatasetPlan, render_dataset
-from dream3d.dataset.rendering import RenderRecipe
 from dream3d.dataset.shards import read_images, read_objects
-from dream3d.dataset.sources import find_assets
-from dream3d.dataset.workers import Bounds
 from dream3d.errors import Dream3DError
 from dream3d.generate import generate, resume
-from dream3d.prior import load_prior
-from dream3d.training.checkpoint import load as load_checkpoint
 from dream3d.training.recipe import read_recipe
+from dream3d.training.state import load as load_checkpoint
+from dream3d.weights.loading import load_prior
 
 LIMIT_SECONDS = 10.0
 NASTY = (b"", b"\0" * 64, b"\xff" * 64, b"[" * 5000, b"nan", b"-1", b"9" * 400, b"../../etc/passwd", b"\xed\xa0\x80")

@@ -18,11 +18,12 @@ import dream3d
 from dream3d.errors import CollapsedFieldError, UsageError
 from dream3d.generate import generate
 from dream3d.mesh.export import read_provenance
-from dream3d.mesh.formats import EXPORTERS
-from dream3d.prior import load_prior
+from dream3d.mesh.formats.registry import EXPORTERS
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.progress import Outcome, Progress
-from dream3d.recipe import MeshRecipe, OptimizerRecipe, Recipe, RegularizerRecipe, Stage, preset
+from dream3d.recipe.generation import MeshRecipe, OptimizerRecipe, Recipe, RegularizerRecipe, Stage
+from dream3d.recipe.presets import preset
+from dream3d.run.progress import Outcome, Progress
+from dream3d.weights.loading import load_prior
 
 PROMPT = "a christmas tree"
 SHORT: Recipe = replace(preset("mini").with_steps(8), mesh=MeshRecipe(resolution=40))

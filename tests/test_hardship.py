@@ -27,9 +27,9 @@ from dream3d.cli.app import app
 from dream3d.errors import ExportError
 from dream3d.files import LEFTOVER
 from dream3d.generate import resume
-from dream3d.progress import Progress
-from dream3d.run import read_run
-from dream3d.signals import listening
+from dream3d.run.folder import read_run
+from dream3d.run.progress import Progress
+from dream3d.run.signals import listening
 
 ROOT = Path(__file__).parent.parent
 SMALL = ("--steps", "2", "--resolution", "20", "--device", "cpu")

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dream3d.field.backends import choose
 from dream3d.field.encoding import TinyCudaHashGrid, TorchHashGrid
-from dream3d.field.hashgrid import HashGridSpec, hash_encode, hash_encode_reference, hash_grid_spec
-from dream3d.recipe import FieldRecipe
+from dream3d.kernels.choose import choose
+from dream3d.kernels.hash_encode import HashGridSpec, hash_encode, hash_encode_reference, hash_grid_spec
+from dream3d.recipe.generation import FieldRecipe
 
 SMALL = hash_grid_spec(levels=3, features=2, log2_entries=9, base_resolution=4, per_level_scale=2.0)
 """4^3 = 64 and 8^3 = 512 points fit in 2^9 rows; 16^3 is hashed into 512."""

@@ -9,8 +9,8 @@ from tiny_prior import write_tiny_prior
 
 from dream3d.cameras import orbit
 from dream3d.errors import UsageError
-from dream3d.prior import load_prior
 from dream3d.prior.memory import MemoryPlan, plan_for
+from dream3d.weights.loading import load_prior
 
 
 @pytest.mark.parametrize(

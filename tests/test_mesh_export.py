@@ -21,8 +21,8 @@ from trimesh.exchange.ply import export_ply
 from dream3d import __version__
 from dream3d.errors import ExportError, UsageError
 from dream3d.mesh.export import Asset, Placement, check_ending, export, read_provenance
-from dream3d.mesh.formats import EXPORTERS, Exporter, comment
-from dream3d.mesh.glb import glb_bytes, glb_document, json_bytes, linear_from_srgb
+from dream3d.mesh.formats.glb import glb_bytes, glb_document, json_bytes, linear_from_srgb
+from dream3d.mesh.formats.registry import EXPORTERS, Exporter, comment
 from dream3d.mesh.surface import face_volumes
 
 NASTY = (

@@ -7,7 +7,7 @@ import pytest
 
 from dream3d.errors import ExportError
 from dream3d.mesh.export import Asset, export
-from dream3d.mesh.glb import linear_from_srgb, srgb_from_linear
+from dream3d.mesh.formats.glb import linear_from_srgb, srgb_from_linear
 from dream3d.mesh.reading import read_asset
 
 

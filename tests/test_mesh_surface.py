@@ -19,7 +19,7 @@ from dream3d.mesh.grid import DensityFn, peak_projection, raw_from_density, samp
 from dream3d.mesh.iso import choose_iso_level, mean_iou
 from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.surface import Surface, face_volumes, vertex_normals, without_specks
-from dream3d.recipe import MeshRecipe
+from dream3d.recipe.generation import MeshRecipe
 
 Masks = NDArray[np.bool_]
 

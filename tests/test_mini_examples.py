@@ -20,7 +20,7 @@ from dream3d.cameras import orbit
 from dream3d.cli.app import app
 from dream3d.dataset.procedural.make import check_families
 from dream3d.dataset.shards import read_images, read_objects, shards
-from dream3d.prior import load_prior
+from dream3d.weights.loading import load_prior
 
 MINI = Path(__file__).parent.parent / "examples/mini"
 

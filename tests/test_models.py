@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,12 +23,13 @@ from weight_server import WeightServer, serving, sha256
 from dream3d.cli.app import app
 from dream3d.cli.transfer import transferring
 from dream3d.errors import DownloadError, PriorError
-from dream3d.prior import catalogue, load_prior
-from dream3d.prior import download as download_module
-from dream3d.prior import sources as sources_module
-from dream3d.prior.pull import PullOptions, Watch, pull
-from dream3d.prior.sources import ENTRIES, Entry, RemoteFile, Source, hub_base, mirrored
-from dream3d.prior.store import ESSENTIAL_FILES, prior_folder, write_folder_record
+from dream3d.weights import download as download_module
+from dream3d.weights import table as sources_module
+from dream3d.weights.catalogue import catalogue
+from dream3d.weights.loading import load_prior
+from dream3d.weights.pull import PullOptions, Watch, pull
+from dream3d.weights.store import ESSENTIAL_FILES, prior_folder, write_folder_record
+from dream3d.weights.table import ENTRIES, Entry, RemoteFile, Source, hub_base, mirrored
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = bytes(range(256)) * 1024
@@ -58,9 +59,8 @@ class FakeConverter:
 
 @pytest.fixture
 def converter(monkeypatch: pytest.MonkeyPatch) -> FakeConverter:
-    fake, module = FakeConverter(), ModuleType("dream3d.prior.convert")
-    module.__dict__["convert"] = fake.convert
-    monkeypatch.setitem(sys.modules, "dream3d.prior.convert", module)
+    fake = FakeConverter()
+    monkeypatch.setattr("dream3d.prior.official.convert.convert", fake.convert)
     return fake
 
 

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
 from dream3d.cameras import orbit
-from dream3d.prior import load_prior
 from dream3d.prior.attention import MultiViewAttention
 from dream3d.prior.codec import AutoencoderCodec
-from dream3d.prior.convert import CONFIGS, convert
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.official.convert import CONFIGS, convert
+from dream3d.weights.loading import load_prior
 
 PROMPT = "An Elk skull, 3D"
 ELK = [49406, 550, 21896, 12092, 267, 274, 323, 49407]  # an elk skull , 3 d; found with transformers' CLIPTokenizer

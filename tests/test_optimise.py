@@ -7,8 +7,8 @@ import torch
 from oracle import MASCOT, OraclePrior
 
 from dream3d.cameras import orbit
-from dream3d.optimise import Keyed, Optimisation
-from dream3d.recipe import (
+from dream3d.distill import Keyed, Optimisation
+from dream3d.recipe.generation import (
     BackgroundRecipe,
     FieldRecipe,
     KeyRecipe,
@@ -18,8 +18,8 @@ from dream3d.recipe import (
     RenderRecipe,
     ShadingRecipe,
     Stage,
-    preset,
 )
+from dream3d.recipe.presets import preset
 
 TINY = replace(
     preset("mini").with_steps(8),

@@ -12,13 +12,13 @@ import torch
 from oracle import MASCOT, TABLE, TREE, OraclePrior, Shape, draw
 
 from dream3d.cameras import orbit
+from dream3d.distill import Optimisation
 from dream3d.generate import extract_mesh, optimise
 from dream3d.mesh.export import Asset, export
 from dream3d.mesh.iso import mean_iou
 from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.reading import read_asset
-from dream3d.optimise import Optimisation
-from dream3d.recipe import preset
+from dream3d.recipe.presets import preset
 
 SIZE = 64
 UNSEEN = orbit(8, elevation_deg=42, azimuth_deg=20, fovy_deg=33)

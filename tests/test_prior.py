@@ -14,11 +14,12 @@ from tiny_prior import UNET, edit_json, write_tiny_prior
 from dream3d.cameras import orbit
 from dream3d.errors import PriorError
 from dream3d.guidance import x0_from_prediction
-from dream3d.prior import catalogue, load_prior, prompt_cut
 from dream3d.prior.attention import MultiViewAttention
-from dream3d.prior.catalogue import PRIOR_FILES
 from dream3d.prior.codec import PatchPCA
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.layout import PRIOR_FILES
+from dream3d.weights.catalogue import catalogue
+from dream3d.weights.loading import load_prior, prompt_cut
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 

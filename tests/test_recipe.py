@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dream3d.errors import UsageError
-from dream3d.recipe import PRESETS, GuidanceRecipe, KeyRecipe, Linear, MeshRecipe, Recipe, Stage, preset
+from dream3d.recipe.generation import GuidanceRecipe, KeyRecipe, Linear, MeshRecipe, Recipe, Stage
+from dream3d.recipe.presets import PRESETS, preset
 
 FIXTURES = json.loads((Path(__file__).parent / "data" / "mvdream_fixtures.json").read_text())
 

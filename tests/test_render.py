@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dream3d.cameras import Cameras, orbit
-from dream3d.field.backends import choose
 from dream3d.field.background import FixedBackground, NetworkBackground, build_background, spherical_harmonics
-from dream3d.recipe import BackgroundRecipe, RenderRecipe
-from dream3d.render import nerfacc_backend
-from dream3d.render.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
-from dream3d.render.march import Samples, intersect_cube, march, positions_of
+from dream3d.kernels import nerfacc as nerfacc_backend
+from dream3d.kernels.choose import choose
+from dream3d.kernels.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
+from dream3d.kernels.march import Samples, intersect_cube, march, positions_of
+from dream3d.recipe.generation import BackgroundRecipe, RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 from dream3d.render.renderer import Light, Renderer, Rendering
 

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from oracle import MASCOT, OraclePrior
 from test_optimise import TINY
 
-from dream3d import checkpoints
-from dream3d import resume as resuming
+from dream3d.distill import Optimisation
 from dream3d.errors import CheckpointError, Dream3DError, NewerCheckpointError, UsageError
 from dream3d.generate import generate, resume
-from dream3d.optimise import Optimisation
-from dream3d.progress import Progress
-from dream3d.recipe import BackgroundRecipe, MeshRecipe
-from dream3d.run import RunFolder, read_run
+from dream3d.recipe.generation import BackgroundRecipe, MeshRecipe
+from dream3d.run import checkpointer as resuming
+from dream3d.run import checkpoints
+from dream3d.run.folder import RunFolder, read_run
+from dream3d.run.progress import Progress
 
 RECIPE = replace(TINY.with_steps(10), mesh=MeshRecipe(resolution=24))
 

@@ -9,10 +9,10 @@ from tiny_prior import write_tiny_prior
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.errors import UsageError
-from dream3d.prior import load_prior
 from dream3d.prior.base import TextContext
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.sampling import SAMPLING, SamplingRecipe, build_scheduler, sample_views
+from dream3d.weights.loading import load_prior
 
 QUICK = SamplingRecipe(steps=4, guidance_scale=3.0)
 

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import pytest
 
 from dream3d.errors import UsageError
-from dream3d.recipe import PRESETS, Recipe, ShadingRecipe, preset
-from dream3d.settings import apply_change, parse_settings
+from dream3d.recipe.generation import Recipe, ShadingRecipe
+from dream3d.recipe.presets import PRESETS, preset
+from dream3d.recipe.settings import apply_change, parse_settings
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from tiny_shards import tiny_recipe
 
 from dream3d.cameras import orbit
 from dream3d.errors import CheckpointError, DatasetError, TrainingError, UsageError
-from dream3d.prior import load_prior
 from dream3d.prior.sampling import SamplingRecipe, sample_views
-from dream3d.training import checkpoint
+from dream3d.training import state as checkpoint
 from dream3d.training.loop import StepEvent, Trainer, learning_rate, train
 from dream3d.training.recipe import TrainingRecipe
+from dream3d.weights.loading import load_prior
 
 
 class Killed(Exception):

@@ -13,11 +13,11 @@ from tiny_prior import UNET, edit_json, write_json, write_tiny_prior
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
-from dream3d.prior import load_prior
 from dream3d.prior.attention import ATTENTION, TemporalAttention, set_attention
 from dream3d.prior.folder import ATTENTION_KINDS
 from dream3d.training.fast import ProductAttention, accelerate, accelerate_products
 from dream3d.training.network import make_network, predict, without_camera
+from dream3d.weights.loading import load_prior
 
 PLAIN = {key: value for key, value in UNET.items() if "class_embed" not in key}
 

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from dream3d.cli.app import app
 from dream3d.errors import PriorError
-from dream3d.prior import load_prior
 from dream3d.prior.text import clip_file_name
 from dream3d.training.loop import Trainer, train
 from dream3d.training.start import find_start
+from dream3d.weights.loading import load_prior
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

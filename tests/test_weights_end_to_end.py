@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from weight_server import serving
 
 from dream3d.cli.app import app
-from dream3d.prior import sources
-from dream3d.prior.sources import Entry, RemoteFile, Source
+from dream3d.weights import table as sources
+from dream3d.weights.table import Entry, RemoteFile, Source
 
 
 def run(*args: str) -> str:

@@ -11,8 +11,8 @@ from dream3d.batch.places import Place
 from dream3d.batch.prompts import Entry
 from dream3d.checks import MAX_SEED
 from dream3d.errors import UsageError
-from dream3d.overrides import changed_recipe
-from dream3d.run import parse_run, slug
+from dream3d.recipe.overrides import changed_recipe
+from dream3d.run.folder import parse_run, slug
 
 RUNS = "runs"
 
@@ -26,7 +26,7 @@ class Job:
     prompt: str
     seed: int
     changes: Mapping[str, str]
-    """Of the recipe, see :func:`dream3d.overrides.changed_recipe`."""
+    """Of the recipe, see :func:`dream3d.recipe.overrides.changed_recipe`."""
 
     @property
     def mesh(self) -> str:

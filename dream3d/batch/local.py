@@ -14,7 +14,7 @@ from typing import Any
 
 from dream3d.batch.jobs import Job
 from dream3d.batch.work import Result, Shared, Teller, Watcher, Working, do_job, unwatched
-from dream3d.progress import Observer
+from dream3d.run.progress import Observer
 
 ATTEMPTS = 3
 """Of a job whose process dies: one that the system kills for its memory will be killed again."""

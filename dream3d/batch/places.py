@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import LEFTOVER, write_atomically
-from dream3d.run import LOCK
+from dream3d.run.folder import LOCK
 
 PROTOCOLS = ("s3", "gs")
 """Object stores: a file appears there whole or not at all. Each is also the name of our extra for it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dream3d.batch.jobs import Job
 from dream3d.batch.places import Place, Workplace
 from dream3d.errors import Dream3DError
-from dream3d.progress import Observer, Progress, StageName, silent
+from dream3d.run.progress import Observer, Progress, StageName, silent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,8 +84,8 @@ class Teller:
 
 @functools.lru_cache(maxsize=1)
 def _prior(name: str, device: str, vram: float | None, precision: str) -> DiffusionPrior:
-    from dream3d.prior import load_prior
     from dream3d.prior.memory import plan_for
+    from dream3d.weights.loading import load_prior
 
     return load_prior(name, device, plan_for(vram, precision, compile_unet=False))
 
@@ -110,7 +110,7 @@ def do_job(job: Job, shared: Shared, observer: Observer = silent) -> Result:
 def _make(job: Job, shared: Shared, work: Workplace, observer: Observer) -> None:
     """Begin the job's run, or go on with it."""
     from dream3d.generate import generate, resume
-    from dream3d.overrides import changed_recipe
+    from dream3d.recipe.overrides import changed_recipe
 
     out, run_dir = work.folder / job.mesh, work.folder / job.run
     prior = _prior(shared.prior, shared.device, shared.vram, shared.precision)
@@ -134,8 +134,8 @@ def _make(job: Job, shared: Shared, work: Workplace, observer: Observer) -> None
 
 def _keeping(work: Workplace, run_dir: Path, observer: Observer) -> Observer:
     """The observer, and each new checkpoint goes where the results lie."""
-    from dream3d.checkpoints import all_in
-    from dream3d.resume import FOLDER
+    from dream3d.run.checkpointer import FOLDER
+    from dream3d.run.checkpoints import all_in
 
     newest: list[Path] = []
 

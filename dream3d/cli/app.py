@@ -9,7 +9,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dream3d import __version__
 from dream3d.cli.batch import batch
 from dream3d.cli.dataset import dataset
 from dream3d.cli.doctor import doctor
@@ -20,6 +19,7 @@ from dream3d.cli.resume import resume
 from dream3d.cli.train import train
 from dream3d.cli.train_encoder import train_encoder
 from dream3d.cli.views import views
+from dream3d.version import __version__
 
 
 def _show_version(value: bool) -> None:

@@ -89,7 +89,7 @@ def _shared(
     from dream3d.batch.places import LocalPlace, parse_place
     from dream3d.batch.work import Shared
     from dream3d.cli.device import resolve_device
-    from dream3d.prior.diffusion import locate
+    from dream3d.weights.loading import locate
 
     locate(prior)  # an unknown name is one error now, not one for each job
     place = parse_place(out_dir)

@@ -70,11 +70,11 @@ def render(
 ) -> None:
     """Draw views of 3D models into captioned shards. A second call draws only what is missing."""
     from dream3d.cli.console import duration
-    from dream3d.dataset.concepts import read_concepts
-    from dream3d.dataset.render import DatasetPlan, render_dataset
-    from dream3d.dataset.rendering import PRESETS
-    from dream3d.dataset.sources import find_assets
-    from dream3d.dataset.workers import Bounds
+    from dream3d.dataset.assets.sources import find_assets
+    from dream3d.dataset.captions.concepts import read_concepts
+    from dream3d.dataset.draw.dataset import DatasetPlan, render_dataset
+    from dream3d.dataset.draw.views import PRESETS
+    from dream3d.dataset.draw.workers import Bounds
     from dream3d.errors import UsageError
 
     started = time.monotonic()
@@ -141,9 +141,9 @@ def make(
     debug: DebugOption = False,
 ) -> None:
     """Make captioned 3D models from a seed, as many as wanted."""
+    from dream3d.dataset.assets.sources import MANIFEST
     from dream3d.dataset.procedural.families import CATEGORIES
     from dream3d.dataset.procedural.make import make_assets
-    from dream3d.dataset.sources import MANIFEST
     from dream3d.errors import UsageError
 
     if list_families:

@@ -31,7 +31,7 @@ def info(
             raise UsageError(f"--sheet {sheet}: the file's ending must be .png")
         checks.check_output_file(sheet, "--sheet")
 
-    from dream3d.dataset.concepts import read_concepts
+    from dream3d.dataset.captions.concepts import read_concepts
     from dream3d.dataset.info import report, summarise, write_sheet
 
     concepts = read_concepts(held_out) if held_out is not None else ()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dream3d.cli.console import duration, rate
 from dream3d.cli.pace import Pace
-from dream3d.progress import Observer, Progress, silent
+from dream3d.run.progress import Observer, Progress, silent
 
 LOG_LINES_PER_STAGE = 10
 """A log keeps about this many lines of a stage, whatever its length."""

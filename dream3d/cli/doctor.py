@@ -6,8 +6,8 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 
-from dream3d import __version__
 from dream3d.cli.group import DebugOption
+from dream3d.version import __version__
 
 Row = tuple[str, str]
 
@@ -62,14 +62,14 @@ def _torch() -> Iterator[Row]:
 
 def _backends() -> Iterator[Row]:
     from dream3d.cli.device import resolve_device
-    from dream3d.field.backends import report
+    from dream3d.kernels.choose import report
 
     for choice in report(resolve_device("auto")):
         yield choice.component, f"{choice.name}: {choice.reason}"
 
 
 def _priors() -> Iterator[Row]:
-    from dream3d.prior import catalogue
+    from dream3d.weights.catalogue import catalogue
 
     for prior in catalogue():
         place = str(prior.path) if prior.present and prior.path else "not here"

@@ -17,11 +17,11 @@ from dream3d.cli.group import DebugOption
 from dream3d.errors import Dream3DError
 
 if TYPE_CHECKING:
-    from dream3d.overrides import Overrides
     from dream3d.prior.diffusion import DiffusionPrior
     from dream3d.prior.memory import MemoryPlan
-    from dream3d.progress import Outcome
-    from dream3d.recipe import Recipe
+    from dream3d.recipe.generation import Recipe
+    from dream3d.recipe.overrides import Overrides
+    from dream3d.run.progress import Outcome
 
 _LOADED_AT = time.monotonic()
 
@@ -76,8 +76,8 @@ def generate(
     debug: DebugOption = False,
 ) -> None:
     """Turn a sentence into a textured mesh. An existing mesh file is replaced once the new one is complete."""
-    from dream3d.overrides import Overrides
     from dream3d.prior.memory import plan_for
+    from dream3d.recipe.overrides import Overrides
 
     overrides = Overrides(preset, steps, guidance_scale, resolution, negative)
 
@@ -132,8 +132,8 @@ def _checked(
 
     from dream3d.cli.device import resolve_device
     from dream3d.mesh.export import check_ending
-    from dream3d.prior import load_prior
-    from dream3d.run import default_run_dir, slug
+    from dream3d.run.folder import default_run_dir, slug
+    from dream3d.weights.loading import load_prior
 
     run_dir = checks.check_run_dir(run_dir or default_run_dir(prompt, seed))
     out = checks.check_output_file(out or Path(f"{slug(prompt)}.glb"))
@@ -150,7 +150,7 @@ def _checked(
 
 
 def _cut_if_known(prior_name: str, prompt: str) -> int | None:
-    from dream3d.prior import prompt_cut
+    from dream3d.weights.loading import prompt_cut
 
     try:
         return prompt_cut(prior_name, prompt)

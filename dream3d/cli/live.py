@@ -17,7 +17,7 @@ from dream3d.cli.console import can_draw_pictures, duration, rate
 from dream3d.cli.display import Clock
 from dream3d.cli.pace import Pace
 from dream3d.cli.preview import area_downsample, half_blocks
-from dream3d.progress import Progress, StageName
+from dream3d.run.progress import Progress, StageName
 
 PREVIEW_PIXELS = 24
 """Side of the picture: 24 columns and 12 rows of a terminal."""

@@ -13,9 +13,9 @@ from dream3d.cli.group import DebugOption, OneLineGroup
 from dream3d.errors import Dream3DError, UsageError
 
 if TYPE_CHECKING:
-    from dream3d.prior.catalogue import PriorInfo
-    from dream3d.prior.sources import Entry
-    from dream3d.prior.verify import Finding
+    from dream3d.weights.catalogue import PriorInfo
+    from dream3d.weights.table import Entry
+    from dream3d.weights.verify import Finding
 
 models = typer.Typer(
     cls=OneLineGroup, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -47,7 +47,7 @@ def list_models(debug: DebugOption = False) -> None:
     from rich.text import Text
 
     from dream3d.cli.console import make_console, memory
-    from dream3d.prior import catalogue
+    from dream3d.weights.catalogue import catalogue
 
     table = Table(box=box.SIMPLE, padding=(0, 1))
     for title in ("name", "present", "size", "licence"):
@@ -107,9 +107,9 @@ def pull(
 
     from dream3d.cli.console import make_console
     from dream3d.cli.transfer import transferring
-    from dream3d.prior.pull import PullOptions
-    from dream3d.prior.pull import pull as run_pull
-    from dream3d.prior.store import is_offline
+    from dream3d.weights.pull import PullOptions
+    from dream3d.weights.pull import pull as run_pull
+    from dream3d.weights.store import is_offline
 
     options = PullOptions(dtype.value if dtype else None, offline or is_offline(), discard_download)
     with transferring(make_console()) as watch:
@@ -123,7 +123,7 @@ def verify(
     debug: DebugOption = False,
 ) -> None:
     """Read every file again and hold it against its recorded sha256. Exit code 1 if one is damaged or missing."""
-    from dream3d.prior import catalogue
+    from dream3d.weights.catalogue import catalogue
 
     bad: list[Finding] = []
     for one in [name] if name else [info.name for info in catalogue()]:
@@ -170,7 +170,7 @@ def convert(
     if destination.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{destination} lies inside {source}; name a folder elsewhere")
 
-    from dream3d.prior.pull import place_converted
+    from dream3d.weights.pull import place_converted
 
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def convert(
 
 def _known(name: str) -> PriorInfo:
     """The catalogue's entry; UsageError with the known names."""
-    from dream3d.prior import catalogue
+    from dream3d.weights.catalogue import catalogue
 
     found = {info.name: info for info in catalogue()}
     if name not in found:
@@ -194,21 +194,21 @@ def _known(name: str) -> PriorInfo:
 
 def _entry(name: str) -> Entry | None:
     """The entry of the table of downloads; None for a prior inside the package."""
-    from dream3d.prior.sources import find_entry
+    from dream3d.weights.table import find_entry
 
     return find_entry(name)
 
 
 def _folder(name: str) -> Path:
-    from dream3d.prior.catalogue import PACKAGED
-    from dream3d.prior.store import prior_folder
+    from dream3d.weights.catalogue import PACKAGED
+    from dream3d.weights.store import prior_folder
 
     entry = _entry(name)
     return prior_folder(entry) if entry else PACKAGED / name
 
 
 def _presence(info: PriorInfo) -> str:
-    from dream3d.prior.store import is_downloaded
+    from dream3d.weights.store import is_downloaded
 
     if info.present:
         return "yes"
@@ -220,9 +220,9 @@ def _presence(info: PriorInfo) -> str:
 def _file_lines(entry: Entry, index: int) -> Iterator[str]:
     """What is known of each file of a source."""
     from dream3d.cli.console import memory
-    from dream3d.prior.records import read_record
-    from dream3d.prior.sources import mirrored
-    from dream3d.prior.store import download_path
+    from dream3d.weights.records import read_record
+    from dream3d.weights.store import download_path
+    from dream3d.weights.table import mirrored
 
     for file in entry.sources[index].files:
         place = download_path(entry, file)
@@ -237,7 +237,7 @@ def _file_lines(entry: Entry, index: int) -> Iterator[str]:
 
 
 def _findings(name: str) -> Iterator[Finding]:
-    from dream3d.prior.verify import verify_entry, verify_packaged
+    from dream3d.weights.verify import verify_entry, verify_packaged
 
     entry = _entry(name)
     return verify_entry(entry) if entry else verify_packaged()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from dream3d.progress import Progress
+from dream3d.run.progress import Progress
 
 WINDOW_SECONDS = 30.0
 """Speed is that of the last half minute: rendering sizes change during a run, and with them the speed."""

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from dream3d.cli.generate import Request
-    from dream3d.prior.ranking import Ranked
+    from dream3d.evaluation.ranking import Ranked
 
 SHEET_NAME = "seeds.png"
 
@@ -20,7 +20,7 @@ def continue_with_the_best(request: Request, count: int, *, own_run_dir: bool, q
     The sheet goes into the run folder, the best row first. ``own_run_dir``: the user named the folder, so it stays;
     otherwise it follows the seed.
     """
-    from dream3d.run import default_run_dir
+    from dream3d.run.folder import default_run_dir
 
     ranked = _ranked(request, count, quiet)
     best = ranked[0]
@@ -33,7 +33,7 @@ def continue_with_the_best(request: Request, count: int, *, own_run_dir: bool, q
 
 def _ranked(request: Request, count: int, quiet: bool) -> list[Ranked]:
     from dream3d.cameras import orbit
-    from dream3d.prior.ranking import Ranked, cross_view_consistency, rank, text_similarity
+    from dream3d.evaluation.ranking import Ranked, cross_view_consistency, rank, text_similarity
     from dream3d.prior.sampling import sample_views, sampling_for
 
     prior, cameras = request.prior, orbit(request.prior.views)
@@ -52,7 +52,7 @@ def _ranked(request: Request, count: int, quiet: bool) -> list[Ranked]:
 
 def _write_sheet(request: Request, ranked: list[Ranked]) -> None:
     from dream3d.cli.views import SHEET_SIDE
-    from dream3d.pictures import contact_sheet, enlarged, to_uint8, write_png
+    from dream3d.images import contact_sheet, enlarged, to_uint8, write_png
 
     request.run_dir.mkdir(parents=True, exist_ok=True)
     rows = [enlarged(to_uint8(candidate.pictures.movedim(1, -1)), SHEET_SIDE) for candidate in ranked]

@@ -20,7 +20,7 @@ def resume(
     debug: DebugOption = False,
 ) -> None:
     """Go on with a run where it was stopped or killed. The mesh is the one that an unbroken run would have made."""
-    from dream3d.run import read_run
+    from dream3d.run.folder import read_run
 
     seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     facts = read_run(run)
@@ -35,8 +35,8 @@ def resume(
     from dream3d.cli.device import resolve_device
     from dream3d.cli.display import watching
     from dream3d.generate import resume as go_on
-    from dream3d.prior import load_prior
     from dream3d.prior.memory import plan_for
+    from dream3d.weights.loading import load_prior
 
     vram, precision = request.get("vram"), request.get("precision", "auto")
     if not (vram is None or isinstance(vram, int | float)) or not isinstance(precision, str):

@@ -37,10 +37,10 @@ def train_encoder(
             raise UsageError(f"{folder} is not a folder; give folders with shards train-*.tar")
 
     from dream3d.dataset.records import SPLITS
-    from dream3d.prior.diffusion import find_folder
     from dream3d.prior.image_encoder import FOLDER, EncoderConfig, load_text
     from dream3d.training import contrastive
     from dream3d.training.contrastive_data import read_captioned
+    from dream3d.weights.loading import find_folder
 
     recipe = contrastive.ContrastiveRecipe(steps=steps, batch=batch, seed=seed)
     contrastive.check_place(out)

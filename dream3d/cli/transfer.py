@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dream3d.cli.console import memory
-from dream3d.prior.pull import Watch
+from dream3d.weights.pull import Watch
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

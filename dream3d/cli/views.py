@@ -17,7 +17,7 @@ from dream3d.errors import UsageError
 
 if TYPE_CHECKING:
     from dream3d.cameras import Cameras
-    from dream3d.pictures import Picture
+    from dream3d.images import Picture
     from dream3d.prior.diffusion import DiffusionPrior
     from dream3d.prior.sampling import SamplingRecipe
 
@@ -75,9 +75,9 @@ def views(
     seed_list = checks.parse_seeds(seeds)
 
     from dream3d.cli.device import resolve_device
-    from dream3d.prior import load_prior
     from dream3d.prior.memory import plan_for
-    from dream3d.run import slug
+    from dream3d.run.folder import slug
+    from dream3d.weights.loading import load_prior
 
     sheet = _check_file(out or Path(f"{slug(prompt)}.png"), "--out", (".png",))
     if turntable is not None:
@@ -151,7 +151,7 @@ def _check_file(path: Path, option: str, endings: tuple[str, ...]) -> Path:
 
 
 def _run(request: Request, quiet: bool) -> None:
-    from dream3d.pictures import to_uint8
+    from dream3d.images import to_uint8
     from dream3d.prior.sampling import sample_views
 
     started = time.perf_counter()
@@ -173,7 +173,7 @@ def _run(request: Request, quiet: bool) -> None:
 
 
 def _write(request: Request, rows: list[Picture]) -> list[Path]:
-    from dream3d.pictures import contact_sheet, enlarged, write_animation, write_png
+    from dream3d.images import contact_sheet, enlarged, write_animation, write_png
 
     made_by = {
         "prompt": request.prompt,

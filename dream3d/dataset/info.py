@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dream3d.dataset.concepts import Leak, leak_in, leaks
+from dream3d.dataset.captions.concepts import Leak, leak_in, leaks
 from dream3d.dataset.records import SPLITS, ObjectRecord
 from dream3d.dataset.shards import ObjectViews, read_images, read_objects, shards
 from dream3d.errors import DatasetError

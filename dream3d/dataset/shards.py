@@ -2,7 +2,7 @@
 
 A multi-view shard ``{split}-{number:05d}.tar`` holds, for each object, ``{key}.json`` (:class:`ObjectRecord`) and
 ``{key}.{pass:02d}-{view:02d}.png`` (RGBA, straight alpha), optionally with a ``.depth.png`` and a ``.normal.png``
-of that name (see ``dream3d.dataset.stage``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json``
+of that name (see ``dream3d.dataset.draw.stage``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json``
 (captions, licence, author) and ``{key}.png`` (RGB).
 """
 

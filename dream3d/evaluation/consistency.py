@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from dream3d.prior.ranking import cross_view_consistency
+from dream3d.evaluation.ranking import cross_view_consistency
 
 COARSE = 8
 """Pixels a side at which pictures are compared, each the mean of a patch: a prior's grain is no difference."""

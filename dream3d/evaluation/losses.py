@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from dream3d.cameras import Cameras, look_at_origin
+from dream3d.dataset.compositing import over, premultiplied
 from dream3d.dataset.records import Pass
 from dream3d.dataset.shards import ObjectViews
 from dream3d.guidance import add_noise, epsilon_from_x0
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.training.contrastive_data import over, premultiplied
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Noise levels, as fractions of the schedule; not its end, where eps says nothing of a prior that predicts v."""

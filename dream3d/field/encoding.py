@@ -1,4 +1,4 @@
-"""The hash grid as a module: parameters plus one evaluation path, chosen by :mod:`dream3d.field.backends`."""
+"""The hash grid as a module: parameters plus one evaluation path, chosen by :mod:`dream3d.kernels.choose`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dream3d.field.backends import choose
-from dream3d.field.hashgrid import HashGridSpec, hash_encode, hash_grid_spec
-from dream3d.recipe import FieldRecipe
+from dream3d.kernels.choose import choose
+from dream3d.kernels.hash_encode import HashGridSpec, hash_encode, hash_grid_spec
+from dream3d.recipe.generation import FieldRecipe
 
 
 class TorchHashGrid(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dream3d.field.encoding import build_encoding
-from dream3d.recipe import FieldRecipe
+from dream3d.recipe.generation import FieldRecipe
 
 
 def blob_bias(positions: Tensor, scale: float, radius: float) -> Tensor:

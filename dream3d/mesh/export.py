@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from dream3d.errors import ExportError, UsageError
 from dream3d.files import write_atomically
-from dream3d.mesh.formats import EXPORTERS, Exporter, Placed
-from dream3d.mesh.glb import EXTRAS_KEY, glb_document, json_bytes, linear_from_srgb
+from dream3d.mesh.formats.glb import EXTRAS_KEY, glb_document, json_bytes, linear_from_srgb
+from dream3d.mesh.formats.registry import EXPORTERS, Exporter, Placed
 from dream3d.mesh.surface import display_values, used_vertices
 
 POSITION_TOLERANCE = 1e-5

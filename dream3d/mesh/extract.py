@@ -17,7 +17,7 @@ from dream3d.mesh.grid import SMALLEST_DENSITY, DensityFn, raw_from_density, sam
 from dream3d.mesh.iso import IsoChoice, Masks, choose_iso_level, mean_iou
 from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.surface import Surface, vertex_normals, without_specks
-from dream3d.recipe import MeshRecipe
+from dream3d.recipe.generation import MeshRecipe
 
 ColorFn = Callable[[Tensor], Tensor]
 """(N, 3) world positions -> (N, 3) sRGB display values in [0, 1]."""

@@ -9,7 +9,7 @@ import trimesh
 
 from dream3d.errors import ExportError
 from dream3d.mesh.export import Asset, Placement
-from dream3d.mesh.glb import EXTRAS_KEY, glb_document, srgb_from_linear
+from dream3d.mesh.formats.glb import EXTRAS_KEY, glb_document, srgb_from_linear
 
 
 def read_asset(path: Path) -> Asset:

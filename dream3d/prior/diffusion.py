@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from dream3d.cameras import Cameras
 from dream3d.errors import PriorError
 from dream3d.guidance import PredictionType, x0_from_prediction
 from dream3d.prior.base import TextContext
-from dream3d.prior.catalogue import catalogue
 from dream3d.prior.codec import AutoencoderCodec, load_codec
-from dream3d.prior.convert import converted_copy, detect
-from dream3d.prior.folder import check_files, known_arguments, read_json, read_settings
+from dream3d.prior.folder import check_files, read_settings
 from dream3d.prior.memory import MemoryPlan, Precision
+from dream3d.prior.schedule import load_schedule
 from dream3d.prior.text import PromptEncoder
 from dream3d.prior.unet import load_unet
 
@@ -159,41 +157,3 @@ def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
-
-
-def find_folder(name_or_path: str) -> Path:
-    """Folder of a prior given by catalogue name or path; :class:`PriorError` lists what is known.
-
-    Official weights (a file, or a folder with official names) are converted once, into the cache.
-    """
-    path = locate(name_or_path)
-    return path if detect(path) == "converted" else converted_copy(path)
-
-
-def locate(name_or_path: str) -> Path:
-    """Where a prior lies, given by catalogue name or path, as it is; raises like :func:`find_folder`."""
-    for info in catalogue():
-        if info.name == name_or_path:
-            if info.path is None:
-                raise PriorError(info.absence())
-            return info.path
-    path = Path(name_or_path)
-    if not path.exists():
-        names = ", ".join(info.name for info in catalogue())
-        raise PriorError(
-            f"unknown prior {name_or_path!r}: neither a catalogue name ({names}) nor an existing file or folder"
-        )
-    return path
-
-
-def load_schedule(path: Path) -> DDIMScheduler:
-    """The noise schedule that a ``scheduler_config.json`` describes; :class:`PriorError` if it describes none."""
-    config = read_json(path)
-    try:
-        scheduler = DDIMScheduler(**known_arguments(DDIMScheduler, config))
-    except Exception as error:  # third-party constructors raise anything on a bad configuration
-        raise PriorError(f"{path} does not describe a noise schedule ({type(error).__name__}: {error})") from error
-    kind = scheduler.config.prediction_type
-    if kind not in ("epsilon", "v_prediction"):
-        raise PriorError(f"{path}: prediction type {kind!r} is not supported; use epsilon or v_prediction")
-    return scheduler

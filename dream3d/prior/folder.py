@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
-from dream3d.prior.catalogue import files_of
 from dream3d.prior.compact import ROW_SCALE, unpack
+from dream3d.prior.layout import files_of
 
 STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The name that diffusers gives a network's weights."""

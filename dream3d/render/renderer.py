@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dream3d.cameras import Cameras
-from dream3d.field.backends import choose
-from dream3d.recipe import RenderRecipe
-from dream3d.render import nerfacc_backend
-from dream3d.render.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
-from dream3d.render.march import DIAGONAL, Samples, march, positions_of
+from dream3d.kernels import nerfacc as nerfacc_backend
+from dream3d.kernels.choose import choose
+from dream3d.kernels.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
+from dream3d.kernels.march import DIAGONAL, Samples, march, positions_of
+from dream3d.recipe.generation import RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 
 BackgroundFn = Callable[[Tensor, torch.Generator | None], Tensor]

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dream3d.dataset.compositing import over
 from dream3d.errors import DatasetError, TrainingError, UsageError
 from dream3d.evaluation.retrieval import recall_at
 from dream3d.files import build_folder, write_atomically
@@ -28,7 +29,7 @@ from dream3d.prior.image_encoder import (
     save_towers,
 )
 from dream3d.prior.text import PromptEncoder
-from dream3d.training.contrastive_data import BACKGROUND, Batch, Captioned, batches, caption_fits, color_words, over
+from dream3d.training.contrastive_data import BACKGROUND, Batch, Captioned, batches, caption_fits, color_words
 
 MAX_LOG_SCALE = math.log(100)
 """CLIP's limit on the inverse temperature, against a runaway."""

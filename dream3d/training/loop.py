@@ -16,15 +16,15 @@ from torch import Tensor
 
 from dream3d.errors import TrainingError
 from dream3d.prior.codec import PatchPCA
-from dream3d.signals import listening
-from dream3d.training import checkpoint as checkpoints
+from dream3d.run.signals import listening
+from dream3d.training import state as checkpoints
 from dream3d.training.data import Batch
 from dream3d.training.fast import accelerate, products_pay
+from dream3d.training.inputs import Stock
 from dream3d.training.network import make_network, predict
 from dream3d.training.objective import channel_weights, diffuse, draw_timesteps, level_weights, weighted_loss
 from dream3d.training.outputs import Outputs
 from dream3d.training.recipe import TrainingRecipe
-from dream3d.training.stock import Stock
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from dream3d.files import write_atomically
 from dream3d.training.data import attribution
+from dream3d.training.inputs import Stock
 from dream3d.training.network import predict
 from dream3d.training.objective import diffuse, weighted_loss
 from dream3d.training.recipe import TrainingRecipe
 from dream3d.training.start import write_prior
-from dream3d.training.stock import Stock
 
 if TYPE_CHECKING:
     from dream3d.training.loop import StepEvent
@@ -96,9 +96,9 @@ class Outputs:
     def note_samples(self, step: int, seconds: float, unet: UNet2DConditionModel) -> None:
         """Write the prior as it is now, and a sheet of views sampled from it."""
         from dream3d.cameras import orbit
-        from dream3d.pictures import contact_sheet, enlarged, to_uint8, write_png
-        from dream3d.prior import load_prior
+        from dream3d.images import contact_sheet, enlarged, to_uint8, write_png
         from dream3d.prior.sampling import sample_views, sampling_for
+        from dream3d.weights.loading import load_prior
 
         self.write_prior(step, seconds, unet)
         prior = load_prior(str(self.prior), unet.device)

@@ -15,7 +15,7 @@ else:
     import tomli as tomllib
 
 from dream3d.errors import UsageError
-from dream3d.settings import apply_change, parse_settings
+from dream3d.recipe.settings import apply_change, parse_settings
 
 Attention = Literal["3d", "2d", "temporal"]
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -30,14 +30,14 @@ from dream3d.dataset.images import ImageOptions, images_from_objects, write_imag
 from dream3d.dataset.shards import ObjectViews, object_members, shard_name, write_tar
 from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
 from dream3d.evaluation.losses import denoising_losses
-from dream3d.evaluation.report import number, table
 from dream3d.files import write_atomically
-from dream3d.prior import load_prior
-from dream3d.prior.diffusion import DiffusionPrior, find_folder
+from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.image_encoder import ImageEncoder, load_image_encoder
 from dream3d.prior.sampling import sample_views, sampling_for
+from dream3d.report.tables import number, table
 from dream3d.training.loop import train
 from dream3d.training.recipe import TrainingRecipe, read_recipe
+from dream3d.weights.loading import find_folder, load_prior
 
 IN_3D = ("dog", "duck", "house", "human skull", "mug", "rocket", "train", "airplane")
 ONLY_IN_2D = ("elephant", "penguin", "castle", "cactus", "teapot", "fish")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from dream3d.files import write_atomically
 from dream3d.prior.compact import pack
-from dream3d.prior.diffusion import find_folder
+from dream3d.weights.loading import find_folder
 
 PACKED = (
     "unet/diffusion_pytorch_model.safetensors",

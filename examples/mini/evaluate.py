@@ -27,14 +27,14 @@ from dream3d.dataset.shards import ObjectViews, read_objects, shards
 from dream3d.evaluation.compositional import COLORS, Composition, Pair, composition, rivals, unseen_pairs
 from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
 from dream3d.evaluation.losses import Denoising, denoising_losses, view_set
-from dream3d.evaluation.report import number, table, with_bar
 from dream3d.evaluation.retrieval import recall_at
 from dream3d.files import write_atomically
-from dream3d.pictures import side_by_side, to_uint8, write_png
-from dream3d.prior import load_prior
-from dream3d.prior.diffusion import DiffusionPrior, find_folder
+from dream3d.images import side_by_side, to_uint8, write_png
+from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.image_encoder import ImageEncoder, load_image_encoder
 from dream3d.prior.sampling import sample_views, sampling_for
+from dream3d.report.tables import number, table, with_bar
+from dream3d.weights.loading import find_folder, load_prior
 
 ARTICLES = ("a ", "an ", "the ")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dream3d.dataset.captions import with_article
+from dream3d.dataset.captions.templates import with_article
 from dream3d.dataset.procedural.drawn import Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, lathe, prism, pyramid
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dream3d.dataset.captions import with_article
+from dream3d.dataset.captions.templates import with_article
 from dream3d.dataset.procedural.shapes import Array, Solid, joined
 
 PALETTE: dict[str, tuple[float, float, float]] = {

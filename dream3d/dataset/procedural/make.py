@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dream3d.dataset.assets.sources import MANIFEST
 from dream3d.dataset.procedural.drawn import Drawn
 from dream3d.dataset.procedural.families import CATEGORIES, FAMILIES
 from dream3d.dataset.records import Asset
-from dream3d.dataset.sources import MANIFEST
 from dream3d.errors import UsageError
 from dream3d.files import write_atomically
-from dream3d.mesh.glb import glb_bytes
+from dream3d.mesh.formats.glb import glb_bytes
 
 MAX_COUNT = 1_000_000
 

@@ -1,0 +1,1 @@
+"""Which 3D models there are: folders, catalogues, manifests."""

@@ -1,0 +1,141 @@
+"""Which assets there are in files and folders: models, furniture catalogues and manifests, each with a unique key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dream3d.dataset.assets.names import slug, words
+from dream3d.dataset.assets.sh3f import read_catalogue
+from dream3d.dataset.check.limits import FORMATS, is_inside
+from dream3d.dataset.records import IDENTITY, Asset, json_object, text_field, texts
+from dream3d.errors import DatasetError, UsageError
+
+MANIFEST = "assets.jsonl"
+CATALOGUES = ".sh3f"
+MAX_MANIFEST_BYTES = 256 * 2**20
+
+
+def find_assets(sources: Sequence[Path], select: Path | None = None) -> list[Asset]:
+    """All assets of files and folders, each key once, in the order of the sources and of the names in them.
+
+    A folder with an ``assets.jsonl`` is described by that alone. ``select`` picks and renames (see :func:`selected`).
+    Raises :class:`UsageError` for a source that is not there or holds nothing, :class:`DatasetError` for a damaged one.
+    """
+    found: list[Asset] = []
+    for source in sources:
+        some = list(_assets_of(source))
+        if not some:
+            raise UsageError(f"{source} holds no models ({', '.join(FORMATS)}), no {CATALOGUES} and no {MANIFEST}")
+        found += some
+    found = _with_unique_keys(found)
+    return found if select is None else selected(found, select)
+
+
+def selected(assets: Sequence[Asset], file: Path) -> list[Asset]:
+    """The assets that a json list names, in its order and with its words.
+
+    Each item is ``{"id": catalogue id or key}``, optionally with ``name``, ``captions``, ``turn`` (degrees) and
+    ``category``. Raises :class:`UsageError` for a file that is no such list, or names an asset that is not there.
+    """
+    try:
+        items = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(items, list):
+            raise TypeError("it is not a list")
+        by_key = {asset.key: asset for asset in assets}
+        picked = []
+        for item in items:
+            asset = by_key.get(str(item["id"])) or by_key.get(slug(str(item["id"])))
+            if asset is None:
+                raise UsageError(f"--select {file}: {str(item['id'])[:90]!r} is not among the {len(assets)} assets")
+            picked.append(
+                dataclasses.replace(
+                    asset,
+                    name=text_field(item.get("name", asset.name)),
+                    captions=texts(item.get("captions", asset.captions)),
+                    category=text_field(item.get("category", asset.category)),
+                    turn_deg=float(item.get("turn", asset.turn_deg)),
+                )
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"--select {file} is no list of {{'id', 'name', ...}} ({type(error).__name__}: {error})"
+        ) from error
+    return _with_unique_keys(picked)
+
+
+def read_manifest(file: Path) -> list[Asset]:
+    """The assets of an ``assets.jsonl``: a json object a line with the fields of :class:`Asset`, paths relative to it.
+
+    Raises :class:`DatasetError` that names the line which does not fit.
+    """
+    try:
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise DatasetError(f"{file} has {file.stat().st_size} bytes, more than a manifest may have")
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{file} cannot be read ({error})") from error
+    rows = ((f"{file}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
+    return [_asset(json_object(line, where), file.parent, where) for where, line in rows]
+
+
+def _assets_of(source: Path) -> Iterable[Asset]:
+    if source.is_dir():
+        if (source / MANIFEST).is_file():
+            return read_manifest(source / MANIFEST)
+        files = sorted(file for file in source.rglob("*") if file.suffix.lower() in (*FORMATS, CATALOGUES))
+        return [asset for file in files if file.is_file() for asset in _assets_of(file)]
+    if not source.is_file():
+        raise UsageError(f"{source}: no such file or folder")
+    if source.name == MANIFEST or source.suffix == ".jsonl":
+        return read_manifest(source)
+    if source.suffix.lower() == CATALOGUES:
+        try:
+            return read_catalogue(source)
+        except DatasetError as error:  # listed with the other assets that cannot be used
+            return [Asset(key=slug(source.stem), path=source, name=words(source.stem), reason=str(error))]
+    return [Asset(key=slug(source.stem), path=source, name=words(source.stem), source=source.parent.resolve().name)]
+
+
+def _with_unique_keys(assets: Sequence[Asset]) -> list[Asset]:
+    taken: set[str] = set()
+    unique = []
+    for asset in assets:
+        key, number = asset.key, 1
+        while key in taken:
+            number += 1
+            key = f"{asset.key[:72]}-{number}"
+        taken.add(key)
+        unique.append(asset if key == asset.key else dataclasses.replace(asset, key=key))
+    return unique
+
+
+def _asset(data: dict[str, Any], folder: Path, where: str) -> Asset:
+    try:
+        rotation = tuple(float(number) for number in data.get("rotation") or IDENTITY)
+        if len(rotation) != 9:
+            raise ValueError(f"a rotation has 9 numbers, not {len(rotation)}")
+        if data.get("up", "y") not in ("y", "z"):
+            raise ValueError(f"up is 'y' or 'z', not {data['up']!r}")
+        path = text_field(data["path"])
+        names = ("member", "category", "licence", "author", "source", "reason")
+        return Asset(
+            key=slug(text_field(data.get("key") or Path(path).stem)),
+            path=folder / path,
+            name=text_field(data.get("name") or words(Path(path).stem)),
+            captions=texts(data.get("captions", ())),
+            colors=texts(data.get("colors", ())),
+            materials=texts(data.get("materials", ())),
+            rotation=rotation,
+            up=data.get("up", "y"),
+            turn_deg=float(data.get("turn_deg", 0.0)),
+            **{name: text_field(data.get(name, "")) for name in names}
+            | (
+                {} if is_inside(path) else {"reason": f"its path {path[:90]!r} lies outside the folder of the manifest"}
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{where}: not an asset ({type(error).__name__}: {error})") from error

@@ -1,0 +1,1 @@
+"""Captions, colour names and held-out concepts."""

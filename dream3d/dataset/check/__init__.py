@@ -1,0 +1,1 @@
+"""What a model file may ask of this machine, checked before it is loaded."""

@@ -1,0 +1,157 @@
+"""A data set from assets: the plan of its shards, what is still missing of them, and the lists beside them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dream3d.dataset.draw.views import RenderRecipe, split_of
+from dream3d.dataset.draw.workers import Bounds, ShardTask, draw_shards
+from dream3d.dataset.records import SPLITS, Asset
+from dream3d.errors import DatasetError, UsageError
+from dream3d.files import write_atomically
+from dream3d.version import __version__
+
+ATTRIBUTION = ("name", "key", "author", "licence", "source")
+SKIPPED = ("key", "path", "reason")
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """Which objects go where."""
+
+    heldout: float = 0.1
+    """Share of the objects that is not trained on."""
+    unseen: tuple[str, ...] = ()
+    """Concepts of which no object is trained on."""
+    objects_per_shard: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.heldout < 1:
+            raise UsageError(f"the held-out share is 0 or more and below 1, got {self.heldout}")
+        if not 1 <= self.objects_per_shard <= 10_000:
+            raise UsageError(f"a shard holds 1 to 10000 objects, got {self.objects_per_shard}")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a data set holds."""
+
+    drawn: int
+    skipped: int
+    shards_new: int
+    """Drawn by this call; the others were there."""
+
+
+def plan_shards(assets: Iterable[Asset], seed: int, plan: DatasetPlan) -> list[ShardTask]:
+    """The shards of a data set; the same for any order of the assets."""
+    ordered = sorted(assets, key=lambda asset: asset.key)
+    tasks = []
+    for split in SPLITS:
+        some = [asset for asset in ordered if split_of(asset, seed, plan.heldout, plan.unseen) == split]
+        for number, start in enumerate(range(0, len(some), plan.objects_per_shard)):
+            tasks.append(ShardTask(split, number, tuple(some[start : start + plan.objects_per_shard])))
+    return tasks
+
+
+def render_dataset(
+    assets: Sequence[Asset],
+    folder: Path,
+    recipe: RenderRecipe,
+    plan: DatasetPlan,
+    *,
+    workers: int = 1,
+    bounds: Bounds | None = None,
+    report: Callable[[int, int, int], None] = lambda done, total, skipped: None,
+) -> Summary:
+    """Draw what is missing of a data set, and write its lists. ``report``: assets done, of how many, skipped.
+
+    Raises :class:`UsageError` if the folder holds a data set with other settings or assets, :class:`DatasetError`
+    if not one asset could be drawn.
+    """
+    if workers < 1:
+        raise UsageError(f"there must be at least one worker, got {workers}")
+    if importlib.util.find_spec("vtkmodules") is None:
+        raise UsageError("drawing needs VTK, which is not installed; run: pip install 'dream3d[train]'")
+    settings = _settings(assets, recipe, plan)
+    _claim(folder, settings)
+    tasks = plan_shards(assets, recipe.seed, plan)
+    missing = [task for task in tasks if not task.is_done(folder)]
+    before = sum(len(task.assets) for task in tasks) - sum(len(task.assets) for task in missing)
+    old_skipped = sum(len(_record(task, folder)["skipped"]) for task in tasks if task not in missing)
+
+    def tell(drawn: int, skipped: int) -> None:
+        report(before + drawn + skipped, len(assets), old_skipped + skipped)
+
+    if missing:
+        draw_shards(missing, folder, recipe, min(workers, len(missing)), bounds or Bounds(), tell)
+    records = [_record(task, folder) for task in tasks]
+    drawn = [row for record in records for row in record["drawn"]]
+    skipped = [row for record in records for row in record["skipped"]]
+    _write_csv(folder / "attribution.csv", ATTRIBUTION, drawn)
+    _write_csv(folder / "skipped.csv", SKIPPED, skipped)
+    counts = {split: sum(len(r["drawn"]) for t, r in zip(tasks, records, strict=True) if t.split == split)
+              for split in SPLITS}  # fmt: skip
+    _write_json(folder / "dataset.json", settings | {"objects": counts, "skipped": len(skipped)})
+    if not drawn:
+        raise DatasetError(f"not one of {len(assets)} assets could be drawn; {folder / 'skipped.csv'} says why")
+    return Summary(len(drawn), len(skipped), len(missing))
+
+
+def _settings(assets: Sequence[Asset], recipe: RenderRecipe, plan: DatasetPlan) -> dict[str, Any]:
+    """What must be the same in a later call; json values only."""
+    digest = hashlib.sha256()
+    for asset in sorted(assets, key=lambda asset: asset.key):
+        size = asset.path.stat().st_size if asset.path.is_file() else 0
+        facts = asdict(asset) | {"path": asset.path.name, "bytes": size}
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+    settings = {"version": __version__, "recipe": asdict(recipe), "plan": asdict(plan), "assets": digest.hexdigest()}
+    return json.loads(json.dumps(settings))
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into a new folder, or compare them with those that are there."""
+    file = folder / "dataset.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read or written ({error}); choose another --out") from error
+    if old is None:
+        if any(folder.glob("*.tar")):
+            raise UsageError(f"{folder} holds shards but no dataset.json; choose another --out")
+        _write_json(file, settings)
+        return
+    if not isinstance(old, dict):
+        raise UsageError(f"{file} is not the description of a data set; choose another --out")
+    for part, value in settings.items():
+        if part != "version" and old.get(part) != value:
+            was: Any = old.get(part)
+            both = isinstance(was, dict) and isinstance(value, dict)
+            names = [name for name in value if was.get(name) != value[name]] if both else []
+            what = ", ".join(f"{n} {was.get(n)!r}, now {value[n]!r}" for n in names) or f"other {part}"
+            raise UsageError(f"{folder} was begun with different settings ({what}); use the same, or another --out")
+
+
+def _record(task: ShardTask, folder: Path) -> dict[str, Any]:
+    return json.loads(task.record(folder).read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[dict[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""One file per mesh format, and the registry of them."""

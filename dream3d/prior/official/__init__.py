@@ -1,0 +1,1 @@
+"""Official MVDream weights -> a prior folder: architecture from shapes, names, conversion."""

@@ -1,0 +1,69 @@
+"""What a user changes of a preset: a few settings by short names, all others by their place in the recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from dream3d.checks import check_guidance_scale, check_prompt_length, check_text
+from dream3d.errors import UsageError
+from dream3d.recipe.generation import Recipe
+from dream3d.recipe.presets import preset
+from dream3d.recipe.settings import apply_change, parse_settings
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Changes of a recipe; None leaves the preset's value."""
+
+    preset: str | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    resolution: int | None = None
+    negative: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a guidance scale or a negative prompt that is none."""
+        if self.guidance_scale is not None:
+            check_guidance_scale(self.guidance_scale)
+        if self.negative:
+            check_prompt_length(check_text(self.negative, "negative prompt"), None, "negative prompt")
+
+    def apply_to(self, recommended: str) -> Recipe:
+        """The recipe of the preset, or of the recommended one, changed; raises UsageError."""
+        recipe = preset(self.preset or recommended)
+        if self.steps is not None:
+            recipe = recipe.with_steps(self.steps)
+        if self.guidance_scale is not None:
+            guidance = dataclasses.replace(recipe.guidance, guidance_scale=self.guidance_scale)
+            recipe = dataclasses.replace(recipe, guidance=guidance)
+        if self.resolution is not None:
+            recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, resolution=self.resolution))
+        if self.negative is not None:
+            recipe = dataclasses.replace(recipe, negative_prompt=self.negative.strip())
+        return recipe
+
+
+def changed_recipe(changes: Mapping[str, str], recommended: str) -> Recipe:
+    """The recommended recipe with changes by name: those of :class:`Overrides`, and dotted places in the recipe.
+
+    ``{"steps": "40", "guidance.rescale": "0.3"}``: the short ones come first. UsageError names what does not fit.
+    """
+    short = {field.name for field in fields(Overrides)}
+    plain: dict[str, object] = {}
+    for name in short & changes.keys():
+        _put(plain, name, changes[name])
+    if "negative" in plain or "preset" in plain:  # words, even if they look like numbers
+        plain |= {name: changes[name] for name in ("negative", "preset") if name in changes}
+    data = parse_settings(Overrides, plain).apply_to(recommended).to_dict()
+    for name in changes.keys() - short:
+        if "." not in name and not isinstance(data.get(name), int | float | str):
+            raise UsageError(f"unknown setting {name!r}; known: {', '.join(sorted(short))}, or a place in the recipe "
+                             "such as guidance.rescale")  # fmt: skip
+        _put(data, name, changes[name])
+    return Recipe.from_dict(data)
+
+
+def _put(data: dict[str, object], name: str, value: str) -> None:
+    apply_change(data, f"{name}={value}")

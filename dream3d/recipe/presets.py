@@ -1,0 +1,84 @@
+"""The presets: ``mini`` (minutes on a CPU), ``mvdream`` (the released numbers) and ``mvdream-shading``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dream3d.cameras import CameraRange
+from dream3d.errors import UsageError
+from dream3d.recipe.generation import (
+    BackgroundRecipe,
+    FieldRecipe,
+    GuidanceRecipe,
+    KeyRecipe,
+    Linear,
+    MeshRecipe,
+    OptimizerRecipe,
+    Recipe,
+    RenderRecipe,
+    ShadingRecipe,
+    Stage,
+)
+
+MVDREAM_NEGATIVE_PROMPT = (
+    "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, "
+    "cropped, lowres, low quality, artifacts, duplicate, morbid, mutilated, poorly drawn face, deformed, "
+    "dehydrated, bad proportions"
+)
+
+_MVDREAM = Recipe(
+    name="mvdream",
+    cameras=CameraRange(sphere_elevation_probability=0.5),
+    mesh=MeshRecipe(resolution=256),
+    negative_prompt=MVDREAM_NEGATIVE_PROMPT,
+)
+
+_MINI = Recipe(
+    name="mini",
+    steps=60,
+    updates_per_target=4,
+    # The ranges that the prior's training views were rendered in (prior.json).
+    cameras=CameraRange(
+        elevation_deg=(0.0, 35.0),
+        fovy_deg=(25.0, 50.0),
+        relative_distance=(0.85, 1.0),
+        distance_rule="sin",
+    ),
+    stages=(Stage(0, 32, 1), Stage(36, 48, 1)),
+    # Levels that are all dense, up to one cell per pixel of the prior. The wide soft blob lets thin parts
+    # far from the middle grow: what starts out empty is skipped by the rays and stays empty.
+    field=FieldRecipe(
+        levels=6,
+        log2_entries=18,
+        base_resolution=8,
+        per_level_scale=1.5,
+        hidden_width=32,
+        density_gain=4.0,
+        sharpness=Linear(1.0, 24.0, 60),
+        blob_scale=4.0,
+        blob_radius=0.65,
+    ),
+    render=RenderRecipe(samples_per_diagonal=96, occupancy_every=1, occupancy_warmup=8),
+    guidance=GuidanceRecipe(
+        guidance_scale=5.0,
+        denoise_steps=4,
+        t_min=Linear(0.98, 0.5, 50),
+        t_max=Linear(0.98, 0.75, 40),
+    ),
+    background=BackgroundRecipe(kind="fixed"),
+    optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.3),
+    key=KeyRecipe(),
+)
+
+PRESETS: dict[str, Recipe] = {
+    "mini": _MINI,
+    "mvdream": _MVDREAM,
+    "mvdream-shading": replace(_MVDREAM, name="mvdream-shading", shading=ShadingRecipe()),
+}
+
+
+def preset(name: str) -> Recipe:
+    """The preset called ``name``; raises :class:`UsageError` naming the known ones."""
+    if name not in PRESETS:
+        raise UsageError(f"unknown preset {name!r}; the presets are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,87 @@
+"""A prior by name or path: found in the catalogue or on the disk, converted if it is official, and loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from dream3d.errors import Dream3DError, PriorError, UsageError
+from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.folder import check_files, read_settings
+from dream3d.prior.memory import MemoryPlan
+from dream3d.prior.official.convert import convert, detect
+from dream3d.prior.text import PromptEncoder
+from dream3d.weights.cache import cache_root
+from dream3d.weights.catalogue import catalogue
+
+
+def load_prior(
+    name_or_path: str, device: torch.device | str = "cpu", memory: MemoryPlan | None = None
+) -> DiffusionPrior:
+    """A prior by catalogue name, folder or official file, on a device; ``memory`` is the fastest plan by default.
+
+    Raises :class:`dream3d.errors.PriorError` that says what is wrong with it, in one line.
+    """
+    return DiffusionPrior(find_folder(name_or_path), device, memory)
+
+
+def prompt_cut(name_or_path: str, prompt: str) -> int | None:
+    """Index of the first character of a prompt that a prior's text encoder does not read, or None if it reads all.
+
+    Reads no more of the prior than that takes and converts nothing: official weights are a
+    :class:`dream3d.errors.PriorError` here, as is what :func:`load_prior` refuses.
+    """
+    folder = locate(name_or_path)
+    check_files(folder)
+    return PromptEncoder(folder, read_settings(folder).text_tokens).cut(prompt)
+
+
+def find_folder(name_or_path: str) -> Path:
+    """Folder of a prior given by catalogue name or path; :class:`PriorError` lists what is known.
+
+    Official weights (a file, or a folder with official names) are converted once, into the cache.
+    """
+    path = locate(name_or_path)
+    return path if detect(path) == "converted" else converted_copy(path)
+
+
+def locate(name_or_path: str) -> Path:
+    """Where a prior lies, given by catalogue name or path, as it is; raises like :func:`find_folder`."""
+    for info in catalogue():
+        if info.name == name_or_path:
+            if info.path is None:
+                raise PriorError(info.absence())
+            return info.path
+    path = Path(name_or_path)
+    if not path.exists():
+        names = ", ".join(info.name for info in catalogue())
+        raise PriorError(
+            f"unknown prior {name_or_path!r}: neither a catalogue name ({names}) nor an existing file or folder"
+        )
+    return path
+
+
+def converted_copy(source: Path) -> Path:
+    """Folder in the cache with the fp16 conversion of official weights, made at the first call.
+
+    Named after the source's name, size and time of change, so that other weights get another folder.
+    """
+    files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+    stats = [path.stat() for path in files]
+    size, changed = sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
+    target = cache_root() / "converted" / f"{source.resolve().name}-{size}-{changed}-fp16"
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cache folder {target.parent} cannot be made ({error.strerror}); set DREAM3D_CACHE to a folder you own"
+        ) from error
+    try:
+        return convert(source, target)
+    except Dream3DError:
+        if target.is_dir():  # another process was faster
+            return target
+        raise
