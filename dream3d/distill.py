@@ -1,4 +1,8 @@
-"""One optimisation step: cameras -> render -> guide -> step. The loop around it is in ``generate.py``."""
+"""One step of score distillation: cameras -> render -> denoise -> loss -> update. The loop is in ``generate.py``.
+
+Read top to bottom, :meth:`Distillation.step` is the method. To change it, change it here: the formulas are in
+``guidance.py``, what is rendered in ``render/scene.py``, every number in ``recipe/generation.py``.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +16,25 @@ from torch import Tensor
 
 from dream3d.cameras import Cameras, sample_orthogonal
 from dream3d.errors import CheckpointError
-from dream3d.field.background import Background, build_background
-from dream3d.field.radiance import RadianceField
 from dream3d.guidance import add_noise, denoise, distillation_loss, guided_target, keyed_opacity, timestep_bounds
 from dream3d.prior.base import MultiViewPrior, TextContext
 from dream3d.recipe.generation import GuidanceRecipe, Recipe
-from dream3d.render.renderer import Light, Renderer, Rendering
+from dream3d.render.light import sample_light
+from dream3d.render.renderer import Light, Rendering
+from dream3d.render.scene import Scene, build_scene
+from dream3d.run.progress import StepReport
 
 _STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
 
 
 @dataclass(frozen=True)
-class StepReport:
-    """What one step measured."""
+class KeyedImages:
+    """A target's images, cut out of their background (see ``KeyRecipe``)."""
 
-    loss: float
-    timestep: int
-    timestep_range: tuple[int, int]
-    opacity: float
-    """Mean opacity of the step's renders, 0..1."""
-    occupancy: float
-    """Share of occupancy cells in use, 0..1."""
-
-
-@dataclass(frozen=True)
-class Keyed:
-    """A target's picture, cut out of its background (see ``KeyRecipe``)."""
-
-    picture: Tensor
+    images: Tensor
     """(N, 3, S, S) in [0, 1]."""
     opacity: Tensor
-    """(N, 1, S, S) in [0, 1]: where the picture is not the background."""
+    """(N, 1, S, S) in [0, 1]: where an image is not the background."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ class Target:
 
     x0: Tensor
     """(N, C, h, w) guided clean latents."""
-    keyed: Keyed | None
+    keyed: KeyedImages | None
     x_t: Tensor
     noise: Tensor
     alpha_bar: float
@@ -63,77 +55,34 @@ class Target:
         return distillation_loss(latents, self.x0, self.x_t, self.noise, self.alpha_bar, recipe)
 
 
-class Optimisation:
-    """The mutable state of a run: field, background, occupancy, optimiser and random streams."""
+class Distillation:
+    """The mutable state of a run: scene, optimiser and random streams. :func:`start` makes one."""
 
-    def __init__(self, recipe: Recipe, prior: MultiViewPrior, seed: int, device: torch.device | str = "cpu") -> None:
-        self.recipe, self.prior, self.device = recipe, prior, torch.device(device)
-        # One stream per purpose: changing how often one is used leaves the draws of the others alone.
-        self.generators = {name: _stream(seed, index) for index, name in enumerate(_STREAMS)}
-        init = self.generators["init"]
-        self.field = RadianceField(recipe.field, init, device, second_derivatives=recipe.shading is not None)
-        self.background: Background = build_background(recipe.background, prior.background, init).to(self.device)
-        self.renderer = Renderer(recipe.render, device)
+    def __init__(
+        self, recipe: Recipe, prior: MultiViewPrior, scene: Scene, streams: Mapping[str, torch.Generator]
+    ) -> None:
+        """``streams`` are those of :func:`random_streams`."""
+        self.recipe, self.prior, self.scene, self.generators = recipe, prior, scene, streams
+        self.field, self.background, self.renderer = scene.field, scene.background, scene.renderer
+        self.device = scene.device
         rates = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": list(self.field.encoding.parameters()), "lr": rates.lr_grid},
-                {
-                    "params": [*self.field.density_head.parameters(), *self.field.color_head.parameters()],
-                    "lr": rates.lr_networks,
-                },
+                *self.field.parameter_groups(rates),
                 {"params": list(self.background.parameters()), "lr": rates.lr_background},
             ],
             betas=rates.betas,
             eps=rates.eps,
             weight_decay=rates.weight_decay,
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._lr_factor)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.alphas_cumprod = prior.alphas_cumprod.tolist()
-
-    def _lr_factor(self, step: int) -> float:
-        final = self.recipe.optimizer.final_lr_factor
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / self.recipe.steps, 1.0)))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, besides recipe, prior and text."""
-        state = {f"field.{name}": value for name, value in self.field.state_dict().items()}
-        state |= {f"background.{name}": value for name, value in self.background.state_dict().items()}
-        state |= {f"occupancy.{name}": value for name, value in self.renderer.grid.state_dict().items()}
-        state |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        return state
-
-    def load_state_dict(self, step: int, state: Mapping[str, Tensor]) -> None:
-        """Go back to the state after ``step`` steps. CheckpointError if it is the state of something else."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = value
-        moments: dict[int, dict[str, Tensor]] = {}
-        try:
-            self.field.load_state_dict(parts["field"])
-            self.background.load_state_dict(parts.get("background", {}))
-            self.renderer.grid.load_state_dict(parts["occupancy"])
-            for name, generator in self.generators.items():
-                generator.set_state(parts["generator"][name])
-            for name, value in parts.get("optimizer", {}).items():
-                index, _, key = name.partition(".")
-                moments.setdefault(int(index), {})[key] = value
-            groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"a checkpoint does not fit this run ({error}); start again") from error
-        self.schedule.last_epoch = step
-        for group, rate in zip(self.optimizer.param_groups, self.schedule.base_lrs, strict=True):
-            group["lr"] = rate * self._lr_factor(step)
-        self.field.sharpness = self.recipe.field.sharpness.at(max(step - 1, 0))  # what the last step left
 
     def step(self, step: int, text: TextContext) -> StepReport:
         """Run step number ``step`` (from 0) towards the text."""
         recipe, stage = self.recipe, self.recipe.stage_at(step)
-        self.field.sharpness = recipe.field.sharpness.at(step)
+        self.field.set_step(step)
+        self._set_rates(step)
         self.renderer.update_occupancy(self.field, step, self.generators["occupancy"])
         cameras = sample_orthogonal(recipe.cameras, stage.objects, self.prior.views, self.generators["cameras"])
         cameras = cameras.to(self.device)
@@ -150,7 +99,6 @@ class Optimisation:
             self.optimizer.zero_grad(set_to_none=True)
             (distillation + self._regularizers(step, rendering, target.keyed)).backward()
             self.optimizer.step()
-        self.schedule.step()
         return StepReport(
             loss=float(distillation.detach()),
             timestep=target.timestep,
@@ -158,6 +106,19 @@ class Optimisation:
             opacity=float(rendering.opacity.detach().mean()),
             occupancy=self.renderer.grid.fraction,
         )
+
+    def _set_rates(self, step: int) -> None:
+        """Learning rates: a cosine from the recipe's rates to their final factor."""
+        final = self.recipe.optimizer.final_lr_factor
+        factor = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / self.recipe.steps, 1.0)))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def _sample_light(self, step: int, cameras: Cameras) -> Light | None:
+        shading = self.recipe.shading
+        if shading is None or step < shading.from_step:
+            return None
+        return sample_light(shading, cameras, self.generators["shading"])
 
     def _render(self, cameras: Cameras, resolution: int, light: Light | None) -> Rendering:
         return self.renderer.render(
@@ -171,27 +132,11 @@ class Optimisation:
             differentiable_normals=self.recipe.shading is not None,
         )
 
-    def _sample_light(self, step: int, cameras: Cameras) -> Light | None:
-        """A point light near each camera, or None for a plain albedo render (facts 4.3, "shading")."""
-        shading, generator = self.recipe.shading, self.generators["shading"]
-        if shading is None or step < shading.from_step:
-            return None
-        kind = float(torch.rand(1, generator=generator))
-        if kind < shading.albedo_probability:
-            return None
-        position = cameras.c2w[:, :3, 3]
-        direction = F.normalize(position + torch.randn(position.shape, generator=generator).to(position), dim=-1)
-        near, far = shading.light_distance
-        distance = near + (far - near) * torch.rand(len(cameras), 1, generator=generator).to(position)
-        diffuse = float(torch.rand(1, generator=generator))
-        textureless = kind < shading.albedo_probability + shading.textureless_probability
-        return Light(direction * distance, ambient=1 - diffuse, diffuse=diffuse, textureless=textureless)
-
-    def _images(self, rendering: Rendering, keyed: Keyed | None = None) -> Tensor:
+    def _images(self, rendering: Rendering, keyed: KeyedImages | None = None) -> Tensor:
         """Rendered colours as images (N, 3, S, S) of the prior's size; outside of a key, the target's own pixels."""
         size = (self.prior.image_size, self.prior.image_size)
         images = F.interpolate(rendering.color.movedim(-1, 1), size, mode="bilinear", align_corners=False)
-        return images if keyed is None else torch.lerp(keyed.picture, images, keyed.opacity)
+        return images if keyed is None else torch.lerp(keyed.images, images, keyed.opacity)
 
     def _encode(self, images: Tensor) -> Tensor:
         return self.prior.encode_images(images, self.generators["noise"])
@@ -213,14 +158,14 @@ class Optimisation:
         x0 = denoise(x_t, timestep, recipe.denoise_steps, self.alphas_cumprod, predict)
         return Target(x0, self._key(x0), x_t, noise, alpha_bar, timestep, (low, high))
 
-    def _key(self, x0: Tensor) -> Keyed | None:
+    def _key(self, x0: Tensor) -> KeyedImages | None:
         key = self.recipe.key
         if key is None:
             return None
-        picture = self.prior.decode_latents(x0)
-        return Keyed(picture, keyed_opacity(picture, self.prior.background, key.low, key.high))
+        images = self.prior.decode_latents(x0)
+        return KeyedImages(images, keyed_opacity(images, self.prior.background, key.low, key.high))
 
-    def _regularizers(self, step: int, rendering: Rendering, keyed: Keyed | None) -> Tensor:
+    def _regularizers(self, step: int, rendering: Rendering, keyed: KeyedImages | None) -> Tensor:
         recipe, key, opacity = self.recipe.regularizers, self.recipe.key, rendering.opacity
         start = recipe.from_fraction * self.recipe.steps
         ramp = max(step - start, 0.0) / max(self.recipe.steps - start, 1.0)
@@ -236,10 +181,50 @@ class Optimisation:
             loss = loss + self.recipe.shading.orientation.at(step) * rendering.orientation
         return loss
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, besides recipe, prior and text: what a checkpoint holds."""
+        state = {f"field.{name}": value for name, value in self.field.state_dict().items()}
+        state |= {f"background.{name}": value for name, value in self.background.state_dict().items()}
+        state |= {f"occupancy.{name}": value for name, value in self.renderer.grid.state_dict().items()}
+        state |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        return state
 
-def _stream(seed: int, index: int) -> torch.Generator:
-    """An independent CPU generator for one purpose of one run."""
-    generator = torch.Generator()
-    # A large odd stride separates neighbouring seeds; manual_seed scrambles it (MT19937 initialisation).
-    generator.manual_seed((seed * 0x9E3779B97F4A7C15 + index) % 2**63)
-    return generator
+    def load_state_dict(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """Go back to the state after ``step`` steps. CheckpointError if it is the state of something else."""
+        parts: dict[str, dict[str, Tensor]] = {"background": {}, "optimizer": {}}
+        for name, value in state.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        moments: dict[int, dict[str, Tensor]] = {}
+        try:
+            self.field.load_state_dict(parts["field"])
+            self.background.load_state_dict(parts["background"])
+            self.renderer.grid.load_state_dict(parts["occupancy"])
+            for name, generator in self.generators.items():
+                generator.set_state(parts["generator"][name])
+            for name, value in parts["optimizer"].items():
+                index, _, key = name.partition(".")
+                moments.setdefault(int(index), {})[key] = value
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"a checkpoint does not fit this run ({error}); start again") from error
+        self.field.set_step(max(step - 1, 0))  # what the last step left
+
+
+def start(recipe: Recipe, prior: MultiViewPrior, seed: int, device: torch.device | str = "cpu") -> Distillation:
+    """The state of a run before its first step: a soft ball under the recipe's background."""
+    streams = random_streams(seed)
+    scene = build_scene(recipe, prior.background, streams["init"], torch.device(device))
+    return Distillation(recipe, prior, scene, streams)
+
+
+def random_streams(seed: int) -> dict[str, torch.Generator]:
+    """Independent CPU generators, one per purpose: changing how often one is used leaves the others' draws alone."""
+    streams = {name: torch.Generator() for name in _STREAMS}
+    for index, generator in enumerate(streams.values()):
+        # A large odd stride separates neighbouring seeds; manual_seed scrambles it (MT19937 initialisation).
+        generator.manual_seed((seed * 0x9E3779B97F4A7C15 + index) % 2**63)
+    return streams

@@ -7,7 +7,8 @@ import torch
 from oracle import MASCOT, OraclePrior
 
 from dream3d.cameras import orbit
-from dream3d.distill import Keyed, Optimisation
+from dream3d.distill import KeyedImages, start
+from dream3d.field.radiance import RadianceField
 from dream3d.recipe.generation import (
     BackgroundRecipe,
     FieldRecipe,
@@ -33,11 +34,11 @@ TINY = replace(
 
 def table_after(recipe: Recipe, steps: int = 3, seed: int = 0) -> torch.Tensor:
     prior = OraclePrior(MASCOT)
-    state = Optimisation(recipe, prior, seed)
+    state = start(recipe, prior, seed)
     text = prior.encode_prompt("", "")
     for step in range(steps):
         state.step(step, text)
-    return torch.cat([p.detach().flatten() for p in state.field.parameters()])
+    return torch.cat([value.flatten() for value in state.field.state_dict().values()])
 
 
 def test_same_seed_same_field_bit_for_bit() -> None:
@@ -75,23 +76,24 @@ def test_every_option_changes_the_outcome(name: str) -> None:
 
 
 def test_a_keyed_picture_teaches_colours_inside_and_opacity_everywhere() -> None:
-    state = Optimisation(TINY, OraclePrior(MASCOT), 0)
+    state = start(TINY, OraclePrior(MASCOT), 0)
     rendering = state.renderer.render(state.field, state.background, orbit(4), 64, 64)
     picture = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     opacity = torch.zeros(4, 1, 64, 64)
     opacity[:, :, :, 32:] = 1
-    images = state._images(rendering, Keyed(picture, opacity))
+    images = state._images(rendering, KeyedImages(picture, opacity))
     assert torch.equal(images[..., :32], picture[..., :32])
     torch.testing.assert_close(images[..., 32:], rendering.color.movedim(-1, 1)[..., 32:])
     assert TINY.key is not None
     expected = TINY.key.weight * (rendering.opacity.movedim(-1, 1) - opacity).abs().mean()
-    torch.testing.assert_close(state._regularizers(7, rendering, Keyed(picture, opacity)), expected)
+    torch.testing.assert_close(state._regularizers(7, rendering, KeyedImages(picture, opacity)), expected)
 
 
 def test_the_field_is_sharpened_on_schedule() -> None:
     recipe = replace(TINY, field=replace(TINY.field, sharpness=Linear(1.0, 5.0, 4)))
     prior = OraclePrior(MASCOT)
-    state = Optimisation(recipe, prior, 0)
+    state = start(recipe, prior, 0)
+    assert isinstance(state.field, RadianceField)
     assert state.field.sharpness == 1
     for step in range(3):
         state.step(step, prior.encode_prompt("", ""))
@@ -106,9 +108,7 @@ def test_textureless_shading_is_another_option() -> None:
 
 
 def test_albedo_only_before_the_shading_step() -> None:
-    state = Optimisation(
-        replace(TINY, shading=ShadingRecipe(from_step=5, albedo_probability=0.0)), OraclePrior(MASCOT), 0
-    )
+    state = start(replace(TINY, shading=ShadingRecipe(from_step=5, albedo_probability=0.0)), OraclePrior(MASCOT), 0)
     assert state._sample_light(4, orbit(4)) is None
     light = state._sample_light(5, orbit(4))
     assert light is not None
@@ -119,7 +119,7 @@ def test_albedo_only_before_the_shading_step() -> None:
 
 def test_the_step_reports_what_it_measured() -> None:
     prior = OraclePrior(MASCOT)
-    report = Optimisation(TINY, prior, 0).step(0, prior.encode_prompt("", ""))
+    report = start(TINY, prior, 0).step(0, prior.encode_prompt("", ""))
     assert report.timestep_range == (980, 980)
     assert report.timestep == 980
     assert report.loss > 0
