@@ -6,7 +6,6 @@ Read top to bottom, :meth:`Distillation.step` is the method. To change it, chang
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from dream3d.guidance import add_noise, denoise, distillation_loss, guided_targe
 from dream3d.prior.base import MultiViewPrior, TextContext
 from dream3d.recipe.generation import GuidanceRecipe, Recipe
 from dream3d.render.light import sample_light
-from dream3d.render.renderer import Light, Rendering
+from dream3d.render.renderer import Rendering
 from dream3d.render.scene import Scene, build_scene
 from dream3d.run.progress import StepReport
 
@@ -35,6 +34,10 @@ class KeyedImages:
     """(N, 3, S, S) in [0, 1]."""
     opacity: Tensor
     """(N, 1, S, S) in [0, 1]: where an image is not the background."""
+
+    def replace_background(self, renders: Tensor) -> Tensor:
+        """Renders (N, 3, S, S) inside the key, the target's own images outside: no colour is learnt there."""
+        return torch.lerp(self.images, renders, self.opacity)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,53 @@ class Target:
         return distillation_loss(latents, self.x0, self.x_t, self.noise, self.alpha_bar, recipe)
 
 
+@torch.no_grad()
+def find_target(
+    prior: MultiViewPrior,
+    recipe: Recipe,
+    step: int,
+    cameras: Cameras,
+    latents: Tensor,
+    text: TextContext,
+    generator: torch.Generator,
+) -> Target:
+    """Noise the renders' latents (N, C, h, w) and let the prior say what they should become; one timestep for all."""
+    guidance, alphas_cumprod = recipe.guidance, prior.alphas_cumprod.tolist()
+    low, high = timestep_bounds(guidance, step, len(alphas_cumprod))
+    timestep = int(torch.randint(low, high + 1, (1,), generator=generator))
+    alpha_bar = alphas_cumprod[timestep]
+    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    x_t = add_noise(latents, noise, alpha_bar)
+
+    def predict(x: Tensor, t: int) -> Tensor:
+        return guided_target(*prior.predict_x0(x, t, cameras, text), prior.views, guidance)
+
+    x0 = denoise(x_t, timestep, guidance.denoise_steps, alphas_cumprod, predict)
+    keyed = None
+    if recipe.key is not None:
+        images = prior.decode_latents(x0)
+        keyed = KeyedImages(images, keyed_opacity(images, prior.background, recipe.key.low, recipe.key.high))
+    return Target(x0, keyed, x_t, noise, alpha_bar, timestep, (low, high))
+
+
+def regularizers(recipe: Recipe, step: int, rendering: Rendering, keyed: KeyedImages | None) -> Tensor:
+    """The penalties of a recipe on renders at a step, summed: opacity against the key, sparsity, entropy, normals."""
+    weights, opacity = recipe.regularizers, rendering.opacity
+    start = weights.from_fraction * recipe.steps
+    ramp = max(step - start, 0.0) / max(recipe.steps - start, 1.0)
+    loss = ramp * weights.sparsity * opacity.mean()
+    if recipe.key is not None and keyed is not None:
+        wanted = F.interpolate(keyed.opacity, opacity.shape[1:3], mode="area").movedim(1, -1)
+        loss = loss + recipe.key.weight * (opacity - wanted).abs().mean()
+    if weights.binary:
+        clamped = opacity.clamp(1e-3, 1 - 1e-3)
+        entropy = -(clamped * clamped.log() + (1 - clamped) * (1 - clamped).log())
+        loss = loss + ramp * weights.binary * entropy.mean()
+    if recipe.shading is not None and rendering.orientation is not None:
+        loss = loss + recipe.shading.orientation.at(step) * rendering.orientation
+    return loss
+
+
 class Distillation:
     """The mutable state of a run: scene, optimiser and random streams. :func:`start` makes one."""
 
@@ -63,129 +113,57 @@ class Distillation:
     ) -> None:
         """``streams`` are those of :func:`random_streams`."""
         self.recipe, self.prior, self.scene, self.generators = recipe, prior, scene, streams
-        self.field, self.background, self.renderer = scene.field, scene.background, scene.renderer
         self.device = scene.device
         rates = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
             [
-                *self.field.parameter_groups(rates),
-                {"params": list(self.background.parameters()), "lr": rates.lr_background},
+                *scene.field.parameter_groups(rates),
+                {"params": list(scene.background.parameters()), "lr": rates.lr_background},
             ],
             betas=rates.betas,
             eps=rates.eps,
             weight_decay=rates.weight_decay,
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.alphas_cumprod = prior.alphas_cumprod.tolist()
 
     def step(self, step: int, text: TextContext) -> StepReport:
         """Run step number ``step`` (from 0) towards the text."""
-        recipe, stage = self.recipe, self.recipe.stage_at(step)
-        self.field.set_step(step)
-        self._set_rates(step)
-        self.renderer.update_occupancy(self.field, step, self.generators["occupancy"])
-        cameras = sample_orthogonal(recipe.cameras, stage.objects, self.prior.views, self.generators["cameras"])
-        cameras = cameras.to(self.device)
-        light = self._sample_light(step, cameras)
-        rendering = self._render(cameras, stage.resolution, light)
-        latents = self._encode(self._images(rendering))
-        target = self._find_target(step, cameras, latents.detach(), text)
+        recipe, prior, scene, streams = self.recipe, self.prior, self.scene, self.generators
+        stage = recipe.stage_at(step)
+        scene.field.set_step(step)
+        scene.renderer.update_occupancy(scene.field, step, streams["occupancy"])
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * recipe.optimizer.lr_factor(step / recipe.steps)
+
+        cameras = sample_orthogonal(recipe.cameras, stage.objects, prior.views, streams["cameras"]).to(self.device)
+        light = sample_light(recipe.shading, step, cameras, streams["shading"])
+        rendering = scene.render(cameras, stage.resolution, light, streams["render"])
+        latents = prior.encode_images(rendering.images(prior.image_size), streams["noise"])
+        target = find_target(prior, recipe, step, cameras, latents.detach(), text, streams["noise"])
         for update in range(recipe.updates_per_target):
             if update > 0:
-                rendering = self._render(cameras, stage.resolution, light)
+                rendering = scene.render(cameras, stage.resolution, light, streams["render"])
             if update > 0 or target.keyed is not None:
-                latents = self._encode(self._images(rendering, target.keyed))
-            distillation = target.loss(latents, recipe.guidance)
+                images = rendering.images(prior.image_size)
+                images = images if target.keyed is None else target.keyed.replace_background(images)
+                latents = prior.encode_images(images, streams["noise"])
+            loss = target.loss(latents, recipe.guidance)
             self.optimizer.zero_grad(set_to_none=True)
-            (distillation + self._regularizers(step, rendering, target.keyed)).backward()
+            (loss + regularizers(recipe, step, rendering, target.keyed)).backward()
             self.optimizer.step()
         return StepReport(
-            loss=float(distillation.detach()),
+            loss=float(loss.detach()),
             timestep=target.timestep,
             timestep_range=target.timestep_range,
             opacity=float(rendering.opacity.detach().mean()),
-            occupancy=self.renderer.grid.fraction,
+            occupancy=scene.renderer.grid.fraction,
         )
-
-    def _set_rates(self, step: int) -> None:
-        """Learning rates: a cosine from the recipe's rates to their final factor."""
-        final = self.recipe.optimizer.final_lr_factor
-        factor = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(step / self.recipe.steps, 1.0)))
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-
-    def _sample_light(self, step: int, cameras: Cameras) -> Light | None:
-        shading = self.recipe.shading
-        if shading is None or step < shading.from_step:
-            return None
-        return sample_light(shading, cameras, self.generators["shading"])
-
-    def _render(self, cameras: Cameras, resolution: int, light: Light | None) -> Rendering:
-        return self.renderer.render(
-            self.field,
-            self.background,
-            cameras,
-            resolution,
-            resolution,
-            generator=self.generators["render"],
-            light=light,
-            differentiable_normals=self.recipe.shading is not None,
-        )
-
-    def _images(self, rendering: Rendering, keyed: KeyedImages | None = None) -> Tensor:
-        """Rendered colours as images (N, 3, S, S) of the prior's size; outside of a key, the target's own pixels."""
-        size = (self.prior.image_size, self.prior.image_size)
-        images = F.interpolate(rendering.color.movedim(-1, 1), size, mode="bilinear", align_corners=False)
-        return images if keyed is None else torch.lerp(keyed.images, images, keyed.opacity)
-
-    def _encode(self, images: Tensor) -> Tensor:
-        return self.prior.encode_images(images, self.generators["noise"])
-
-    @torch.no_grad()
-    def _find_target(self, step: int, cameras: Cameras, latents: Tensor, text: TextContext) -> Target:
-        """Noise the renders' latents and let the prior say what they should become; one timestep for all."""
-        recipe, prior, generator = self.recipe.guidance, self.prior, self.generators["noise"]
-        low, high = timestep_bounds(recipe, step, len(self.alphas_cumprod))
-        timestep = int(torch.randint(low, high + 1, (1,), generator=generator))
-        alpha_bar = self.alphas_cumprod[timestep]
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
-        x_t = add_noise(latents, noise, alpha_bar)
-
-        def predict(x: Tensor, t: int) -> Tensor:
-            x0_text, x0_uncond = prior.predict_x0(x, t, cameras, text)
-            return guided_target(x0_text, x0_uncond, prior.views, recipe)
-
-        x0 = denoise(x_t, timestep, recipe.denoise_steps, self.alphas_cumprod, predict)
-        return Target(x0, self._key(x0), x_t, noise, alpha_bar, timestep, (low, high))
-
-    def _key(self, x0: Tensor) -> KeyedImages | None:
-        key = self.recipe.key
-        if key is None:
-            return None
-        images = self.prior.decode_latents(x0)
-        return KeyedImages(images, keyed_opacity(images, self.prior.background, key.low, key.high))
-
-    def _regularizers(self, step: int, rendering: Rendering, keyed: KeyedImages | None) -> Tensor:
-        recipe, key, opacity = self.recipe.regularizers, self.recipe.key, rendering.opacity
-        start = recipe.from_fraction * self.recipe.steps
-        ramp = max(step - start, 0.0) / max(self.recipe.steps - start, 1.0)
-        loss = ramp * recipe.sparsity * opacity.mean()
-        if key is not None and keyed is not None:
-            wanted = F.interpolate(keyed.opacity, opacity.shape[1:3], mode="area").movedim(1, -1)
-            loss = loss + key.weight * (opacity - wanted).abs().mean()
-        if recipe.binary:
-            clamped = opacity.clamp(1e-3, 1 - 1e-3)
-            entropy = -(clamped * clamped.log() + (1 - clamped) * (1 - clamped).log())
-            loss = loss + ramp * recipe.binary * entropy.mean()
-        if self.recipe.shading is not None and rendering.orientation is not None:
-            loss = loss + self.recipe.shading.orientation.at(step) * rendering.orientation
-        return loss
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, besides recipe, prior and text: what a checkpoint holds."""
-        state = {f"field.{name}": value for name, value in self.field.state_dict().items()}
-        state |= {f"background.{name}": value for name, value in self.background.state_dict().items()}
-        state |= {f"occupancy.{name}": value for name, value in self.renderer.grid.state_dict().items()}
+        state = {f"field.{name}": value for name, value in self.scene.field.state_dict().items()}
+        state |= {f"background.{name}": value for name, value in self.scene.background.state_dict().items()}
+        state |= {f"occupancy.{name}": value for name, value in self.scene.renderer.grid.state_dict().items()}
         state |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
@@ -199,9 +177,9 @@ class Distillation:
             parts.setdefault(part, {})[rest] = value
         moments: dict[int, dict[str, Tensor]] = {}
         try:
-            self.field.load_state_dict(parts["field"])
-            self.background.load_state_dict(parts["background"])
-            self.renderer.grid.load_state_dict(parts["occupancy"])
+            self.scene.field.load_state_dict(parts["field"])
+            self.scene.background.load_state_dict(parts["background"])
+            self.scene.renderer.grid.load_state_dict(parts["occupancy"])
             for name, generator in self.generators.items():
                 generator.set_state(parts["generator"][name])
             for name, value in parts["optimizer"].items():
@@ -211,7 +189,7 @@ class Distillation:
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"a checkpoint does not fit this run ({error}); start again") from error
-        self.field.set_step(max(step - 1, 0))  # what the last step left
+        self.scene.field.set_step(max(step - 1, 0))  # what the last step left
 
 
 def start(recipe: Recipe, prior: MultiViewPrior, seed: int, device: torch.device | str = "cpu") -> Distillation:

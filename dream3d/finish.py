@@ -33,10 +33,10 @@ PROVENANCE = ("prompt", "seed", "recipe", "prior", "versions")
 
 
 def finish(run: RunFolder, job: Job, scene: Scene, spent_seconds: Callable[[], float], observer: Observer) -> Outcome:
-    """Write the mesh of a scene to the job's file, and a copy, a preview and a turntable to the run folder.
+    """Write the mesh of a scene to the job's file; a copy, a preview and a turntable to the run folder.
 
-    ``spent_seconds`` says how long the run took so far. Raises CollapsedFieldError for a field without a surface, ExportError if
-    a file cannot be written.
+    ``spent_seconds`` says how long the run took so far. Raises CollapsedFieldError for a field without a surface,
+    ExportError if a file cannot be written.
     """
     observer(Progress("extract", 0, 1))
     mesh, floaters = extract_mesh(scene, job.recipe.mesh)

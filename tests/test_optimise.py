@@ -7,7 +7,7 @@ import torch
 from oracle import MASCOT, OraclePrior
 
 from dream3d.cameras import orbit
-from dream3d.distill import KeyedImages, start
+from dream3d.distill import KeyedImages, regularizers, start
 from dream3d.field.radiance import RadianceField
 from dream3d.recipe.generation import (
     BackgroundRecipe,
@@ -21,6 +21,7 @@ from dream3d.recipe.generation import (
     Stage,
 )
 from dream3d.recipe.presets import preset
+from dream3d.render.light import sample_light
 
 TINY = replace(
     preset("mini").with_steps(8),
@@ -38,7 +39,7 @@ def table_after(recipe: Recipe, steps: int = 3, seed: int = 0) -> torch.Tensor:
     text = prior.encode_prompt("", "")
     for step in range(steps):
         state.step(step, text)
-    return torch.cat([value.flatten() for value in state.field.state_dict().values()])
+    return torch.cat([value.flatten() for value in state.scene.field.state_dict().values()])
 
 
 def test_same_seed_same_field_bit_for_bit() -> None:
@@ -77,27 +78,27 @@ def test_every_option_changes_the_outcome(name: str) -> None:
 
 def test_a_keyed_picture_teaches_colours_inside_and_opacity_everywhere() -> None:
     state = start(TINY, OraclePrior(MASCOT), 0)
-    rendering = state.renderer.render(state.field, state.background, orbit(4), 64, 64)
+    rendering = state.scene.render(orbit(4), 64)
     picture = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     opacity = torch.zeros(4, 1, 64, 64)
     opacity[:, :, :, 32:] = 1
-    images = state._images(rendering, KeyedImages(picture, opacity))
+    images = KeyedImages(picture, opacity).replace_background(rendering.images(64))
     assert torch.equal(images[..., :32], picture[..., :32])
     torch.testing.assert_close(images[..., 32:], rendering.color.movedim(-1, 1)[..., 32:])
     assert TINY.key is not None
     expected = TINY.key.weight * (rendering.opacity.movedim(-1, 1) - opacity).abs().mean()
-    torch.testing.assert_close(state._regularizers(7, rendering, KeyedImages(picture, opacity)), expected)
+    torch.testing.assert_close(regularizers(TINY, 7, rendering, KeyedImages(picture, opacity)), expected)
 
 
 def test_the_field_is_sharpened_on_schedule() -> None:
     recipe = replace(TINY, field=replace(TINY.field, sharpness=Linear(1.0, 5.0, 4)))
     prior = OraclePrior(MASCOT)
     state = start(recipe, prior, 0)
-    assert isinstance(state.field, RadianceField)
-    assert state.field.sharpness == 1
+    assert isinstance(state.scene.field, RadianceField)
+    assert state.scene.field.sharpness == 1
     for step in range(3):
         state.step(step, prior.encode_prompt("", ""))
-    assert state.field.sharpness == 3
+    assert state.scene.field.sharpness == 3
 
 
 def test_textureless_shading_is_another_option() -> None:
@@ -108,9 +109,9 @@ def test_textureless_shading_is_another_option() -> None:
 
 
 def test_albedo_only_before_the_shading_step() -> None:
-    state = start(replace(TINY, shading=ShadingRecipe(from_step=5, albedo_probability=0.0)), OraclePrior(MASCOT), 0)
-    assert state._sample_light(4, orbit(4)) is None
-    light = state._sample_light(5, orbit(4))
+    shading, generator = ShadingRecipe(from_step=5, albedo_probability=0.0), torch.Generator().manual_seed(0)
+    assert sample_light(shading, 4, orbit(4), generator) is None
+    light = sample_light(shading, 5, orbit(4), generator)
     assert light is not None
     assert light.ambient + light.diffuse == pytest.approx(1)
     distance = light.position.norm(dim=-1)

@@ -38,7 +38,7 @@ class Likeness:
 
 
 def compare(state: Distillation, shapes: tuple[Shape, ...]) -> Likeness:
-    rendering = state.renderer.evaluate(state.field, state.background, UNSEEN, SIZE, SIZE)
+    rendering = state.scene.evaluate(UNSEEN, SIZE)
     picture, coverage = draw(shapes, UNSEEN, SIZE)
     opacity = rendering.opacity[..., 0]
     error = (rendering.color.movedim(-1, 1) - picture).square().mean()
@@ -67,7 +67,7 @@ def test_the_exported_file_has_the_fields_silhouette(alone: Distillation, tmp_pa
     mesh, floaters = extract_mesh(alone.scene, alone.recipe.mesh)
     assert floaters < 0.02
     # Not the views that the level was chosen by: another elevation, another start, another lens.
-    rendering = alone.renderer.evaluate(alone.field, alone.background, UNSEEN, 128, 128)
+    rendering = alone.scene.evaluate(UNSEEN, 128)
     export(Asset(mesh.surface.vertices, mesh.surface.faces, mesh.colors), tmp_path / "mascot.glb")
     asset = read_asset(tmp_path / "mascot.glb")
     drawn = silhouettes(asset.vertices, np.asarray(asset.faces, np.int64), UNSEEN, 128, 128)

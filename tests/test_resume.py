@@ -262,5 +262,5 @@ def test_a_restored_state_takes_the_steps_of_the_unbroken_one(cut: int, backgrou
     one, other = unbroken.state_dict(), again.state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert vars(again.field).get("sharpness") == vars(unbroken.field)["sharpness"]
+    assert vars(again.scene.field).get("sharpness") == vars(unbroken.scene.field)["sharpness"]
     assert [g["lr"] for g in again.optimizer.param_groups] == [g["lr"] for g in unbroken.optimizer.param_groups]

@@ -10,8 +10,12 @@ from dream3d.recipe.generation import ShadingRecipe
 from dream3d.render.renderer import Light
 
 
-def sample_light(shading: ShadingRecipe, cameras: Cameras, generator: torch.Generator) -> Light | None:
-    """A point light near each camera, or None for a plain albedo render, as the recipe's probabilities have it."""
+def sample_light(
+    shading: ShadingRecipe | None, step: int, cameras: Cameras, generator: torch.Generator
+) -> Light | None:
+    """A point light near each camera, or None for a plain albedo render, as the recipe has it at a step."""
+    if shading is None or step < shading.from_step:
+        return None
     kind = float(torch.rand(1, generator=generator))
     if kind < shading.albedo_probability:
         return None

@@ -64,6 +64,10 @@ class Rendering:
     orientation: Tensor | None
     """Scalar: normals that face away from the camera, per visible ray; with ``differentiable_normals``."""
 
+    def images(self, size: int) -> Tensor:
+        """The colours as images (N, 3, size, size), resized bilinearly."""
+        return F.interpolate(self.color.movedim(-1, 1), (size, size), mode="bilinear", align_corners=False)
+
 
 class Renderer:
     """Renders one field; holds the occupancy grid and the chosen kernels."""

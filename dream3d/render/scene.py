@@ -13,7 +13,7 @@ from dream3d.cameras import Cameras
 from dream3d.field.background import Background, Color, build_background
 from dream3d.field.radiance import RadianceField
 from dream3d.recipe.generation import OptimizerRecipe, Recipe
-from dream3d.render.renderer import Field, Renderer, Rendering
+from dream3d.render.renderer import Field, Light, Renderer, Rendering
 
 
 class TrainableField(Field, Protocol):
@@ -48,6 +48,23 @@ class Scene:
     background: Background
     renderer: Renderer
     device: torch.device
+    learns_normals: bool = False
+    """Whether renders carry the orientation penalty, which differentiates normals."""
+
+    def render(
+        self, cameras: Cameras, size: int, light: Light | None = None, generator: torch.Generator | None = None
+    ) -> Rendering:
+        """Square images of ``size`` pixels to learn from; the generator turns on jitter and random backgrounds."""
+        return self.renderer.render(
+            self.field,
+            self.background,
+            cameras,
+            size,
+            size,
+            generator=generator,
+            light=light,
+            differentiable_normals=self.learns_normals,
+        )
 
     def evaluate(self, cameras: Cameras, size: int) -> Rendering:
         """Square images of ``size`` pixels for looking at: no jitter, no gradients."""
@@ -58,4 +75,4 @@ def build_scene(recipe: Recipe, prior_background: Color, generator: torch.Genera
     """The scene of a recipe before the first step; first weights come from ``generator``."""
     field = RadianceField(recipe.field, generator, device, second_derivatives=recipe.shading is not None)
     background = build_background(recipe.background, prior_background, generator).to(device)
-    return Scene(field, background, Renderer(recipe.render, device), device)
+    return Scene(field, background, Renderer(recipe.render, device), device, recipe.shading is not None)
