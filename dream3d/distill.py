@@ -16,7 +16,8 @@ from torch import Tensor
 from dream3d.cameras import Cameras, sample_orthogonal
 from dream3d.errors import CheckpointError
 from dream3d.guidance import add_noise, denoise, distillation_loss, guided_target, keyed_opacity, timestep_bounds
-from dream3d.prior.base import MultiViewPrior, TextContext
+from dream3d.prior.base import MultiViewPrior
+from dream3d.prior.conditioning import Conditioning
 from dream3d.recipe.generation import GuidanceRecipe, Recipe
 from dream3d.render.light import sample_light
 from dream3d.render.renderer import Rendering
@@ -65,7 +66,7 @@ def find_target(
     step: int,
     cameras: Cameras,
     latents: Tensor,
-    text: TextContext,
+    conditioning: Conditioning,
     generator: torch.Generator,
 ) -> Target:
     """Noise the renders' latents (N, C, h, w) and let the prior say what they should become; one timestep for all."""
@@ -77,7 +78,7 @@ def find_target(
     x_t = add_noise(latents, noise, alpha_bar)
 
     def predict(x: Tensor, t: int) -> Tensor:
-        return guided_target(*prior.predict_x0(x, t, cameras, text), prior.views, guidance)
+        return guided_target(*prior.predict_x0(x, t, cameras, conditioning), prior.views, guidance)
 
     x0 = denoise(x_t, timestep, guidance.denoise_steps, alphas_cumprod, predict)
     keyed = None
@@ -126,8 +127,8 @@ class Distillation:
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
-    def step(self, step: int, text: TextContext) -> StepReport:
-        """Run step number ``step`` (from 0) towards the text."""
+    def step(self, step: int, conditioning: Conditioning) -> StepReport:
+        """Run step number ``step`` (from 0) towards what the prior is told."""
         recipe, prior, scene, streams = self.recipe, self.prior, self.scene, self.generators
         stage = recipe.stage_at(step)
         scene.field.set_step(step)
@@ -139,7 +140,7 @@ class Distillation:
         light = sample_light(recipe.shading, step, cameras, streams["shading"])
         rendering = scene.render(cameras, stage.resolution, light, streams["render"])
         latents = prior.encode_images(rendering.images(prior.image_size), streams["noise"])
-        target = find_target(prior, recipe, step, cameras, latents.detach(), text, streams["noise"])
+        target = find_target(prior, recipe, step, cameras, latents.detach(), conditioning, streams["noise"])
         for update in range(recipe.updates_per_target):
             if update > 0:
                 rendering = scene.render(cameras, stage.resolution, light, streams["render"])

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from dream3d.errors import TrainingError
 from dream3d.prior.codec import PatchPCA
+from dream3d.prior.unet import call_unet
 from dream3d.run.signals import listening
 from dream3d.training import state as checkpoints
 from dream3d.training.data import Batch
 from dream3d.training.fast import accelerate, products_pay
 from dream3d.training.inputs import Stock
-from dream3d.training.network import make_network, predict
+from dream3d.training.network import make_network
 from dream3d.training.objective import channel_weights, diffuse, draw_timesteps, level_weights, weighted_loss
 from dream3d.training.outputs import Outputs
 from dream3d.training.recipe import TrainingRecipe
@@ -170,9 +171,9 @@ class Trainer:
         alpha_bar = stock.alphas_cumprod[steps].to(self.device)
         noisy, target = diffuse(x0, noise, alpha_bar, stock.prediction_type)
         text = stock.captions.of(batch.captions, batch.views).to(self.device)
-        cameras = None if batch.cameras is None else batch.cameras.to(self.device)
+        cameras = None if batch.cameras is None else batch.cameras.flatten(0, 1).to(self.device)
         with self.accelerator.autocast():
-            predicted = predict(self.network, self.unet, noisy, steps.to(self.device), text, cameras)
+            predicted = call_unet(self.network, noisy, steps.to(self.device), text, cameras, batch.views)
         levels = level_weights(alpha_bar, stock.prediction_type, recipe.weighting, recipe.gamma)
         return weighted_loss(predicted, target, levels, self.channels)
 

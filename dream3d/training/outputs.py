@@ -13,9 +13,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from dream3d.files import write_atomically
+from dream3d.prior.unet import call_unet
 from dream3d.training.data import attribution
 from dream3d.training.inputs import Stock
-from dream3d.training.network import predict
 from dream3d.training.objective import diffuse, weighted_loss
 from dream3d.training.recipe import TrainingRecipe
 from dream3d.training.start import write_prior
@@ -87,7 +87,7 @@ class Outputs:
                 alpha_bar = stock.alphas_cumprod[level].expand(len(x0)).to(device)
                 noisy, target = diffuse(x0, noise, alpha_bar, stock.prediction_type)
                 steps = torch.full((len(x0),), level, device=device)
-                predicted = predict(unet, unet, noisy, steps, text, batch.cameras.to(device))
+                predicted = call_unet(unet, noisy, steps, text, batch.cameras.flatten(0, 1).to(device), batch.views)
                 loss = weighted_loss(predicted, target, torch.ones_like(alpha_bar), channels)
                 sums[level] += loss.item() * len(part)
         for level, total in sums.items():
