@@ -51,6 +51,11 @@ def falls(seen: Callable[[Trace], Any], to: Any, given: Mapping[str, Any] | None
     return Flip(to, seen, operator.lt, given or {})
 
 
+def becomes(seen: Callable[[Trace], Any], to: Any, value: Any, given: Mapping[str, Any] | None = None) -> Flip[Trace]:
+    """The measurement is ``value`` after the flip, and was not before."""
+    return Flip(to, seen, lambda after, before: after == value != before, given or {})
+
+
 def _differ(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return not torch.equal(one, other)
