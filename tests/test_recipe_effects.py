@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from recipe_effects import Runs, assert_complete, becomes, changed, changes, falls, places, rises
+from recipe_effects import Flip, Runs, assert_complete, becomes, changed, changes, falls, places, rises
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,13 @@ def test_a_field_without_its_effect_is_told() -> None:
     runs.check(whole, "part.size", falls(lambda one: -one.part.size, 2))
     runs.check(whole, "words", becomes(lambda one: len(one.words), ("a", "b"), 2))
     assert len(seen) == 3  # what is the same is carried out once
-    for flip in (changes(lambda one: one.part, 1), rises(lambda one: -one.idle, 1), falls(lambda one: one.idle, 1)):
-        with pytest.raises(AssertionError, match="idle: .* -> "):
+    flips: list[Flip[Whole]] = [
+        changes(lambda one: one.part, 1),
+        rises(lambda one: -one.idle, 1),
+        falls(lambda one: one.idle, 1),
+    ]
+    for flip in flips:
+        with pytest.raises(AssertionError, match=r"idle: .* -> "):
             runs.check(whole, "idle", flip)
     with pytest.raises(AssertionError):
         runs.check(whole, "idle", changes(lambda one: one.idle, 0))  # no other value
