@@ -105,11 +105,10 @@ class OraclePrior:
     """The exact denoiser for a set of objects; latents are the pixels in [-1, 1]."""
 
     views = 4
-    image_size = 64
     background = BACKGROUND
 
-    def __init__(self, *objects: tuple[Shape, ...]) -> None:
-        self.objects = objects
+    def __init__(self, *objects: tuple[Shape, ...], image_size: int = 64) -> None:
+        self.objects, self.image_size = objects, image_size
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self.alphas_cumprod = torch.cumprod(1 - betas, 0)
 
