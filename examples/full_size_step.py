@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.guidance import add_noise, distillation_loss, guided_target, x0_from_prediction
+from dream3d.prior.attention import set_attention
 from dream3d.prior.codec import AutoencoderCodec
 from dream3d.prior.conditioning import Conditioning
-from dream3d.prior.unet import call_unet, prepare_unet
+from dream3d.prior.unet import call_unet
 from dream3d.recipe.generation import GuidanceRecipe
 from dream3d.recipe.presets import preset
 from dream3d.weights.loading import load_prior
@@ -81,7 +82,7 @@ class RandomPrior:
         for network in (self.unet, vae):
             _fill(network.to_empty(device="cpu"), generator)
         self.codec = AutoencoderCodec(vae)
-        prepare_unet(self.unet, "3d")
+        set_attention(self.unet, "3d")
         self.alphas_cumprod = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear").alphas_cumprod.double()
 
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:

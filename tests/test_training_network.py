@@ -13,9 +13,9 @@ from tiny_prior import UNET, edit_json, write_json, write_tiny_prior
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
-from dream3d.prior.attention import SELF_ATTENTION, CrossAttention, TemporalAttention
+from dream3d.prior.attention import SELF_ATTENTION, CrossAttention, TemporalAttention, set_attention
 from dream3d.prior.layout import ATTENTION_KINDS, AttentionKind
-from dream3d.prior.unet import call_unet, prepare_unet
+from dream3d.prior.unet import MultiViewUNet, call_unet
 from dream3d.training.fast import accelerate, accelerate_products
 from dream3d.training.network import make_network
 from dream3d.weights.loading import load_prior
@@ -41,7 +41,7 @@ def predict(unet: UNet2DConditionModel, noisy: Tensor, steps: Tensor, text: Tens
 
 def random_unet(config: dict[str, Any], seed: int = 0) -> UNet2DConditionModel:
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel(**config)
+    unet = MultiViewUNet(**config)
     for parameter in unet.parameters():
         nn.init.normal_(parameter, std=0.2)
     return unet
@@ -78,7 +78,7 @@ def test_a_network_whose_embedding_is_no_camera_is_refused(tmp_path: Path) -> No
 
 @torch.no_grad()
 def test_image_mode_is_the_network_without_its_camera(tmp_path: Path) -> None:
-    unet = prepare_unet(random_unet(UNET), "3d")
+    unet = set_attention(random_unet(UNET), "3d")
     flat = UNet2DConditionModel(**PLAIN)
     flat.load_state_dict({k: v for k, v in unet.state_dict().items() if not k.startswith("class_embedding.")})
     noisy, steps, text, _ = inputs(4, 1)
@@ -88,7 +88,7 @@ def test_image_mode_is_the_network_without_its_camera(tmp_path: Path) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("kind", "sees"), [("3d", True), ("2d", False), ("temporal", True)])
 def test_views_see_each_other_in_some_kinds_of_attention(kind: AttentionKind, sees: bool) -> None:
-    unet = prepare_unet(random_unet(UNET), kind)
+    unet = set_attention(random_unet(UNET), kind)
     for module in unet.modules():
         if isinstance(module, TemporalAttention):
             nn.init.normal_(module.to_out.weight)
@@ -171,8 +171,8 @@ def test_a_fast_linear_layer_agrees_with_plain_torch_without_a_bias_too() -> Non
 
 @pytest.mark.parametrize(("kind", "views"), [("3d", 2), ("3d", 3), ("2d", 2), ("3d", None)])
 def test_a_fast_network_agrees_with_the_plain_one_in_both_modes(kind: AttentionKind, views: int | None) -> None:
-    plain = prepare_unet(random_unet(UNET), kind)
-    fast = accelerate(prepare_unet(random_unet(UNET), kind), joint=kind == "3d")
+    plain = set_attention(random_unet(UNET), kind)
+    fast = accelerate(set_attention(random_unet(UNET), kind), joint=kind == "3d")
     noisy, steps, text, cameras = inputs(2, views or 1)
     outputs = []
     for unet in (plain, fast):
@@ -192,7 +192,7 @@ def test_a_fast_network_agrees_with_the_plain_one_in_both_modes(kind: AttentionK
 
 
 def test_a_batch_that_is_no_multiple_of_the_views_is_refused() -> None:
-    unet = prepare_unet(random_unet(UNET), "3d")
+    unet = set_attention(random_unet(UNET), "3d")
     noisy, steps, text, cameras = inputs(3, 1)
     for network in (unet, accelerate(unet)):
         with pytest.raises(ValueError, match="3 images is not a multiple of 2 views"):

@@ -11,17 +11,17 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from dream3d.errors import PriorError, UsageError
-from dream3d.prior.attention import ADDED_WEIGHTS
+from dream3d.prior.attention import ADDED_WEIGHTS, set_attention
 from dream3d.prior.folder import STOCK_WEIGHTS, known_arguments, read_json, read_tensors, shapes_of, tensor_shapes
 from dream3d.prior.layout import AttentionKind
-from dream3d.prior.unet import prepare_unet
+from dream3d.prior.unet import MultiViewUNet
 
 CAMERA_NUMBERS = 16
 
 
 def make_network(
     folder: Path, scratch: Mapping[str, Any], attention: AttentionKind, sample_size: int, generator: torch.Generator
-) -> UNet2DConditionModel:
+) -> MultiViewUNet:
     """A UNet in float32 that trains: the weights of ``folder`` (``unet`` of a prior), or new ones for ``scratch``.
 
     What the folder's network lacks is added: a camera network whose last layer is zero, so that the first step gives
@@ -40,7 +40,8 @@ def make_network(
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation takes no generator
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         try:
-            unet = prepare_unet(UNet2DConditionModel(**config), attention)
+            unet = MultiViewUNet(**config)
+            set_attention(unet, attention)
         except Exception as error:  # third-party constructors raise anything on a bad configuration
             raise UsageError(f"the network of the recipe cannot be built ({type(error).__name__}: {error})") from error
     if not scratch:
@@ -58,7 +59,7 @@ def _scratch_config(start: Mapping[str, Any], scratch: Mapping[str, Any]) -> dic
     return {**scratch, **fixed}
 
 
-def _load(unet: UNet2DConditionModel, path: Path, attention: AttentionKind, inflate: bool) -> None:
+def _load(unet: MultiViewUNet, path: Path, attention: AttentionKind, inflate: bool) -> None:
     """The weights of a file; PriorError for any tensor too many or too few.
 
     Two things alone may be missing, and keep their first weights: the camera network of a 2D model, and what the kind
