@@ -94,14 +94,14 @@ def check_preview_seeds(count: int, first: int, limit: int = 64) -> int:
 
 
 def parse_seeds(text: str, limit: int = 64) -> list[int]:
-    """Seeds written as ``7``, ``0..7`` (both ends included) or ``1,4,9``, in that order and each once.
+    """Seeds written as ``7``, ``0..7`` or ``0-7`` (both ends included) or ``1,4,9``, in that order and each once.
 
     Raises UsageError for anything else, and for more than ``limit`` seeds.
     """
-    wrong = UsageError(f"--seeds {text[:60]!r} is not a list of seeds; write 7, 0..7 or 1,4,9")
+    wrong = UsageError(f"--seeds {text[:60]!r} is not a list of seeds; write 7, 0..7, 0-7 or 1,4,9")
     seeds: dict[int, None] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"([0-9]{1,19})(?:\.\.([0-9]{1,19}))?", part.strip())
+        match = re.fullmatch(r"([0-9]{1,19})(?:(?:\.\.|-)([0-9]{1,19}))?", part.strip())
         if match is None:
             raise wrong
         first, last = int(match[1]), int(match[2] or match[1])
@@ -137,17 +137,17 @@ def check_device_name(name: str) -> str:
     return name
 
 
-def check_output_file(path: Path, option: str = "--out") -> Path:
+def check_output_file(path: Path, option: str = "--out", extensions: tuple[str, ...] = ()) -> Path:
     """The path, when a file could be written there; raises UsageError, which names the ``option``, when not.
 
-    An existing regular file is fine (it is replaced at the end of a run); missing folders are fine
-    when they could be made. Proves that the disk can be written with a file that has no name.
+    An existing regular file is fine (it is replaced at the end of a run); missing folders are fine when they could be
+    created. Tests that the folder is writable with a file that has no name. ``extensions`` (``".png"``): none for any.
     """
+    if extensions and path.suffix.lower() not in extensions:
+        raise UsageError(f"{option} {path}: the file extension must be {' or '.join(extensions)}")
     parent = _check_place(path, option, TEMPORARY_SUFFIX_BYTES)
     if os.path.isdir(path):
-        raise UsageError(
-            f"{option} {path} is a folder; name a file in it, for example {path / ('asset' + path.suffix)}"
-        )
+        raise UsageError(f"{option} {path} is a folder; name a file in it, such as {path / ('asset' + path.suffix)}")
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(f"{option} {path} is not a regular file; choose another name")
     _check_writable(parent, f"{option} {path}")
@@ -174,21 +174,17 @@ def _check_place(path: Path, option: str, reserve: int) -> Path:
     """The nearest existing folder above ``path``; UsageError when ``path`` could not be made below it."""
     if "\0" in str(path):
         raise UsageError(f"{option} contains a NUL character; choose another name")
-    whole = path.absolute()
+    whole, what = path.absolute(), f"{option} {_shortened(path)}"
     # os.path answers "no" where pathlib raises: a folder that may not be looked into is found out below.
     parent = next((folder for folder in whole.parents if os.path.lexists(folder)), whole)
     if not os.path.isdir(parent):
-        raise UsageError(f"{option} {_shortened(path)}: {_shortened(parent)} is not a folder; choose another place")
+        raise UsageError(f"{what}: {_shortened(parent)} is not a folder; choose another place")
     name_limit, path_limit = (os.pathconf(parent, f"PC_{kind}_MAX") for kind in ("NAME", "PATH"))
     sizes = [len(os.fsencode(part)) for part in whole.relative_to(parent).parts]
     if sizes and max([*sizes[:-1], sizes[-1] + reserve]) > name_limit:
-        raise UsageError(
-            f"{option} {_shortened(path)}: a name in it is too long; use at most {name_limit - reserve} bytes"
-        )
+        raise UsageError(f"{what}: a name in it is too long; use at most {name_limit - reserve} bytes")
     if len(os.fsencode(whole)) + reserve > path_limit:
-        raise UsageError(
-            f"{option} {_shortened(path)}: the whole path is too long; use at most {path_limit - reserve} bytes"
-        )
+        raise UsageError(f"{what}: the whole path is too long; use at most {path_limit - reserve} bytes")
     return parent
 
 

@@ -153,7 +153,7 @@ def test_a_second_call_makes_only_what_is_missing(tmp_path: Path, monkeypatch: p
     path, out = list_of(tmp_path, "a\nb fails\nc\n"), tmp_path / "out"
     code, text = command(str(path), "--out-dir", str(out))
     assert code == 0, text
-    assert "3 assets, 0 of them there already" in text
+    assert "3 assets, 0 already made" in text
     assert made == ["a", "b fails", "c"]
     path.write_text("a\nb fails\nc\nd\n")
     assert command(str(path), "--out-dir", str(out), "--fail", "any")[0] == 1

@@ -207,7 +207,7 @@ def test_the_command_line_fills_a_bucket(tmp_path: Path, monkeypatch: pytest.Mon
     assert first.exit_code == 0, first.output
     assert "gallery     memory://bucket/out/index.html" in first.output
     second = CliRunner().invoke(app, args)
-    assert "2 assets, 2 of them there already" in second.output
+    assert "2 assets, 2 already made" in second.output
 
 
 def test_a_store_that_cannot_be_written_is_said_before_any_work(

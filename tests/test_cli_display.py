@@ -17,19 +17,11 @@ from typer.testing import CliRunner
 from dream3d.batch.work import Result, Working
 from dream3d.cli.app import app
 from dream3d.cli.batch_view import watching_batch
-from dream3d.cli.console import (
-    PlainConsole,
-    can_draw_pictures,
-    duration,
-    make_console,
-    memory,
-    process_seconds,
-    rate,
-)
+from dream3d.cli.console import AsciiConsole, can_draw_images, duration, make_console, memory, rate
 from dream3d.cli.display import LogLines, watching
+from dream3d.cli.half_blocks import UPPER_HALF, area_downsample, half_blocks
 from dream3d.cli.live import LiveView
 from dream3d.cli.pace import Pace
-from dream3d.cli.preview import UPPER_HALF, area_downsample, half_blocks
 from dream3d.run.progress import Progress
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], dtype=np.uint8)
@@ -111,38 +103,38 @@ def test_the_display_fits_and_says_it_all(width: int) -> None:
     screen = Screen(width)
     text = shown(screen, title="an elk skull with antlers that are very long indeed, on a table")
     assert all(len(line) <= width for line in text.splitlines())
-    for words in ("an elk skull with", "optimise (2 of 5)", "step 30 / 120", "loss 0.1234", "timesteps 20 to 640"):
+    for words in ("an elk skull with", "optimise (2 of 5)", "step 30/120", "loss 0.1234", "timesteps 20-640"):
         assert words in text
     assert "occupancy 12.5%" in text
     assert text.count(UPPER_HALF) == 24 * 12
 
 
-def test_a_short_terminal_has_no_room_for_a_picture() -> None:
+def test_a_short_terminal_has_no_room_for_an_image() -> None:
     assert UPPER_HALF not in shown(Screen(40, height=15))
     assert UPPER_HALF not in shown(Screen(100, height=10))
-    assert "step 30 / 120" in shown(Screen(20, height=40))
+    assert "step 30/120" in shown(Screen(20, height=40))
 
 
-def test_no_color_has_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_has_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     screen = Screen(100)
     assert UPPER_HALF not in shown(screen)
-    assert "step 30 / 120" in shown(screen)
+    assert "step 30/120" in shown(screen)
 
 
-@pytest.mark.parametrize("screen", [Screen(100, encoding="ascii"), Screen(100, kind=PlainConsole)], ids=["bytes", "C"])
+@pytest.mark.parametrize("screen", [Screen(100, encoding="ascii"), Screen(100, kind=AsciiConsole)], ids=["bytes", "C"])
 def test_without_unicode_the_display_is_ascii(screen: Screen) -> None:
-    assert not can_draw_pictures(screen.console)
+    assert not can_draw_images(screen.console)
     with watching(screen.console, "an elk skull") as observer:
         observer(REPORT)
     assert screen.text.isascii()
     assert "an elk skull" in screen.text
 
 
-def test_few_colours_make_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_colours_make_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("COLORTERM")
-    assert not can_draw_pictures(Screen(100).console)
+    assert not can_draw_images(Screen(100).console)
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +147,9 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_c_locale_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not isinstance(make_console(), PlainConsole)
+    assert not isinstance(make_console(), AsciiConsole)
     monkeypatch.setenv("LC_ALL", "C")
-    assert isinstance(make_console(), PlainConsole)
+    assert isinstance(make_console(), AsciiConsole)
 
 
 def test_forced_colour_does_not_animate_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +181,7 @@ def test_a_finished_display_says_done() -> None:
     assert any(line.strip() == "done" for line in screen.lines)
 
 
-def test_pictures_are_asked_for_seldom() -> None:
+def test_images_are_rendered_seldom() -> None:
     clock, asked = Clock(), [0]
 
     def preview() -> NDArray[np.uint8]:
@@ -201,7 +193,7 @@ def test_pictures_are_asked_for_seldom() -> None:
     for step in range(100):
         clock.now += 0.1
         view.observe(replace(REPORT, step=step, preview=preview))
-    assert asked[0] == 5  # 0.1 s per step, and 0.5 s + 2 s from one picture to the next
+    assert asked[0] == 5  # 0.1 s per step, and 0.5 s + 2 s from one image to the next
 
 
 def lines_of(reports: Iterator[Progress], clock: Clock, seconds: float) -> list[str]:
@@ -266,10 +258,6 @@ def test_durations(seconds: float, text: str) -> None:
 def test_sizes_and_rates() -> None:
     assert (memory(1_400_000_000), memory(812_000_000)) == ("1.4 GB", "812 MB")
     assert (rate(2.94), rate(0.5)) == ("2.9 it/s", "2.0 s/it")
-
-
-def test_the_process_is_older_than_this_test() -> None:
-    assert 0 < process_seconds(0.0) < 24 * 3600
 
 
 def test_a_batch_in_a_terminal_shows_what_is_being_made() -> None:

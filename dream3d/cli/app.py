@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -13,7 +14,7 @@ from dream3d.cli.batch import batch
 from dream3d.cli.dataset import dataset
 from dream3d.cli.doctor import doctor
 from dream3d.cli.generate import generate
-from dream3d.cli.group import DebugOption, OneLineGroup
+from dream3d.cli.group import DebugOption, OneLineGroup, SectionedCommand
 from dream3d.cli.models import models
 from dream3d.cli.resume import resume
 from dream3d.cli.train import train
@@ -32,7 +33,6 @@ app = typer.Typer(
     name="dream3d",
     cls=OneLineGroup,
     invoke_without_command=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,20 +47,20 @@ def root(
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Turn a sentence into a textured 3D asset."""
+    """Turn a text prompt into a coloured 3D mesh."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-app.command()(generate)
-app.command()(resume)
-app.command()(batch)
-app.command()(views)
-app.command()(doctor)
-app.command()(train)
-app.command("train-encoder")(train_encoder)
-app.add_typer(models, name="models")
-app.add_typer(dataset, name="dataset")
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Make 3D assets": (generate, resume, batch, views, doctor),
+    "Priors and training": (train, train_encoder),
+}
+for _section, _functions in _COMMANDS.items():
+    for _function in _functions:
+        app.command(cls=SectionedCommand, rich_help_panel=_section)(_function)
+app.add_typer(models, name="models", rich_help_panel="Priors and training")
+app.add_typer(dataset, name="dataset", rich_help_panel="Priors and training")
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
@@ -69,6 +69,6 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """The console script: runs the command line on ``sys.argv`` and exits with its code."""
-    # The default action kills the process in the middle of a drawing and leaves the cursor hidden.
+    # The default action kills the process while it draws and leaves the cursor hidden.
     signal.signal(signal.SIGTERM, _terminated)
     app(prog_name="dream3d")

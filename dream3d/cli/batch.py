@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dream3d import checks
-from dream3d.cli.generate import CheckpointOption, DeviceOption, PrecisionOption, PriorOption, VramOption, lasting_name
+from dream3d.cli import options
 from dream3d.cli.group import DebugOption
 from dream3d.errors import Dream3DError, UsageError
 
@@ -21,52 +23,74 @@ if TYPE_CHECKING:
     from dream3d.batch.report import Row
     from dream3d.batch.work import Result, Shared, Watcher
 
-ListsArgument = Annotated[list[Path], typer.Argument(help="Lists of prompts: .txt, .csv, .jsonl.", metavar="LIST...")]
+
+def _check_lists(lists: list[Path]) -> list[Path]:
+    if not any(path.suffix or path.exists() for path in lists):
+        prompt = shlex.quote(" ".join(map(str, lists)))
+        raise UsageError(f"{prompt} is not a list of prompts; for a single prompt: dream3d generate {prompt}")
+    return lists
+
+
+worker_option = partial(typer.Option, rich_help_panel="Workers")
+
+ListsArgument = Annotated[
+    list[Path], typer.Argument(help="Lists of prompts: .txt, .csv, .jsonl.", metavar="LIST...", callback=_check_lists)
+]
 FolderOption = Annotated[
     str, typer.Option(help="Folder for meshes, runs, summary and gallery, or s3://bucket/folder.", show_default=False)
 ]
-SeedsOption = Annotated[str, typer.Option(help="Seeds of each prompt: 7, 0-3 or 1,4,9.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting for all prompts: steps=100, guidance.rescale=0.3.")
+    list[str] | None, typer.Option("--set", help="Change a setting for all prompts: steps=100, guidance.rescale=0.3.")
 ]
-WorkersOption = Annotated[int, typer.Option(help="Assets made at the same time.")]
-EngineOption = Annotated[str, typer.Option(help="local: processes of this machine. ray: a Ray cluster.")]
-AddressOption = Annotated[str | None, typer.Option(help="Of the Ray cluster.", show_default="a local one")]
-FailOption = Annotated[str, typer.Option(help="When to exit with 1: if 'all' assets failed, or if 'any' did.")]
+FailOption = Annotated[Literal["all", "any"], typer.Option(help="Exit with code 1 if all assets failed, or any.")]
+WorkersOption = Annotated[int, worker_option(help="Assets made at the same time.")]
+EngineOption = Annotated[Literal["local", "ray"], worker_option(help="Processes of this machine, or a Ray cluster.")]
+AddressOption = Annotated[str | None, worker_option(help="Address of the Ray cluster.", show_default="a local one")]
 
 
 def batch(
     lists: ListsArgument,
     out_dir: FolderOption,
-    seeds: SeedsOption = "0",
+    seeds: options.SeedsOption = "0",
     settings: SetOption = None,
+    fail: FailOption = "all",
+    prior: options.PriorOption = "mini",
     workers: WorkersOption = 1,
     engine: EngineOption = "local",
     address: AddressOption = None,
-    prior: PriorOption = "mini",
-    device: DeviceOption = "auto",
-    vram: VramOption = None,
-    precision: PrecisionOption = "auto",
-    checkpoint_minutes: CheckpointOption = 1.0,
-    fail: FailOption = "all",
+    device: options.DeviceOption = "auto",
+    vram: options.VramOption = None,
+    precision: options.PrecisionOption = "auto",
+    checkpoint_minutes: options.CheckpointOption = 1.0,
     debug: DebugOption = False,
 ) -> None:
-    """Make an asset of every prompt in lists. A second call makes only what is missing."""
+    """Make an asset of every prompt in lists. A second call makes only what is missing.
+
+    Example: dream3d batch prompts/animals.txt --out-dir animals --seeds 0..3
+    """
     from dream3d.batch.jobs import plan
     from dream3d.batch.prompts import read_lists
 
-    if engine not in ("local", "ray") or (address and engine != "ray"):
-        raise UsageError(f"--engine is local or ray, and --address goes with ray; got {engine!r}, {address!r}")
-    if fail not in ("all", "any"):
-        raise UsageError(f"--fail is all or any, got {fail!r}")
+    if address and engine != "ray":
+        raise UsageError(f"--address goes with --engine ray; got --address {address}")
     if not 1 <= workers <= 1024:
         raise UsageError(f"--workers is 1 to 1024, got {workers}")
     interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
-    chosen = checks.parse_seeds(seeds.replace("-", ".."))
-    jobs, twice = plan(read_lists(lists), chosen, _settings(settings or []), prior)
+    jobs, twice = plan(read_lists(lists), checks.parse_seeds(seeds), _settings(settings or []), prior)
     if twice:
-        typer.echo(f"{twice} asked for twice, made once", err=True)
-    shared = _shared(out_dir, prior, device, workers, interval, vram, precision)
+        typer.echo(f"{twice} duplicates left out", err=True)
+
+    from dream3d.batch.places import LocalPlace, parse_place
+    from dream3d.batch.work import Shared
+    from dream3d.cli.device import resolve_device
+    from dream3d.weights.loading import lasting_name, locate
+
+    locate(prior)  # an unknown name is one error now, not one for each job
+    place = parse_place(out_dir)
+    if isinstance(place, LocalPlace):
+        checks.check_run_dir(place.folder)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    shared = Shared(place, lasting_name(prior), resolve_device(device), threads, interval, vram, precision)
     rows = _work(jobs, shared, workers, engine, address)
     failed = sum(row.state == "failed" for row in rows)
     if failed and (fail == "any" or failed == len(rows)):
@@ -83,25 +107,8 @@ def _settings(changes: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _shared(
-    out_dir: str, prior: str, device: str, workers: int, interval: float, vram: float | None, precision: str
-) -> Shared:
-    from dream3d.batch.places import LocalPlace, parse_place
-    from dream3d.batch.work import Shared
-    from dream3d.cli.device import resolve_device
-    from dream3d.weights.loading import locate
-
-    locate(prior)  # an unknown name is one error now, not one for each job
-    place = parse_place(out_dir)
-    if isinstance(place, LocalPlace):
-        checks.check_run_dir(place.folder)
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    resolved = resolve_device(checks.check_device_name(device))
-    return Shared(place, lasting_name(prior), resolved, threads, interval, vram, precision)
-
-
 def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None) -> list[Row]:
-    """Make what is missing, alone in the folder, and keep the report up to date."""
+    """Make what is missing, with the folder locked, and keep the report up to date."""
     from dream3d.batch.places import brief
     from dream3d.batch.report import Report
     from dream3d.cli.batch_view import watching_batch
@@ -111,10 +118,10 @@ def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, addres
     with _alone(shared.place):
         report = Report(jobs, shared.place)
         missing = report.missing()
-        console.print(f"{len(jobs)} assets, {len(jobs) - len(missing)} of them there already")
+        console.print(f"{len(jobs)} assets, {len(jobs) - len(missing)} already made")
         try:
-            report.write()  # also a proof that results can be kept, before hours are spent on them
-        except Exception as error:  # every store has errors of its own
+            report.write()  # also tests that results can be written, before hours are spent on them
+        except Exception as error:  # every object store has its own errors
             raise Dream3DError(f"cannot write to {shared.place} ({brief(error)})") from error
         try:
             with (
@@ -133,7 +140,7 @@ def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, addres
 
 @contextmanager
 def _alone(place: Place) -> Iterator[None]:
-    """No other batch works in a folder of this machine; object stores have no locks, and two batches waste work."""
+    """Locks a folder of this machine against other batches. Object stores have no locks: two batches waste work."""
     from filelock import FileLock, Timeout
 
     from dream3d.batch.places import LocalPlace
@@ -159,8 +166,8 @@ def _results(
     if jobs and engine == "ray":
         from dream3d.batch.cluster import run_ray
 
-        # Ray writes paragraphs about every lost worker to stdout, which is for what the user asked for. They are in
-        # its own logs too, and a job that is lost for good says so.
+        # Ray writes paragraphs about every lost worker to stdout, which is for results. They are in its logs too, and
+        # a job that is lost for good is reported as failed.
         with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             yield from run_ray(jobs, shared, workers, address, watcher=watcher)
     elif jobs:

@@ -1,4 +1,4 @@
-"""What a person sees of a batch: bars of what is being made in a terminal, and a line for every asset that ended."""
+"""What a person sees of a batch: a bar per running asset in a terminal, and a line per finished asset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dream3d.cli.console import duration
 
 @contextmanager
 def watching_batch(console: Console, total: int) -> Iterator[BatchView]:
-    """A view of ``total`` assets on ``console`` for as long as the context is open; bars in a terminal only."""
+    """A view of ``total`` assets on ``console`` while the context is open; bars in a terminal only."""
     if not console.is_interactive or not total:
         yield BatchView(console, total)
         return
@@ -25,7 +25,7 @@ def watching_batch(console: Console, total: int) -> Iterator[BatchView]:
 
 
 class BatchView:
-    """Told where workers are and how assets ended."""
+    """Shows the progress of workers and the assets that ended."""
 
     def __init__(self, console: Console, total: int, bars: Progress | None = None) -> None:
         """Without ``bars`` there are lines only."""
@@ -35,7 +35,7 @@ class BatchView:
         self._tasks: dict[str, TaskID] = {}
 
     def working(self, working: Working) -> None:
-        """A worker says where it is."""
+        """Shows a worker's progress."""
         if self._bars is None:
             return
         if working.key not in self._tasks:
@@ -45,7 +45,7 @@ class BatchView:
         self._bars.refresh()
 
     def ended(self, result: Result) -> None:
-        """An asset is made, or is not."""
+        """Shows an asset that was made or failed."""
         self._count += 1
         seconds = (time.monotonic() - self._began) / self._count * (self._total - self._count)
         left = f", {duration(seconds)} left" if self._count < self._total else ""

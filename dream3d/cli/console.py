@@ -1,25 +1,24 @@
-"""The terminal as it is: what it can show, and how numbers are written on it."""
+"""Consoles that use what the terminal can show, and the formats of durations, sizes and rates."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-import time
 from typing import Any
 
 from rich.console import Console
 
 
-class LastingConsole(Console):
-    """A console whose reader may go away: an hour's work does not end with its log (a full disk, a closed pipe)."""
+class UnfailingConsole(Console):
+    """A console that falls silent when it cannot be written (a full disk, a closed pipe): the run must not fail."""
 
     def on_broken_pipe(self) -> None:
-        """Say nothing more."""
+        """Print nothing more."""
         self._fall_silent()
 
     def print(self, *objects: object, **options: Any) -> None:
-        """As rich prints it; what cannot be written is left out, with all that would follow."""
+        """As rich does; what cannot be written is left out, with all that would follow."""
         try:
             super().print(*objects, **options)
         except OSError:
@@ -32,7 +31,7 @@ class LastingConsole(Console):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-class PlainConsole(LastingConsole):
+class AsciiConsole(UnfailingConsole):
     """A console that draws boxes and bars in ASCII, for terminals that have nothing else."""
 
     @property
@@ -45,7 +44,7 @@ def make_console(*, stderr: bool = False) -> Console:
     """A console on stdout, or stderr, that uses no more than the terminal and the locale offer."""
     # FORCE_COLOR asks for colours in a pipe, not for an animation that fills a log file.
     animate = None if (sys.stderr if stderr else sys.stdout).isatty() else False
-    kind = PlainConsole if _is_c_locale() else LastingConsole
+    kind = AsciiConsole if _is_c_locale() else UnfailingConsole
     return kind(force_interactive=animate, highlight=False, stderr=stderr)
 
 
@@ -55,8 +54,8 @@ def _is_c_locale() -> bool:
     return next((value for value in variables if value), "") in ("C", "POSIX")
 
 
-def can_draw_pictures(console: Console) -> bool:
-    """Whether half blocks in true colour (or 256 colours) will look like a picture."""
+def can_draw_images(console: Console) -> bool:
+    """Whether half blocks in true colour (or 256 colours) will look like an image."""
     return (
         console.is_interactive
         and not console.no_color
@@ -66,7 +65,7 @@ def can_draw_pictures(console: Console) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``3.2 s``, ``4 min 12 s``, ``1 h 05 min``."""
+    """Seconds as text: ``3.2 s``, ``4 min 12 s``, ``1 h 05 min``."""
     if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f} s"
     whole = round(seconds)
@@ -85,17 +84,3 @@ def memory(size: int) -> str:
 def rate(steps_per_second: float) -> str:
     """Speed of an optimisation: ``2.9 it/s``, or ``3.1 s/it`` when a step takes longer than a second."""
     return f"{steps_per_second:.1f} it/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.1f} s/it"
-
-
-def process_seconds(fallback_start: float) -> float:
-    """Seconds since this process was started, imports included.
-
-    ``fallback_start`` is a ``time.monotonic()`` value, used where the system does not tell.
-    """
-    try:
-        with open("/proc/self/stat", encoding="ascii", errors="replace") as stat:
-            # The program's name may contain blanks and brackets: count the fields after its last bracket.
-            ticks = int(stat.read().rpartition(")")[2].split()[19])
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError, IndexError):
-        return time.monotonic() - fallback_start

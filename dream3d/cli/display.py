@@ -1,21 +1,23 @@
-"""What a person sees of a running job: a live picture in a terminal, plain lines elsewhere, or nothing."""
+"""What a person sees of a run: a live display in a terminal, plain lines elsewhere, or nothing; and its outcome."""
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import typer
 from rich.console import Console
 
-from dream3d.cli.console import duration, rate
-from dream3d.cli.pace import Pace
-from dream3d.run.progress import Observer, Progress, silent
+from dream3d.cli import LOADED_AT
+from dream3d.cli.console import duration, make_console, memory
+from dream3d.cli.pace import Clock, Pace, figures
+from dream3d.run.progress import Observer, Outcome, Progress, silent
 
 LOG_LINES_PER_STAGE = 10
-"""A log keeps about this many lines of a stage, whatever its length."""
-
-Clock = Callable[[], float]
+"""Lines per stage in a log, about, whatever its length."""
 
 
 @contextmanager
@@ -35,8 +37,30 @@ def watching(console: Console, title: str, *, quiet: bool = False, clock: Clock 
         yield LogLines(console, clock).observe
 
 
+@contextmanager
+def watching_run(run_dir: Path, prompt: str, *, quiet: bool) -> Iterator[Observer]:
+    """:func:`watching` on stdout; a run that is stopped ends with the command that resumes it, on stderr."""
+    try:
+        with watching(make_console(), prompt, quiet=quiet) as observer:
+            yield observer
+    except (KeyboardInterrupt, SystemExit):
+        if run_dir.exists():
+            typer.echo(f"stopped; resume with: dream3d resume {shlex.quote(str(run_dir))}", err=True)
+        raise
+
+
+def print_outcome(outcome: Outcome, quiet: bool) -> None:
+    """What a finished run made, on stdout; the mesh's path alone if ``quiet``."""
+    if quiet:
+        typer.echo(outcome.mesh_path)
+        return
+    typer.echo(f"mesh        {outcome.mesh_path} ({outcome.vertices:,} vertices, {outcome.faces:,} faces)")
+    typer.echo(f"run folder  {outcome.run_dir}")
+    typer.echo(f"took        {duration(time.monotonic() - LOADED_AT)}, peak memory {memory(outcome.peak_memory_bytes)}")
+
+
 class LogLines:
-    """Plain lines: one at each stage's start, at every message, and about ten during a stage."""
+    """Plain lines: one at the start of each stage, one per message, and about ten during a stage."""
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self._console = console
@@ -57,26 +81,12 @@ class LogLines:
             self._write(progress.stage)
         elif reached > self._lines:
             self._lines = reached
-            self._write(f"{progress.stage}: {', '.join(_figures(progress, self._pace))}")
+            left = self._pace.eta_seconds if progress.step < progress.steps else None
+            eta = [] if left is None else [f"ETA {duration(left)}"]
+            self._write(f"{progress.stage}: {', '.join(figures(progress, self._pace.steps_per_second) + eta)}")
         if progress.message:
             self._write(f"{progress.stage}: {progress.message}")
 
     def _write(self, line: str) -> None:
         stamp = f"[{duration(self._clock() - self._start)}]"
         self._console.print(f"{stamp:>14} {line}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _figures(progress: Progress, pace: Pace) -> list[str]:
-    """What a report says, each figure with its name."""
-    figures = [f"step {progress.step}/{progress.steps}"]
-    if pace.steps_per_second:
-        figures.append(rate(pace.steps_per_second))
-    if progress.loss is not None:
-        figures.append(f"loss {progress.loss:.4g}")
-    if progress.timestep_range is not None:
-        figures.append("timesteps {}-{}".format(*progress.timestep_range))
-    if progress.occupancy is not None:
-        figures.append(f"occupancy {progress.occupancy:.1%}")
-    if pace.eta_seconds is not None and progress.step < progress.steps:
-        figures.append(f"ETA {duration(pace.eta_seconds)}")
-    return figures

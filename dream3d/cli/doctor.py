@@ -1,4 +1,4 @@
-"""``dream3d doctor``: what this installation is made of, and what it will use."""
+"""``dream3d doctor``: what is installed, and what will be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = tuple[str, str]
 
 
 def doctor(debug: DebugOption = False) -> None:
-    """Show versions, devices, the backends in use and why, and the priors at hand."""
+    """Show versions, devices, priors, and the backends with the reason for each."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -24,20 +24,20 @@ def doctor(debug: DebugOption = False) -> None:
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for title, rows in SECTIONS:
-        for name, value in _survive(title, rows):
+    for rows in SECTIONS:
+        for name, value in _guarded(rows):
             # Paths and reasons are data: rich must not read markup into them.
             table.add_row(Text(name), Text(value))
         table.add_section()
     console.print(table)
 
 
-def _survive(title: str, rows: Callable[[], Iterable[Row]]) -> Iterator[Row]:
-    """The rows of a section. What is broken is what doctor is asked about, so it says so and goes on."""
+def _guarded(rows: Callable[[], Iterable[Row]]) -> Iterator[Row]:
+    """The rows of a section; a failure becomes a row, because what is broken is what doctor is asked about."""
     try:
         yield from rows()
     except Exception as error:  # any failure of a library that is being diagnosed
-        yield title, f"failed: {type(error).__name__}: {error}"
+        yield rows.__name__.strip("_"), f"failed: {type(error).__name__}: {error}"
 
 
 def _system() -> Iterator[Row]:
@@ -72,14 +72,9 @@ def _priors() -> Iterator[Row]:
     from dream3d.weights.catalogue import catalogue
 
     for prior in catalogue():
-        place = str(prior.path) if prior.present and prior.path else "not here"
+        place = str(prior.path) if prior.present and prior.path else "not installed"
         yield f"prior {prior.name}", "\n".join(filter(None, (place, f"licence: {prior.licence}", prior.note)))
 
 
-SECTIONS: tuple[tuple[str, Callable[[], Iterable[Row]]], ...] = (
-    ("system", _system),
-    ("torch", _torch),
-    ("backends", _backends),
-    ("priors", _priors),
-)
-"""What is shown, in order: a title for the case of failure, and the rows."""
+SECTIONS: tuple[Callable[[], Iterable[Row]], ...] = (_system, _torch, _backends, _priors)
+"""What is shown, in order."""

@@ -1,18 +1,18 @@
-"""``dream3d generate``: a sentence becomes a textured mesh file."""
+"""``dream3d generate``: a text prompt becomes a mesh file."""
 
 from __future__ import annotations
 
-import shlex
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dream3d import checks
+from dream3d.cli import options
 from dream3d.cli.group import DebugOption
 from dream3d.errors import Dream3DError
 
@@ -21,86 +21,65 @@ if TYPE_CHECKING:
     from dream3d.prior.memory import MemoryPlan
     from dream3d.recipe.generation import Recipe
     from dream3d.recipe.overrides import Overrides
-    from dream3d.run.progress import Outcome
 
-_LOADED_AT = time.monotonic()
+_PRESET = "the preset's"
+recipe_option = partial(typer.Option, rich_help_panel="Recipe")
 
-PriorOption = Annotated[str, typer.Option("--prior", help="Name of a diffusion prior, or its folder.")]
-OutOption = Annotated[
-    Path | None, typer.Option(help="Mesh file: .glb, .obj, .ply or .stl.", show_default="the prompt's words + .glb")
-]
-NegativeOption = Annotated[str | None, typer.Option(help="What to avoid.", show_default="the preset's")]
-StepsOption = Annotated[int | None, typer.Option(help="Optimisation steps.", show_default="the preset's")]
-ScaleOption = Annotated[
-    float | None, typer.Option(help="How strictly the prompt is followed.", show_default="the preset's")
-]
-PresetOption = Annotated[
-    str | None, typer.Option(help="mini, mvdream or mvdream-shading.", show_default="what the prior recommends")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-VramOption = Annotated[
-    float | None, typer.Option(help="Gigabytes of the card: less memory at once, slower steps.", show_default="plenty")
-]
-PrecisionOption = Annotated[str, typer.Option(help="Numbers of the UNet: auto, fp16, bf16 or fp32.")]
-CompileOption = Annotated[bool, typer.Option("--compile", help="Compile the UNet first (needs a C++ compiler).")]
-RunDirOption = Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/<words>-<seed>")]
-ResolutionOption = Annotated[
-    int | None, typer.Option(help="Cells of the mesh grid along each side.", show_default="the preset's")
-]
-CheckpointOption = Annotated[
-    float, typer.Option(help="Between two checkpoints, from which 'dream3d resume' goes on; 0 for none.")
-]
-PreviewOption = Annotated[
-    int, typer.Option(help="First sample this many seeds in 2D, then continue with the best.", show_default=False)
-]
+OutOption = Annotated[Path | None, typer.Option(help="Mesh: .glb, .obj, .ply or .stl.", show_default="<prompt>.glb")]
+SeedOption = Annotated[int, typer.Option(help="Random seed.")]
+PreviewOption = Annotated[int, typer.Option(help="Sample so many seeds in 2D, use the best.", show_default=False)]
+PresetOption = Annotated[str | None, recipe_option(help="mini, mvdream, mvdream-shading.", show_default="the prior's")]
+NegativeOption = Annotated[str | None, recipe_option(help="What to avoid.", show_default=_PRESET)]
+StepsOption = Annotated[int | None, recipe_option(help="Optimisation steps.", show_default=_PRESET)]
+ScaleOption = Annotated[float | None, recipe_option(help="How strictly to follow the prompt.", show_default=_PRESET)]
+GridOption = Annotated[int | None, recipe_option(help="Cells along each side of the mesh grid.", show_default=_PRESET)]
+RunOption = Annotated[Path | None, options.run_option(help="Folder of the run.", show_default="runs/<prompt>-<seed>")]
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The object, in a sentence.", metavar="PROMPT")],
+    prompt: options.PromptArgument,
     out: OutOption = None,
-    prior: PriorOption = "mini",
+    prior: options.PriorOption = "mini",
+    seed: SeedOption = 0,
+    preview_seeds: PreviewOption = 0,
+    preset: PresetOption = None,
     negative: NegativeOption = None,
     steps: StepsOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 0,
     guidance_scale: ScaleOption = None,
-    preset: PresetOption = None,
-    device: DeviceOption = "auto",
-    vram: VramOption = None,
-    precision: PrecisionOption = "auto",
-    compile_unet: CompileOption = False,
-    run_dir: RunDirOption = None,
-    resolution: ResolutionOption = None,
-    preview_seeds: PreviewOption = 0,
-    checkpoint_minutes: CheckpointOption = 1.0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the mesh's path and nothing else.")] = False,
+    resolution: GridOption = None,
+    device: options.DeviceOption = "auto",
+    vram: options.VramOption = None,
+    precision: options.PrecisionOption = "auto",
+    compile_unet: options.CompileOption = False,
+    run_dir: RunOption = None,
+    checkpoint_minutes: options.CheckpointOption = 1.0,
+    quiet: options.QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Turn a sentence into a textured mesh. An existing mesh file is replaced once the new one is complete."""
+    """Turn a text prompt into a coloured 3D mesh. An existing mesh file is replaced when the new one is complete.
+
+    Example: dream3d generate "a wooden chair" --out chair.glb
+    """
     from dream3d.prior.memory import plan_for
     from dream3d.recipe.overrides import Overrides
 
     overrides = Overrides(preset, steps, guidance_scale, resolution, negative)
-
     checks.check_preview_seeds(preview_seeds, seed)
-    interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
+    checkpoint_seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     memory = plan_for(vram, precision, compile_unet=compile_unet)
     request = _checked(prompt, out, prior, seed, device, memory, run_dir, overrides)
     if preview_seeds:
-        from dream3d.cli.previews import continue_with_the_best
+        request = _with_best_seed(request, preview_seeds, run_dir, quiet)
 
-        request = continue_with_the_best(request, preview_seeds, own_run_dir=run_dir is not None, quiet=quiet)
-    how = {"prior": lasting_name(prior), "vram": vram, "precision": precision, "compile": compile_unet}
-    _run(request, how, interval, quiet)
+    from dream3d.weights.loading import lasting_name
 
-
-def lasting_name(prior: str) -> str:
-    """The name of a prior, or its absolute path: the run may be resumed from another folder."""
-    return str(Path(prior).absolute()) if Path(prior).exists() else prior
+    record = {"prior": lasting_name(prior), "vram": vram, "precision": precision, "compile": compile_unet}
+    _run(request, record, checkpoint_seconds, quiet)
 
 
 @dataclass(frozen=True)
-class Request:
-    """A request that passed every check; nothing has been written for it."""
+class GenerateRequest:
+    """The arguments of :func:`dream3d.generate.generate`, checked; nothing has been written for them."""
 
     prompt: str
     prior: DiffusionPrior
@@ -120,7 +99,7 @@ def _checked(
     memory: MemoryPlan,
     run_dir: Path | None,
     overrides: Overrides,
-) -> Request:
+) -> GenerateRequest:
     """The request, or a UsageError. Cheap checks come first and the prior's weights last."""
     prompt = checks.check_prompt(prompt)
     checks.check_seed(seed)
@@ -133,75 +112,49 @@ def _checked(
     from dream3d.cli.device import resolve_device
     from dream3d.mesh.export import check_ending
     from dream3d.run.folder import default_run_dir, slug
-    from dream3d.weights.loading import load_prior
+    from dream3d.weights.loading import load_prior, prompt_cut
 
-    run_dir = checks.check_run_dir(run_dir or default_run_dir(prompt, seed))
-    out = checks.check_output_file(out or Path(f"{slug(prompt)}.glb"))
+    run_dir = run_dir or checks.check_run_dir(default_run_dir(prompt, seed))
+    out = out or checks.check_output_file(Path(f"{slug(prompt)}.glb"))
     check_ending(out)
     checks.check_apart(out, run_dir)
     device = resolve_device(device)
-    # With no preset this recipe is thrown away: it refuses bad numbers before the weights are read.
-    overrides.apply_to("mini")
+    overrides.apply_to("mini")  # this recipe is not used: it refuses bad numbers before the weights are read
     if len(prompt) > checks.MAX_PROMPT_CHARACTERS:
-        checks.check_prompt_length(prompt, _cut_if_known(prior_name, prompt))
+        cut = None
+        with suppress(Dream3DError):  # a bad prior: the prompt is refused in any case, with less to say about it
+            cut = prompt_cut(prior_name, prompt)
+        checks.check_prompt_length(prompt, cut)
     prior = load_prior(prior_name, device, memory)
     recipe = overrides.apply_to(prior.recommended_preset)
-    return Request(prompt, prior, recipe, seed, device, out, run_dir)
+    return GenerateRequest(prompt, prior, recipe, seed, device, out, run_dir)
 
 
-def _cut_if_known(prior_name: str, prompt: str) -> int | None:
-    from dream3d.weights.loading import prompt_cut
+def _with_best_seed(request: GenerateRequest, count: int, run_dir: Path | None, quiet: bool) -> GenerateRequest:
+    """The request with the best of ``count`` seeds; the run folder follows the seed unless the user named one."""
+    from dream3d.cli.preview_seeds import rank_seeds, write_sheet
+    from dream3d.run.folder import default_run_dir
 
-    try:
-        return prompt_cut(prior_name, prompt)
-    except Dream3DError:
-        return None  # the prompt is refused in any case; this was only to say more about it
+    seeds = range(request.seed, request.seed + count)
+    ranked = rank_seeds(request.prior, request.prompt, request.recipe.negative_prompt, seeds, quiet=quiet)
+    best = ranked[0].seed
+    if not quiet:
+        typer.echo(f"continuing with seed {best}")
+    run_dir = run_dir or default_run_dir(request.prompt, best)
+    write_sheet(run_dir, request.prompt, ranked)
+    return dataclasses.replace(request, seed=best, run_dir=run_dir)
 
 
-def _run(request: Request, how: dict[str, Any], checkpoint_seconds: float, quiet: bool) -> None:
-    from dream3d.cli.console import make_console
-    from dream3d.cli.display import watching
+def _run(request: GenerateRequest, record: dict[str, Any], checkpoint_seconds: float, quiet: bool) -> None:
+    from dream3d.cli.display import print_outcome, watching_run
     from dream3d.generate import generate as run_generate
 
     cut = request.prior.text_cut(request.prompt)
     if cut is not None:
         where = checks.last_words(request.prompt, cut)
         typer.echo(f"warning: the text encoder reads the prompt up to character {cut}, {where}", err=True)
-    with says_how_to_go_on(request.run_dir), watching(make_console(), request.prompt, quiet=quiet) as observer:
+    with watching_run(request.run_dir, request.prompt, quiet=quiet) as observer:
         outcome = run_generate(
-            request.prompt,
-            prior=request.prior,
-            recipe=request.recipe,
-            seed=request.seed,
-            device=request.device,
-            out=request.out,
-            run_dir=request.run_dir,
-            observer=observer,
-            checkpoint_seconds=checkpoint_seconds,
-            request=how,
+            **vars(request), observer=observer, checkpoint_seconds=checkpoint_seconds, request=record
         )
-    report(outcome, quiet)
-
-
-@contextmanager
-def says_how_to_go_on(run_dir: Path) -> Iterator[None]:
-    """A line about ``dream3d resume`` for a run that was stopped."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        if run_dir.exists():
-            typer.echo(f"stopped; go on with: dream3d resume {shlex.quote(str(run_dir))}", err=True)
-        raise
-
-
-def report(outcome: Outcome, quiet: bool) -> None:
-    """What a finished run made, on stdout."""
-    from dream3d.cli.console import duration, memory, process_seconds
-
-    if quiet:
-        typer.echo(outcome.mesh_path)
-        return
-    seconds = duration(process_seconds(_LOADED_AT))
-    typer.echo(f"mesh        {outcome.mesh_path} ({outcome.vertices:,} vertices, {outcome.faces:,} faces)")
-    typer.echo(f"run folder  {outcome.run_dir}")
-    typer.echo(f"took        {seconds}, peak memory {memory(outcome.peak_memory_bytes)}")
+    print_outcome(outcome, quiet)

@@ -1,18 +1,20 @@
-"""How the command line fails: one line on stderr and an exit code, and a traceback only with ``--debug``."""
+"""How the command line shows help and errors: sections without rich; one line on stderr and an exit code."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from dream3d.errors import Dream3DError
+from dream3d.errors import Dream3DError, UsageError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
@@ -26,10 +28,26 @@ def _remember_debug(context: typer.Context, value: bool) -> bool:
 
 
 DebugOption = Annotated[
-    bool,
-    typer.Option("--debug", help="Show the whole traceback of an error.", callback=_remember_debug, is_eager=True),
+    bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_remember_debug, is_eager=True)
 ]
 """``--debug``, understood before and after the command's name."""
+
+
+class SectionedCommand(TyperCommand):
+    """A command whose help has one section per ``rich_help_panel``, which typer offers only with rich (0.1 s)."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments and options by section, in the order of their first appearance."""
+        _write_sections(formatter, [(param, param.get_help_record(ctx)) for param in self.get_params(ctx)])
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does; further words after a prompt raise UsageError that shows the prompt in quotes."""
+        ctx.allow_extra_args = any(param.name == "prompt" for param in self.params)
+        extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            prompt = shlex.quote(" ".join([ctx.params["prompt"], *extra]))
+            raise UsageError(f"the prompt must be one argument; put it in quotes: {ctx.command_path} {prompt}")
+        return extra
 
 
 class OneLineGroup(TyperGroup):
@@ -38,23 +56,15 @@ class OneLineGroup(TyperGroup):
     2: the request is wrong (nothing was written). 1: the work failed. 130: interrupted.
     """
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
         """Runs the command line and leaves by SystemExit, unless ``standalone_mode`` is off."""
-        if not standalone_mode:
-            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-        _open_closed_streams()
-        _never_fail_on_a_character()
-        state = extra.setdefault("obj", {})
+        standalone, options["standalone_mode"] = options.get("standalone_mode", True), False
+        if not standalone:
+            return super().main(*args, **options)
+        _prepare_streams()
+        state = options.setdefault("obj", {})
         try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(*args, **options)
         except (Exception, KeyboardInterrupt) as error:
             if state.get("debug"):
                 traceback.print_exception(error)
@@ -64,6 +74,40 @@ class OneLineGroup(TyperGroup):
             if code == INTERRUPTED:  # typer turns Ctrl-C into this number before we can see it
                 typer.echo("interrupted", err=True)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The commands by section, each with its whole first sentence; typer cuts sentences to one line."""
+        rows = [(command, (name, command.get_short_help_str(999))) for name, command in self.commands.items()]
+        _write_sections(formatter, rows)
+
+    def get_params(self, ctx: Any) -> Any:
+        """As typer does; a flag whose default is None would make it import pydantic before every command (0.15 s)."""
+        params = super().get_params(ctx)
+        for param in params:
+            if getattr(param, "is_flag", False) and param.default is None:
+                param.default = False
+        return params
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer does; an unknown command raises UsageError with the commands that come nearest."""
+        name = args[0]
+        if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        near = [known for known in self.commands if known.startswith(name)] or get_close_matches(name, self.commands)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"see '{ctx.command_path} --help'"
+        raise UsageError(f"no such command: {name!r}; {hint}")
+
+
+def _write_sections(formatter: Any, rows: Iterable[tuple[Any, Any]]) -> None:
+    """One section per ``rich_help_panel`` of the (parameter or command, row of its help) pairs."""
+    sections: dict[str, list[Any]] = {}
+    for item, row in rows:
+        if row is not None:  # a hidden option
+            title = item.rich_help_panel or f"{getattr(item, 'param_type_name', 'command')}s".capitalize()
+            sections.setdefault(title, []).append(row)
+    for title, section in sections.items():
+        with formatter.section(title):
+            formatter.write_dl(section)
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
@@ -78,7 +122,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         hint = f"; see '{context.command_path} --help'" if context else ""
-        return getattr(error, "exit_code", 1), f"error: {_one_line(error.format_message()).rstrip('.')}{hint}"
+        what = _one_line(error.format_message()).rstrip(".").replace("Value error, ", "")  # pydantic's words
+        return getattr(error, "exit_code", 1), f"error: {what}{hint}"
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" ({error.filename})" if error.filename else ""
         return 1, f"error: {error.strerror}{where}; make room and run it again"
@@ -90,14 +135,10 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _open_closed_streams() -> None:
-    """Python has None for a stream that was closed before the start (``>&-``); what is printed there goes nowhere."""
+def _prepare_streams() -> None:
+    """Output to a closed stream (``>&-``) goes nowhere; what a terminal cannot encode is escaped. Neither fails."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
-
-
-def _never_fail_on_a_character() -> None:
-    """A terminal that cannot show a character gets an escape for it instead of a UnicodeEncodeError."""
     if getattr(sys.stdout, "errors", None) == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

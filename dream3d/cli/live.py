@@ -1,11 +1,10 @@
-"""The live display: figures, a progress bar and a small picture of the object as it forms."""
+"""The live display: figures, a progress bar and a small image of the object as it forms."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from types import TracebackType
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,48 +12,38 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dream3d.cli.console import can_draw_pictures, duration, rate
-from dream3d.cli.display import Clock
-from dream3d.cli.pace import Pace
-from dream3d.cli.preview import area_downsample, half_blocks
+from dream3d.cli.console import can_draw_images, duration
+from dream3d.cli.half_blocks import area_downsample, half_blocks
+from dream3d.cli.pace import Clock, Pace, figures
 from dream3d.run.progress import Progress, StageName
 
 PREVIEW_PIXELS = 24
-"""Side of the picture: 24 columns and 12 rows of a terminal."""
-
+"""Side of the image: 24 columns and 12 rows of a terminal."""
 PREVIEW_SECONDS = 2.0
-"""A picture costs milliseconds of the run; no more than one in this time."""
-
+"""Least time from one image to the next: each costs the run some milliseconds."""
 SIDE_BY_SIDE_COLUMNS = 62
-"""Below this width the picture goes under the figures."""
-
+"""Below this width the image goes under the figures."""
 FIGURE_ROWS = 8
-"""Rows of the figures at most; with the picture they must fit the terminal, or the picture is left out."""
-
+"""Rows of the figures at most; the image is left out if both together are too high for the terminal."""
 BAR_COLUMNS = 40
 """Width of the progress bar at most."""
-
 REFRESHES_PER_SECOND = 4.0
-
 _STAGES: tuple[str, ...] = get_args(StageName)
 
 
-@dataclass(frozen=True)
-class _Snapshot:
+class _Snapshot(NamedTuple):
     """What the drawing thread reads: replaced whole, so that it never sees half a report."""
 
     progress: Progress
-    speed: float | None
-    """Steps per second."""
-    eta: float | None
-    """Seconds to the end of the stage."""
+    speed: float | None  # steps per second
+    eta: float | None  # seconds to the end of the stage
 
 
 class LiveView:
     """A context manager whose :meth:`observe` is an observer; it draws from a thread of its own.
 
-    The picture is asked for in :meth:`observe`, never by the drawing thread: the field belongs to the
-    thread that optimises it.
+    The image is rendered in :meth:`observe`, never by the drawing thread: the field belongs to the thread that
+    optimises it.
     """
 
     def __init__(self, console: Console, title: str, clock: Clock = time.monotonic) -> None:
@@ -62,8 +51,8 @@ class LiveView:
         self._start = clock()
         self._snapshot: _Snapshot | None = None
         self._pace = Pace(clock)
-        self._picture: Text | None = None
-        self._next_picture = self._start
+        self._image: Text | None = None
+        self._next_image = self._start
         self._done = False
         self._live = Live(
             console=console, get_renderable=self.render, refresh_per_second=REFRESHES_PER_SECOND, transient=False
@@ -86,26 +75,26 @@ class LiveView:
         if progress.message:
             self._console.print(f"{progress.stage}: {progress.message}", markup=False, highlight=False)
         now = self._clock()
-        if progress.preview is not None and now >= self._next_picture and can_draw_pictures(self._console):
-            self._picture = half_blocks(area_downsample(progress.preview(), PREVIEW_PIXELS, PREVIEW_PIXELS))
-            # Counted from the end of the drawing, so that a slow picture cannot eat the run.
-            self._next_picture = self._clock() + PREVIEW_SECONDS
+        if progress.preview is not None and now >= self._next_image and can_draw_images(self._console):
+            self._image = half_blocks(area_downsample(progress.preview(), PREVIEW_PIXELS, PREVIEW_PIXELS))
+            # Counted from the end of the drawing, so that slow images cannot take over the run.
+            self._next_image = self._clock() + PREVIEW_SECONDS
 
     def render(self) -> RenderableType:
         """What the terminal shows now, fitted to its present size."""
         width, height = self._console.size
         beside = width >= SIDE_BY_SIDE_COLUMNS
         rows = PREVIEW_PIXELS // 2 + (2 if beside else FIGURE_ROWS + 2)
-        if self._picture is None or height < rows or width < PREVIEW_PIXELS:
+        if self._image is None or height < rows or width < PREVIEW_PIXELS:
             return self._figures_block(width)
-        figures = self._figures_block(width - PREVIEW_PIXELS - 4 if beside else width)
+        block = self._figures_block(width - PREVIEW_PIXELS - 4 if beside else width)
         if beside:
             grid = Table.grid(padding=(0, 2))
             grid.add_column(width=PREVIEW_PIXELS)
             grid.add_column(ratio=1)
-            grid.add_row(self._picture, figures)
+            grid.add_row(self._image, block)
             return grid
-        return Group(figures, Text(), self._picture)
+        return Group(block, Text(), self._image)
 
     def _figures_block(self, width: int) -> RenderableType:
         snapshot = self._snapshot
@@ -117,7 +106,7 @@ class LiveView:
         progress, speed = snapshot.progress, snapshot.speed
         lines.append(_line(f"{progress.stage} ({_STAGES.index(progress.stage) + 1} of {len(_STAGES)})", "cyan"))
         counted = progress.steps > 1
-        # A stage of one step has no known share: its bar only says that something is going on.
+        # A stage of one step has no known share: its bar only shows that work is in progress.
         lines.append(
             ProgressBar(
                 total=max(progress.steps, 1),
@@ -126,14 +115,7 @@ class LiveView:
                 pulse=not counted and progress.step < 1,
             )
         )
-        if counted:
-            lines.append(_line(f"step {progress.step} / {progress.steps}" + (f", {rate(speed)}" if speed else "")))
-        if progress.loss is not None:
-            lines.append(_line(f"loss {progress.loss:.4g}"))
-        if progress.timestep_range is not None:
-            lines.append(_line("timesteps {} to {}".format(*progress.timestep_range)))
-        if progress.occupancy is not None:
-            lines.append(_line(f"occupancy {progress.occupancy:.1%}"))
+        lines += map(_line, figures(progress, speed)[0 if counted else 1 :])
         lines.append(_line(self._times(snapshot), "dim"))
         return _stacked(lines)
 
@@ -143,7 +125,7 @@ class LiveView:
 
 
 def _stacked(lines: list[RenderableType]) -> Table:
-    """One below the other; a table, because a progress bar does not end its own line."""
+    """The lines in a column: a table, because a progress bar does not end its own line."""
     grid = Table.grid()
     for line in lines:
         grid.add_row(line)

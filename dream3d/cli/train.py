@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dream3d.cli.generate import DeviceOption
 from dream3d.cli.group import DebugOption
+from dream3d.cli.options import DeviceOption
 from dream3d.errors import UsageError
 
 if TYPE_CHECKING:

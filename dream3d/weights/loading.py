@@ -62,6 +62,12 @@ def locate(name_or_path: str) -> Path:
     return path
 
 
+def lasting_name(name_or_path: str) -> str:
+    """What :func:`locate` finds from any working directory: a catalogue name as it is, else the absolute path."""
+    known = any(info.name == name_or_path for info in catalogue())
+    return name_or_path if known else str(Path(name_or_path).absolute())
+
+
 def converted_copy(source: Path) -> Path:
     """Folder in the cache with the fp16 conversion of official weights, made at the first call.
 

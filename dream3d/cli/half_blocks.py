@@ -1,4 +1,4 @@
-"""A picture in a terminal: two pixels per character cell, the upper half block in one colour on another."""
+"""An image in a terminal: two pixels per character cell, the upper half block in one colour on another."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ def area_downsample(image: NDArray[np.uint8], height: int, width: int) -> NDArra
         edges = np.arange(target + 1) * (source / target)
         start = np.maximum(edges[:-1, None], np.arange(source))
         stop = np.minimum(edges[1:, None], np.arange(source) + 1)
-        overlap: NDArray[np.float64] = np.clip(stop - start, 0.0, None) * (target / source)
-        return overlap
+        return np.clip(stop - start, 0.0, None) * (target / source)
 
     rows, columns = weights(height, image.shape[0]), weights(width, image.shape[1])
     mean = np.einsum("th,hwc,vw->tvc", rows, image.astype(np.float64), columns)
-    thumbnail: NDArray[np.uint8] = np.clip(np.rint(mean), 0, 255).astype(np.uint8)
-    return thumbnail
+    return np.clip(np.rint(mean), 0, 255).astype(np.uint8)
 
 
 def half_blocks(image: NDArray[np.uint8]) -> Text:

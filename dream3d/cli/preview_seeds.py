@@ -1,0 +1,45 @@
+"""``generate --preview-seeds``: sample a few seeds in 2D, rank them, and spend the 3D run on the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from dream3d.evaluation.ranking import Ranked
+    from dream3d.prior.diffusion import DiffusionPrior
+
+SHEET_NAME = "seeds.png"
+
+
+def rank_seeds(prior: DiffusionPrior, prompt: str, negative: str, seeds: Iterable[int], *, quiet: bool) -> list[Ranked]:
+    """The seeds with their sampled views, best first; a line on stdout for each unless ``quiet``."""
+    from dream3d.cameras import orbit
+    from dream3d.evaluation.ranking import Ranked, cross_view_consistency, rank, text_similarity
+    from dream3d.prior.sampling import sample_views, sampling_for
+
+    cameras, recipe = orbit(prior.views), sampling_for(prior.recommended_preset)
+    text = prior.encode_prompt(prior.with_suffix(prompt), negative)
+    candidates = []
+    for seed in seeds:
+        images = sample_views(prior, text, cameras, recipe, seed)
+        consistency = cross_view_consistency(images, cameras)
+        similarity = text_similarity(prior, images, cameras, text)
+        candidates.append(Ranked(seed, images, consistency, similarity))
+        if not quiet:
+            typer.echo(f"seed {seed}: view consistency {consistency:.3f}, text similarity {similarity:+.4f}")
+    return rank(candidates)
+
+
+def write_sheet(run_dir: Path, prompt: str, ranked: Sequence[Ranked]) -> None:
+    """Writes :data:`SHEET_NAME` into the run folder: one row per seed, in the given order."""
+    from dream3d.cli.views import SHEET_SIDE
+    from dream3d.images import contact_sheet, enlarged, to_uint8, write_png
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    rows = [enlarged(to_uint8(candidate.pictures.movedim(1, -1)), SHEET_SIDE) for candidate in ranked]
+    made_by = {"prompt": prompt, "seeds": [candidate.seed for candidate in ranked]}
+    write_png(run_dir / SHEET_NAME, contact_sheet(rows), made_by)
