@@ -24,7 +24,8 @@ from dream3d.cameras import orbit
 from dream3d.distill import Optimisation, StepReport
 from dream3d.errors import Dream3DError, ExportError, UsageError
 from dream3d.files import remove_leftovers, write_atomically
-from dream3d.mesh.export import Asset, ExportReport, check_ending, export
+from dream3d.mesh.appearance import VertexColors
+from dream3d.mesh.export import Asset, ExportReport, check_extension, export
 from dream3d.mesh.extract import FieldMesh, mesh_from_field
 from dream3d.mesh.turntable import write_turntable
 from dream3d.prior.base import MultiViewPrior
@@ -66,10 +67,10 @@ def generate(
     stop it, its state is kept for :func:`resume`. ``request`` is plain data that goes into run.json: how to load the
     prior again, for one.
 
-    Raises UsageError for an unknown ending or a run folder in use, CollapsedFieldError for a field without a surface,
-    ExportError if a file cannot be written, KeyboardInterrupt or SystemExit when stopped.
+    Raises UsageError for an unknown file extension or a run folder in use, CollapsedFieldError for a field without a
+    surface, ExportError if a file cannot be written, KeyboardInterrupt or SystemExit when stopped.
     """
-    check_ending(out)
+    check_extension(out)
     asked = {**(request or {}), "out": str(out.absolute()), "device": device}
     run = RunFolder(run_dir, {**provenance(prompt, seed, recipe, prior), "request": asked})
     return _carry_out(run, Job(prompt, recipe, seed, device, out), prior, observer, checkpoint_seconds)
@@ -144,7 +145,7 @@ def _finish(
     observer(Progress("extract", 1, 1, message=_describe(mesh, haze)))
     observer(Progress("export", 0, 1))
     report = _export(mesh, made_by, job.out)
-    copy = run.path / f"mesh{check_ending(job.out)}"
+    copy = run.path / f"mesh{check_extension(job.out)}"
     write_atomically(copy, lambda temporary: shutil.copyfile(job.out, temporary))
     observer(Progress("export", 1, 1))
     observer(Progress("pictures", 0, 2))
@@ -259,7 +260,7 @@ def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> ExportReport
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"cannot make the folder {out.parent}: {error.strerror}; choose another --out") from error
-    return export(Asset(mesh.surface.vertices, mesh.surface.faces, mesh.colors, made_by), out)
+    return export(Asset(mesh.surface.vertices, mesh.surface.faces, VertexColors(mesh.colors), made_by), out)
 
 
 def _result(outcome: Outcome, mesh: FieldMesh, haze: float) -> dict[str, Any]:
