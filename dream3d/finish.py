@@ -15,7 +15,8 @@ from dream3d import images
 from dream3d.cameras import orbit
 from dream3d.errors import ExportError
 from dream3d.files import write_atomically
-from dream3d.mesh.export import Asset, ExportReport, check_ending, export
+from dream3d.mesh.appearance import VertexColors
+from dream3d.mesh.export import Asset, ExportReport, check_extension, export
 from dream3d.mesh.extract import FieldMesh, mesh_from_field
 from dream3d.mesh.turntable import write_turntable
 from dream3d.recipe.generation import MeshRecipe
@@ -43,7 +44,7 @@ def finish(run: RunFolder, job: Job, scene: Scene, spent_seconds: Callable[[], f
     observer(Progress("extract", 1, 1, message=_describe(mesh, floaters)))
     observer(Progress("export", 0, 1))
     report = _export(mesh, {key: run.facts[key] for key in PROVENANCE}, job.out)
-    copy = run.path / f"mesh{check_ending(job.out)}"
+    copy = run.path / f"mesh{check_extension(job.out)}"
     write_atomically(copy, lambda temporary: shutil.copyfile(job.out, temporary))
     observer(Progress("export", 1, 1))
     observer(Progress("pictures", 0, 2))
@@ -116,4 +117,4 @@ def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> ExportReport
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"cannot make the folder {out.parent}: {error.strerror}; choose another --out") from error
-    return export(Asset(mesh.surface.vertices, mesh.surface.faces, mesh.colors, made_by), out)
+    return export(Asset(mesh.surface.vertices, mesh.surface.faces, VertexColors(mesh.colors), made_by), out)

@@ -17,7 +17,7 @@ from dream3d import distill
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import remove_leftovers, write_atomically
 from dream3d.finish import figures_of, finish, render_views
-from dream3d.mesh.export import check_ending
+from dream3d.mesh.export import check_extension
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
 from dream3d.run.checkpointer import FOLDER as CHECKPOINTS
@@ -67,7 +67,7 @@ def generate(
     Raises UsageError for an unknown file extension or a run folder in use, CollapsedFieldError for a field without a
     surface, ExportError if a file cannot be written, KeyboardInterrupt or SystemExit when stopped.
     """
-    check_ending(out)
+    check_extension(out)
     asked = {**(request or {}), "out": str(out.absolute()), "device": device}
     run = RunFolder(run_dir, {**provenance(prompt, seed, recipe, prior), "request": asked})
     return _carry_out(run, Job(prompt, recipe, seed, device, out), prior, observer, checkpoint_seconds)

@@ -28,6 +28,7 @@ from dream3d.dataset.procedural.compositions import on_top
 from dream3d.dataset.records import Asset, Pass
 from dream3d.dataset.shards import read_objects, shards
 from dream3d.errors import DatasetError, UsageError
+from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.formats.glb import glb_bytes
 
 SMALL = RenderRecipe(size=16, passes=1, azimuths=4)
@@ -273,7 +274,7 @@ def test_a_made_asset_is_drawn_in_its_vertex_colours(stage: Stage, tmp_path: Pat
     *corners, faces = drawn.sketch.mesh()
     vertices, normals, colors = (values.astype(np.float32) for values in corners)
     path = tmp_path / "pile.glb"
-    path.write_bytes(glb_bytes(vertices, normals, colors, faces, {}, {}))
+    path.write_bytes(glb_bytes(vertices, normals, VertexColors(colors), faces, {}, {}))
     stage.load(path, Asset("pile", path, "pile"))
     middle = stage.shoot(LEVEL, 0.0).rgba[:, 24].astype(int)
     solid = middle[middle[:, 3] == 255, :3]

@@ -110,13 +110,13 @@ def _checked(
         checks.check_run_dir(run_dir)
 
     from dream3d.cli.device import resolve_device
-    from dream3d.mesh.export import check_ending
+    from dream3d.mesh.export import check_extension
     from dream3d.run.folder import default_run_dir, slug
     from dream3d.weights.loading import load_prior, prompt_cut
 
     run_dir = run_dir or checks.check_run_dir(default_run_dir(prompt, seed))
     out = out or checks.check_output_file(Path(f"{slug(prompt)}.glb"))
-    check_ending(out)
+    check_extension(out)
     checks.check_apart(out, run_dir)
     device = resolve_device(device)
     overrides.apply_to("mini")  # this recipe is not used: it refuses bad numbers before the weights are read

@@ -6,25 +6,22 @@ display values up to here; the GLB stores them in linear light, as glTF demands,
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from dream3d.errors import ExportError, UsageError
 from dream3d.files import write_atomically
-from dream3d.mesh.formats.glb import EXTRAS_KEY, glb_document, json_bytes, linear_from_srgb
-from dream3d.mesh.formats.registry import EXPORTERS, Exporter, Placed
-from dream3d.mesh.surface import display_values, used_vertices
-
-POSITION_TOLERANCE = 1e-5
-"""Largest difference of a position that was read back; the box has side 1, text formats have 8 digits."""
-COLOR_TOLERANCE = 1 / 255
+from dream3d.mesh.appearance import Appearance
+from dream3d.mesh.formats.base import ExportMesh
+from dream3d.mesh.formats.glb import json_bytes, provenance_of
+from dream3d.mesh.formats.readback import find_difference
+from dream3d.mesh.formats.registry import EXPORTERS
+from dream3d.mesh.surface import used_vertices
 
 
 @dataclass(frozen=True)
@@ -35,8 +32,8 @@ class Asset:
     """(V, 3) world units."""
     faces: NDArray[np.integer]
     """(F, 3) vertex indices, counter-clockwise seen from outside."""
-    vertex_colors: NDArray[np.floating] | NDArray[np.uint8]
-    """(V, 3) sRGB display values: floats in [0, 1] or uint8."""
+    appearance: Appearance
+    """Vertex colours or a texture, one entry per vertex."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it came from, as JSON data: prompt, seed, recipe, versions, the prior's name and licence."""
 
@@ -57,9 +54,7 @@ class Placement:
 
     def to_world(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
         """(V, 3) positions in the file's frame to the world frame, the inverse of :meth:`to_file`."""
-        turned = np.asarray(positions, dtype=np.float64)[:, [2, 0, 1]]
-        world: NDArray[np.float64] = turned / self.scale + self.centre
-        return world
+        return np.asarray(positions, dtype=np.float64)[:, [2, 0, 1]] / self.scale + self.centre
 
 
 @dataclass(frozen=True)
@@ -72,32 +67,40 @@ class ExportReport:
     placement: Placement
 
 
-def check_ending(path: Path) -> str:
-    """The lower-case ending of ``path``; raises UsageError, naming the supported endings, for any other."""
-    ending = path.suffix.lower()
-    if ending not in EXPORTERS:
-        given = f"ending {ending!r}" if ending else "no ending"
+def check_extension(path: Path) -> str:
+    """The lower-case file extension of ``path``; raises UsageError, naming the supported ones, for any other."""
+    extension = path.suffix.lower()
+    if extension not in EXPORTERS:
+        given = f"the file extension is {extension!r}" if extension else "it has no file extension"
         raise UsageError(f"cannot export to {path}: {given}; use one of {', '.join(EXPORTERS)}")
-    return ending
+    return extension
 
 
 def export(asset: Asset, path: Path) -> ExportReport:
-    """Write ``asset`` to ``path`` in the format of its ending, see ``EXPORTERS``.
+    """Write ``asset`` to ``path``; the file extension sets the format, see ``EXPORTERS``.
 
     The file is written under a temporary name beside ``path``, read back with trimesh (and, for a GLB, its
     provenance) and compared with the asset; only then does it take its name. On any failure an older file under
-    that name is untouched. Raises UsageError for an unknown ending; ExportError for an asset that cannot be
-    written (no faces, values that are not finite, provenance that is not JSON), for errors of the file system, and
-    for a file that does not read back as what was written.
+    that name is untouched. Raises UsageError for an unknown file extension; ExportError for an asset that cannot be
+    written (no faces, values that are not finite, provenance that is not JSON, a texture in a format without), for
+    errors of the file system, and for a file that does not read back as what was written.
     """
-    ending = check_ending(path)
-    exporter = EXPORTERS[ending]
+    extension = check_extension(path)
+    exporter = EXPORTERS[extension]
     mesh, placement = _place(asset)
+    if exporter.appearances and not isinstance(mesh.appearance, exporter.appearances):
+        kept = ", ".join(name for name, one in EXPORTERS.items() if type(mesh.appearance) in one.appearances)
+        raise ExportError(f"cannot export to {path}: a texture does not fit into {extension}; use {kept}")
     data = exporter.encode(mesh)
 
     def write_and_check(temporary: Path) -> None:
         temporary.write_bytes(data)
-        _check(temporary.read_bytes(), ending, exporter, mesh, path)
+        try:
+            problem = find_difference(temporary.read_bytes(), extension, exporter, mesh)
+        except Exception as error:  # whatever a parser trips over, the file is not what it should be
+            raise ExportError(f"{path} was not written: it did not read back ({error}); please report this") from error
+        if problem:
+            raise ExportError(f"{path} was not written: read back, {problem}; please report this")
 
     try:
         write_atomically(path, write_and_check)
@@ -112,13 +115,12 @@ def export(asset: Asset, path: Path) -> ExportReport:
 def read_provenance(path: Path) -> dict[str, Any]:
     """The provenance stored in a .glb of ours; raises ExportError if there is none."""
     try:
-        provenance: dict[str, Any] = glb_document(path.read_bytes())["asset"]["extras"][EXTRAS_KEY]
+        return provenance_of(path.read_bytes())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{path} holds no dream3d provenance ({error}); only .glb files keep it") from error
-    return provenance
 
 
-def _place(asset: Asset) -> tuple[Placed, Placement]:
+def _place(asset: Asset) -> tuple[ExportMesh, Placement]:
     """The asset in the file's frame, after checking that it can be written at all."""
     vertices, faces = np.asarray(asset.vertices), np.asarray(asset.faces)
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
@@ -134,7 +136,8 @@ def _place(asset: Asset) -> tuple[Placed, Placement]:
         raise ExportError(f"faces name vertices {faces.min()}..{faces.max()}, but there are {len(vertices)}")
     # Vertices without a face must not stretch the box, and readers are free to drop them.
     used, faces = used_vertices(faces)
-    vertices, colors = vertices[used], _display_colors(asset)[used]
+    appearance = asset.appearance.select(used, len(vertices))
+    vertices = vertices[used]
     low, high = vertices.min(axis=0).astype(np.float64), vertices.max(axis=0).astype(np.float64)
     extent = float((high - low).max())
     if not extent > 0:
@@ -145,64 +148,11 @@ def _place(asset: Asset) -> tuple[Placed, Placement]:
         raise ExportError(f"the provenance is not plain JSON data: {error}") from error
     centre = (low + high) / 2
     placement = Placement((float(centre[0]), float(centre[1]), float(centre[2])), 1 / extent)
-    placed = Placed(
+    mesh = ExportMesh(
         placement.to_file(vertices).astype(np.float32),
         faces,
-        colors,
+        appearance,
         provenance,
         {"world_centre": list(placement.centre), "world_scale": placement.scale},
     )
-    return placed, placement
-
-
-def _display_colors(asset: Asset) -> NDArray[np.float32]:
-    colors = np.asarray(asset.vertex_colors)
-    if colors.shape != (len(asset.vertices), 3):
-        raise ExportError(f"vertex colours must have shape ({len(asset.vertices)}, 3), got {colors.shape}")
-    display = display_values(colors)
-    # Written so that NaN fails too.
-    if not ((display >= 0) & (display <= 1)).all():
-        raise ExportError(f"vertex colours must be in [0, 1], got {display.min():.3g}..{display.max():.3g}")
-    return display
-
-
-def _check(data: bytes, ending: str, exporter: Exporter, mesh: Placed, path: Path) -> None:
-    """Raise ExportError unless ``data``, read by trimesh, is the mesh that was to be written."""
-    try:
-        # process=False: the reader must not merge or reorder what is being compared.
-        scene = trimesh.load_scene(io.BytesIO(data), file_type=ending[1:], process=False)
-        (read,) = scene.geometry.values()
-        problem = _difference(read, exporter, mesh)
-        if ending == ".glb" and glb_document(data)["asset"]["extras"][EXTRAS_KEY] != mesh.provenance:
-            problem = "the provenance differs"
-    except Exception as error:  # whatever a parser trips over, the file is not what it should be
-        raise ExportError(f"{path} was not written: it did not read back ({error}); please report this") from error
-    if problem:
-        raise ExportError(f"{path} was not written: read back, {problem}; please report this")
-
-
-def _difference(read: Any, exporter: Exporter, mesh: Placed) -> str | None:
-    """What is wrong with the mesh that was read, or None."""
-    vertices = np.asarray(read.vertices)
-    if len(read.faces) != len(mesh.faces):
-        return f"it has {len(read.faces)} faces instead of {len(mesh.faces)}"
-    if exporter.shares_vertices and len(vertices) != len(mesh.vertices):
-        return f"it has {len(vertices)} vertices instead of {len(mesh.vertices)}"
-    if not np.isfinite(vertices).all():
-        return "vertices are not finite"
-    # Compared corner by corner: readers may number vertices anew, the order of the faces is kept.
-    off = np.abs(vertices[read.faces] - mesh.vertices[mesh.faces]).max()
-    if off > POSITION_TOLERANCE:
-        return f"its positions are off by {off:.2g}"
-    if not exporter.has_color:
-        return None
-    # A mesh with a material keeps its vertex colours as an attribute, and there only GLB has a material.
-    attributes = getattr(read.visual, "vertex_attributes", {})
-    if "color" in attributes:
-        found, wanted = np.asarray(attributes["color"]), linear_from_srgb(mesh.colors)
-    elif read.visual.kind == "vertex":
-        found, wanted = np.asarray(read.visual.vertex_colors) / 255, mesh.colors.astype(np.float64)
-    else:
-        return "its colours are gone"
-    off = np.abs(found[read.faces, :3] - wanted[mesh.faces]).max()
-    return f"its colours are off by {off:.2g}" if off > COLOR_TOLERANCE else None
+    return mesh, placement

@@ -16,7 +16,7 @@ from dream3d.errors import CollapsedFieldError
 from dream3d.mesh.grid import SMALLEST_DENSITY, DensityFn, raw_from_density, sample_density_grid
 from dream3d.mesh.iso import IsoChoice, Masks, choose_iso_level, mean_iou
 from dream3d.mesh.raster import silhouettes
-from dream3d.mesh.surface import Surface, vertex_normals, without_specks
+from dream3d.mesh.surface import Surface, drop_small_components, vertex_normals
 from dream3d.recipe.generation import MeshRecipe
 
 ColorFn = Callable[[Tensor], Tensor]
@@ -60,7 +60,7 @@ def mesh_from_field(
 
 
 def extract_surface(grid: NDArray[np.float32], level: float, min_component_fraction: float = 0.0) -> Surface:
-    """The closed surface around {density >= level}, in world units, faces outwards, specks and cavities removed.
+    """The closed surface around {density >= level}, in world units, faces outwards, cavities filled.
 
     ``grid`` is (R+1, R+1, R+1) densities on the corners of [-1, 1]^3; ``level`` a density per world unit. An object
     that reaches the cube's border is closed by a flat cap on it. Components with less than
@@ -82,7 +82,7 @@ def extract_surface(grid: NDArray[np.float32], level: float, min_component_fract
     # The cap's vertices lie on edges that leave the cube straight outwards; clipping moves them onto its border,
     # where each meets the grid corner that its edge started from, so the surface stays closed.
     vertices = np.clip(vertices - (1 + voxel), -1, 1).astype(np.float32)
-    vertices, faces = without_specks(vertices, faces.astype(np.int64), min_component_fraction)
+    vertices, faces = drop_small_components(vertices, faces.astype(np.int64), min_component_fraction)
     return Surface(vertices, faces, voxel)
 
 
@@ -103,5 +103,4 @@ def color_vertices(
     points = torch.from_numpy(surface.vertices - depth * vertex_normals(surface.vertices, surface.faces))
     with torch.no_grad():
         parts = [color_fn(part.float().to(device)).float().cpu() for part in torch.split(points, chunk)]
-    colors: NDArray[np.float32] = torch.cat(parts).clamp(0, 1).numpy()
-    return colors
+    return torch.cat(parts).clamp(0, 1).numpy()

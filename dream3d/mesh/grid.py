@@ -51,8 +51,7 @@ def raw_from_density(density: NDArray[np.floating]) -> NDArray[np.float32]:
     too far out. What the field computes before its softplus (a network plus a cone of |x|) is close to straight.
     """
     floored = np.maximum(density, np.float32(SMALLEST_DENSITY))
-    raw: NDArray[np.float32] = (floored + np.log(-np.expm1(-floored))).astype(np.float32)
-    return raw
+    return (floored + np.log(-np.expm1(-floored))).astype(np.float32)
 
 
 def peak_projection(
@@ -61,7 +60,7 @@ def peak_projection(
     """The largest value of ``grid`` along the ray of every pixel: (N, H, W), -inf where a ray misses the cube.
 
     ``grid`` is (R+1, R+1, R+1) on the corners of [-1, 1]^3, interpolated trilinearly, with one sample per cell or
-    more. One such picture holds the silhouette at *every* level, ``peak_projection(...) >= level``: that is why
+    more. One such projection holds the silhouette at *every* level, ``peak_projection(...) >= level``: that is why
     levels can be compared without making a mesh of each. At most ``samples`` points are held at a time.
     """
     rays_o, rays_d = (rays.reshape(-1, 3).float().cpu() for rays in cameras.rays(height, width))
@@ -84,6 +83,8 @@ def peak_projection(
 
 def _cube_span(rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor]:
     """Distances (N,) at which rays enter and leave the cube; near >= far for rays that miss it (slab method)."""
+    # kernels.march.intersect_cube divides instead. Its last bits differ, and with them the IoU of single candidate
+    # levels: the same seed could then give another mesh.
     inverse = 1 / torch.where(rays_d.abs() < 1e-9, torch.full_like(rays_d, 1e-9), rays_d)
     first, second = (-1 - rays_o) * inverse, (1 - rays_o) * inverse
     near = torch.minimum(first, second).amax(dim=-1).clamp(min=0)

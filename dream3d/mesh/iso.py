@@ -1,4 +1,4 @@
-"""Which density is the surface: the one whose silhouettes agree best with the field's own pictures.
+"""Which density is the surface: the one whose silhouettes agree best with the field's own renders.
 
 A fixed threshold is the most common cause of broken exports: how dense "solid" is depends on the prompt, the steps
 and the regularisers. So the level is measured, against the opacity that the renderer shows the user.
@@ -17,7 +17,7 @@ from dream3d.mesh.grid import SMALLEST_DENSITY, peak_projection, raw_from_densit
 
 CANDIDATES = 512
 HOPELESS_IOU = 0.3
-"""Below this no level looks like the pictures, and a mesh would only hide that the run failed."""
+"""Below this no level looks like the renders, and a mesh would only hide that the run failed."""
 PLATEAU = 0.002
 """Levels this close to the best IoU count as equally good."""
 
@@ -95,8 +95,7 @@ def _mean_ious(peaks: NDArray[np.float32], masks: Masks, levels: NDArray[np.floa
         common, wrong = (len(part) - np.searchsorted(np.sort(part), levels) for part in (peak[mask], peak[~mask]))
         union = int(mask.sum()) + wrong
         total += np.where(union == 0, 1.0, common / np.maximum(union, 1))
-    mean: NDArray[np.float64] = total / len(peaks)
-    return mean
+    return total / len(peaks)
 
 
 def _numbers(grid: NDArray[np.float32], masks: Masks) -> str:

@@ -8,8 +8,11 @@ import numpy as np
 import trimesh
 
 from dream3d.errors import ExportError
+from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.export import Asset, Placement
-from dream3d.mesh.formats.glb import EXTRAS_KEY, glb_document, srgb_from_linear
+from dream3d.mesh.formats.glb import glb_document, provenance_of
+from dream3d.mesh.formats.readback import texture_of
+from dream3d.mesh.srgb import srgb_from_linear
 
 
 def read_asset(path: Path) -> Asset:
@@ -18,19 +21,20 @@ def read_asset(path: Path) -> Asset:
     Raises ExportError for a file that is not such a GLB.
     """
     try:
-        document = glb_document(path.read_bytes())
-        provenance = document["asset"]["extras"][EXTRAS_KEY]
-        extras = document["nodes"][0]["extras"]
+        data = path.read_bytes()
+        extras = glb_document(data)["nodes"][0]["extras"]
         placement = Placement(tuple(extras["world_centre"]), float(extras["world_scale"]))
         (mesh,) = trimesh.load_scene(path, process=False).geometry.values()
         assert isinstance(mesh, trimesh.Trimesh)
-        assert isinstance(mesh.visual, trimesh.visual.TextureVisuals)
-        linear = np.asarray(mesh.visual.vertex_attributes["color"])[:, :3]
+        texture = texture_of(mesh.visual)
+        if texture is None:
+            assert isinstance(mesh.visual, trimesh.visual.TextureVisuals)
+            linear = np.asarray(mesh.visual.vertex_attributes["color"])[:, :3]
         return Asset(
             vertices=placement.to_world(np.asarray(mesh.vertices)).astype(np.float32),
             faces=np.asarray(mesh.faces, dtype=np.int64),
-            vertex_colors=srgb_from_linear(linear).astype(np.float32),
-            provenance=provenance,
+            appearance=texture or VertexColors(srgb_from_linear(linear).astype(np.float32)),
+            provenance=provenance_of(data),
         )
     except Exception as error:  # a foreign file can fail in any of a parser's ways
         raise ExportError(f"{path} is not a GLB written by dream3d ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""Pictures of coloured meshes: headlight and ambient light over a plain background."""
+"""Images of coloured meshes: headlight and ambient light over a plain background."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from dream3d.cameras import Cameras
 from dream3d.mesh.raster import interpolate, rasterize
-from dream3d.mesh.surface import Faces, FloatArray, display_values, vertex_normals
+from dream3d.mesh.srgb import display_values
+from dream3d.mesh.surface import Faces, FloatArray, vertex_normals
 
 
 def shade(
@@ -22,32 +23,31 @@ def shade(
     background: float = 1.0,
     supersample: int = 1,
 ) -> NDArray[np.uint8]:
-    """(N, H, W, 3) sRGB pictures of a mesh with vertex colours (V, 3), floats in [0, 1] or uint8.
+    """(N, H, W, 3) sRGB images of a mesh with vertex colours (V, 3), floats in [0, 1] or uint8.
 
     Brightness is ambient + (1 - ambient) * max(0, normal . direction to the camera); ``ambient`` 1 shows the bare
     colours. ``supersample`` draws that many times larger in both directions and averages. Light is applied to
-    display values: these pictures are for looking at, not for measuring light.
+    display values: these images are for looking at, not for measuring light.
     """
     attributes = np.concatenate(
         [display_values(colors), vertex_normals(vertices, faces), vertices.astype(np.float32)], axis=1
     )
     large_height, large_width = height * supersample, width * supersample
-    pictures = np.zeros((len(cameras), height, width, 3), dtype=np.uint8)
+    images = np.zeros((len(cameras), height, width, 3), dtype=np.uint8)
     for view in range(len(cameras)):  # one at a time: the buffers of one large view are memory enough
         camera = Cameras(cameras.c2w[view : view + 1], cameras.fovy_deg[view : view + 1])
         fragments = rasterize(vertices, faces, camera, large_height, large_width)
-        picture = np.full((large_height, large_width, 3), background, dtype=np.float32)
+        image = np.full((large_height, large_width, 3), background, dtype=np.float32)
         seen = fragments.face[0] >= 0
         if seen.any():
             color, normal, position = np.split(interpolate(fragments, faces, attributes)[0][seen], 3, axis=1)
             eye = camera.c2w[0, :3, 3].float().cpu().numpy()
             facing = (_unit(normal) * _unit(eye - position)).sum(axis=1, keepdims=True)
-            picture[seen] = color * (ambient + (1 - ambient) * np.clip(facing, 0, 1))
-        picture = picture.reshape(height, supersample, width, supersample, 3).mean(axis=(1, 3))
-        pictures[view] = np.round(np.clip(picture, 0, 1) * 255)
-    return pictures
+            image[seen] = color * (ambient + (1 - ambient) * np.clip(facing, 0, 1))
+        image = image.reshape(height, supersample, width, supersample, 3).mean(axis=(1, 3))
+        images[view] = np.round(np.clip(image, 0, 1) * 255)
+    return images
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return unit
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

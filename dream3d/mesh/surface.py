@@ -24,20 +24,13 @@ class Surface:
     """Side of the grid cells that it was made from, world units."""
 
 
-def display_values(colors: NDArray[np.floating] | NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Colours of any shape as float32 display values: uint8 is divided by 255, floats are taken as they are."""
-    values: NDArray[np.float32] = colors.astype(np.float32)
-    return values / np.float32(255) if colors.dtype == np.uint8 else values
-
-
 def face_volumes(vertices: FloatArray, faces: Faces) -> NDArray[np.float64]:
     """(F,) signed volumes of the tetrahedra between each face and the origin; a closed surface's sum is its volume.
 
     Positive when faces run counter-clockwise seen from outside.
     """
     a, b, c = (vertices[faces[:, corner]].astype(np.float64) for corner in range(3))
-    volumes: NDArray[np.float64] = np.einsum("ij,ij->i", a, np.cross(b, c)) / 6
-    return volumes
+    return np.einsum("ij,ij->i", a, np.cross(b, c)) / 6
 
 
 def vertex_normals(vertices: FloatArray, faces: Faces) -> NDArray[np.float32]:
@@ -56,8 +49,7 @@ def vertex_normals(vertices: FloatArray, faces: Faces) -> NDArray[np.float32]:
     length = np.linalg.norm(total, axis=1, keepdims=True)
     tiny = length[:, 0] < 1e-30
     total[tiny], length[tiny] = (0.0, 0.0, 1.0), 1.0
-    normals: NDArray[np.float32] = (total / length).astype(np.float32)
-    return normals
+    return (total / length).astype(np.float32)
 
 
 def used_vertices(faces: NDArray[np.integer]) -> tuple[NDArray[np.int64], Faces]:
@@ -66,7 +58,7 @@ def used_vertices(faces: NDArray[np.integer]) -> tuple[NDArray[np.int64], Faces]
     return used.astype(np.int64), renumbered.reshape(-1, 3).astype(np.int64)
 
 
-def without_specks(
+def drop_small_components(
     vertices: NDArray[np.float32], faces: Faces, min_component_fraction: float
 ) -> tuple[NDArray[np.float32], Faces]:
     """The components that hold at least ``min_component_fraction`` of the largest one's volume.

@@ -17,7 +17,6 @@ def write_turntable(
     path: Path, surface: Surface, colors: NDArray[np.floating], *, frames: int = 48, size: int = 256
 ) -> None:
     """An mp4 of the mesh turning once, 24 frames a second; ``size`` in pixels is a multiple of 16."""
-    pictures = shade(
-        surface.vertices, surface.faces, colors, orbit(frames, elevation_deg=15), size, size, supersample=2
-    )
-    write_animation(path, pictures, frames_per_second=24)
+    cameras = orbit(frames, elevation_deg=15)
+    images = shade(surface.vertices, surface.faces, colors, cameras, size, size, supersample=2)
+    write_animation(path, images, frames_per_second=24)

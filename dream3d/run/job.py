@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dream3d.checks import check_prompt, check_seed
 from dream3d.errors import UsageError
-from dream3d.mesh.export import check_ending
+from dream3d.mesh.export import check_extension
 from dream3d.recipe.generation import Recipe
 from dream3d.run.folder import RunFolder
 
@@ -38,5 +38,5 @@ def read_job(run: RunFolder) -> Job:
         job = Job(check_prompt(prompt), recipe, check_seed(seed), str(request["device"]), Path(out))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{run.path / 'run.json'} does not say what to go on with ({error}); start again") from error
-    check_ending(job.out)
+    check_extension(job.out)
     return job

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dream3d.errors import DatasetError
-from dream3d.mesh.formats.glb import srgb_from_linear
+from dream3d.mesh.srgb import srgb_from_linear
 
 MIN_AREA = 1e-9
 """Of the surface, for a model scaled to the unit sphere."""

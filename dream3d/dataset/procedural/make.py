@@ -16,6 +16,7 @@ from dream3d.dataset.procedural.families import CATEGORIES, FAMILIES
 from dream3d.dataset.records import Asset
 from dream3d.errors import UsageError
 from dream3d.files import write_atomically
+from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.formats.glb import glb_bytes
 
 MAX_COUNT = 1_000_000
@@ -42,7 +43,7 @@ def make_asset(folder: Path, family: str, seed: int, index: int) -> Asset:
     data = glb_bytes(
         vertices.astype(np.float32),
         normals.astype(np.float32),
-        colors.astype(np.float32),
+        VertexColors(colors.astype(np.float32)),
         faces,
         {"family": family, "seed": seed, "index": index},
         {},

@@ -1,100 +1,113 @@
-"""Binary glTF 2.0 of one vertex-coloured mesh, written and read back.
+"""Binary glTF 2.0 of one mesh, with vertex colours or a texture, written and read back.
 
 trimesh writes glTF too, but only with 8-bit vertex colours, stored as they are. glTF's COLOR_0 is *linear*: display
 values have to be converted, and 8 bits of linear light leave 14 values for the darkest quarter of the display range,
-where the display has 64, which shows as bands. So colours are floats here, and this small writer exists.
+where the display has 64, which shows as bands. So colours are floats here, and this small writer exists. A texture is
+an embedded PNG of display values, as glTF wants its images.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from dream3d.mesh.appearance import Appearance, Texture, VertexColors
+from dream3d.mesh.formats.base import Exporter, ExportMesh
+from dream3d.mesh.srgb import display_values, linear_from_srgb
+from dream3d.mesh.surface import vertex_normals
 from dream3d.version import __version__
 
-EXTRAS_KEY = "dream3d"
+_EXTRAS_KEY = "dream3d"
 _MAGIC, _JSON_CHUNK, _BIN_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
-_FLOAT, _UNSIGNED_INT = 5126, 5125
+_COMPONENT_TYPES = {"<f4": 5126, "<u4": 5125}
+_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
-
-
-def linear_from_srgb(display: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Linear light in [0, 1] of sRGB display values in [0, 1] (IEC 61966-2-1), of the same shape."""
-    value = np.asarray(display, dtype=np.float64)
-    linear: NDArray[np.float64] = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return linear
-
-
-def srgb_from_linear(linear: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The inverse of :func:`linear_from_srgb`."""
-    value = np.clip(np.asarray(linear, dtype=np.float64), 0, 1)
-    display: NDArray[np.float64] = np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)
-    return display
 
 
 def glb_bytes(
     positions: NDArray[np.float32],
     normals: NDArray[np.float32],
-    colors: NDArray[np.float32],
+    appearance: Appearance,
     faces: NDArray[np.int64],
     provenance: dict[str, Any],
     node_extras: dict[str, Any],
 ) -> bytes:
     """A whole .glb file; the same input gives the same bytes.
 
-    ``positions``, unit ``normals`` and sRGB ``colors`` are (V, 3), ``faces`` (F, 3), all in glTF's frame (+Y up,
-    front +Z). ``provenance`` becomes ``asset.extras.dream3d``, ``node_extras`` the extras of the only node.
-    Raises TypeError or ValueError if one of them is not JSON.
+    ``positions`` and unit ``normals`` are (V, 3), ``faces`` (F, 3), all in glTF's frame (+Y up, front +Z);
+    ``appearance`` has one entry per vertex. ``provenance`` becomes ``asset.extras.dream3d``, ``node_extras`` the
+    extras of the only node. Raises TypeError or ValueError if one of them is not JSON.
     """
-    blobs = [
-        (faces.astype("<u4").reshape(-1), _UNSIGNED_INT, "SCALAR", _ELEMENT_ARRAY_BUFFER),
-        (positions.astype("<f4"), _FLOAT, "VEC3", _ARRAY_BUFFER),
-        (normals.astype("<f4"), _FLOAT, "VEC3", _ARRAY_BUFFER),
-        (linear_from_srgb(colors).astype("<f4"), _FLOAT, "VEC3", _ARRAY_BUFFER),
-    ]
-    # Every number above is 4 bytes wide, so all offsets are aligned without padding.
-    binary = b"".join(values.tobytes() for values, *_ in blobs)
-    views, accessors, offset = [], [], 0
-    for number, (values, component, kind, target) in enumerate(blobs):
-        views.append({"buffer": 0, "byteOffset": offset, "byteLength": values.nbytes, "target": target})
-        accessors.append({"bufferView": number, "componentType": component, "count": len(values), "type": kind})
-        offset += values.nbytes
-    accessors[1] |= {"min": blobs[1][0].min(axis=0).tolist(), "max": blobs[1][0].max(axis=0).tolist()}
-    document = _document(provenance, node_extras) | {
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(binary)}],
-    }
-    text = json_bytes(document)
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(binary)
-    return b"".join(
-        [
-            struct.pack("<III", _MAGIC, 2, total),
-            struct.pack("<II", len(text), _JSON_CHUNK),
-            text,
-            struct.pack("<II", len(binary), _BIN_CHUNK),
-            binary,
-        ]
-    )
-
-
-def _document(provenance: dict[str, Any], node_extras: dict[str, Any]) -> dict[str, Any]:
-    """Everything in the JSON part but the description of the buffer, whose accessors are numbered as in glb_bytes."""
-    attributes = {"POSITION": 1, "NORMAL": 2, "COLOR_0": 3}
-    surface = {"baseColorFactor": [1, 1, 1, 1], "metallicFactor": 0, "roughnessFactor": 0.9}
-    return {
-        "asset": {"version": "2.0", "generator": f"dream3d {__version__}", "extras": {EXTRAS_KEY: provenance}},
+    attributes: dict[str, NDArray[np.floating]] = {"POSITION": positions, "NORMAL": normals}
+    surface: dict[str, Any] = {"baseColorFactor": [1, 1, 1, 1], "metallicFactor": 0, "roughnessFactor": 0.9}
+    if isinstance(appearance, VertexColors):
+        attributes["COLOR_0"] = linear_from_srgb(display_values(appearance.values))
+    else:
+        attributes["TEXCOORD_0"] = appearance.uv
+        surface["baseColorTexture"] = {"index": 0}
+    buffer = _Buffer()
+    indices = buffer.add_array(faces.reshape(-1, 1).astype("<u4"), _ELEMENT_ARRAY_BUFFER)
+    numbers = {name: buffer.add_array(values.astype("<f4"), _ARRAY_BUFFER) for name, values in attributes.items()}
+    corners = positions.min(axis=0).astype("<f4"), positions.max(axis=0).astype("<f4")
+    buffer.accessors[numbers["POSITION"]] |= {"min": corners[0].tolist(), "max": corners[1].tolist()}
+    document = {
+        "asset": {"version": "2.0", "generator": f"dream3d {__version__}", "extras": {_EXTRAS_KEY: provenance}},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "asset", "extras": node_extras}],
-        "meshes": [{"primitives": [{"attributes": attributes, "indices": 0, "material": 0, "mode": 4}]}],
+        "meshes": [{"primitives": [{"attributes": numbers, "indices": indices, "material": 0, "mode": 4}]}],
         "materials": [{"pbrMetallicRoughness": surface, "doubleSided": False}],
     }
+    if isinstance(appearance, Texture):
+        view = buffer.add_view(_png(appearance.image))
+        document |= {"textures": [{"source": 0}], "images": [{"bufferView": view, "mimeType": "image/png"}]}
+    document |= {
+        "accessors": buffer.accessors,
+        "bufferViews": buffer.views,
+        "buffers": [{"byteLength": len(buffer.data)}],
+    }
+    return _container(json_bytes(document), bytes(buffer.data))
+
+
+class _Buffer:
+    """The binary part in the making; whatever is added starts at a multiple of 4 bytes, as glTF demands."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
+
+    def add_view(self, data: bytes, **target: int) -> int:
+        """Append bytes; returns the number of their buffer view."""
+        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data), **target})
+        self.data += data + bytes(-len(data) % 4)
+        return len(self.views) - 1
+
+    def add_array(self, values: NDArray[Any], target: int) -> int:
+        """Append (N, C) numbers for the GPU buffer ``target``; returns the number of their accessor."""
+        view = self.add_view(values.tobytes(), target=target)
+        kind, component = _TYPES[values.shape[1]], _COMPONENT_TYPES[values.dtype.str]
+        self.accessors.append({"bufferView": view, "componentType": component, "count": len(values), "type": kind})
+        return len(self.accessors) - 1
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _container(text: bytes, binary: bytes) -> bytes:
+    text += b" " * (-len(text) % 4)
+    header = struct.pack("<III", _MAGIC, 2, 12 + 8 + len(text) + 8 + len(binary))
+    chunks = ((text, _JSON_CHUNK), (binary, _BIN_CHUNK))
+    return header + b"".join(struct.pack("<II", len(content), kind) + content for content, kind in chunks)
 
 
 def json_bytes(data: object) -> bytes:
@@ -112,5 +125,18 @@ def glb_document(data: bytes) -> dict[str, Any]:
     magic, version, total, length, kind = struct.unpack_from("<IIIII", data)
     if (magic, version, total, kind) != (_MAGIC, 2, len(data), _JSON_CHUNK):
         raise ValueError("not a glTF 2.0 binary file, or one that was cut off")
-    document: dict[str, Any] = json.loads(data[20 : 20 + length])
-    return document
+    return json.loads(data[20 : 20 + length])
+
+
+def provenance_of(data: bytes) -> dict[str, Any]:
+    """The provenance in a .glb of ours; raises ValueError, KeyError or TypeError if there is none."""
+    return glb_document(data)["asset"]["extras"][_EXTRAS_KEY]
+
+
+def encode(mesh: ExportMesh) -> bytes:
+    """A whole .glb file, with area-weighted normals."""
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    return glb_bytes(mesh.vertices, normals, mesh.appearance, mesh.faces, mesh.provenance, mesh.placement)
+
+
+EXPORTER = Exporter(encode, (VertexColors, Texture), read_provenance=provenance_of)

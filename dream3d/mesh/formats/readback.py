@@ -1,0 +1,72 @@
+"""Whether an encoded file, read by trimesh, is the mesh that was to be written."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+from dream3d.mesh.appearance import Appearance, Texture
+from dream3d.mesh.formats.base import Exporter, ExportMesh
+from dream3d.mesh.srgb import display_values, linear_from_srgb
+
+POSITION_TOLERANCE = 1e-5
+"""Largest difference of a position that was read back; the box has side 1, text formats have 8 digits."""
+COLOR_TOLERANCE = 1 / 255
+
+
+def find_difference(data: bytes, extension: str, exporter: Exporter, mesh: ExportMesh) -> str | None:
+    """What is wrong with the encoded file, or None. Raises whatever the reader raises on a file that is none."""
+    # process=False: the reader must not merge or reorder what is being compared.
+    scene = trimesh.load_scene(io.BytesIO(data), file_type=extension[1:], process=False)
+    (read,) = scene.geometry.values()
+    problem = _geometry_difference(read, exporter, mesh)
+    if problem is None and exporter.appearances:
+        problem = _appearance_difference(read, mesh.appearance, mesh.faces)
+    if problem is None and exporter.read_provenance and exporter.read_provenance(data) != mesh.provenance:
+        return "the provenance differs"
+    return problem
+
+
+def _geometry_difference(read: Any, exporter: Exporter, mesh: ExportMesh) -> str | None:
+    vertices = np.asarray(read.vertices)
+    if len(read.faces) != len(mesh.faces):
+        return f"it has {len(read.faces)} faces instead of {len(mesh.faces)}"
+    if exporter.shares_vertices and len(vertices) != len(mesh.vertices):
+        return f"it has {len(vertices)} vertices instead of {len(mesh.vertices)}"
+    if not np.isfinite(vertices).all():
+        return "vertices are not finite"
+    # Compared corner by corner: readers may number vertices anew, the order of the faces is kept.
+    off = np.abs(vertices[read.faces] - mesh.vertices[mesh.faces]).max()
+    return f"its positions are off by {off:.2g}" if off > POSITION_TOLERANCE else None
+
+
+def _appearance_difference(read: Any, wanted: Appearance, faces: NDArray[np.int64]) -> str | None:
+    if isinstance(wanted, Texture):
+        texture = texture_of(read.visual)
+        if texture is None or not np.array_equal(texture.image, wanted.image):
+            return "its texture is gone or another"
+        off = np.abs(texture.uv[read.faces] - wanted.uv[faces]).max()
+        return f"its texture coordinates are off by {off:.2g}" if off > POSITION_TOLERANCE else None
+    # A mesh with a material keeps its vertex colours as an attribute, and there only GLB has a material.
+    attributes, colors = getattr(read.visual, "vertex_attributes", {}), display_values(wanted.values)
+    if "color" in attributes:
+        found, expected = np.asarray(attributes["color"]), linear_from_srgb(colors)
+    elif read.visual.kind == "vertex":
+        found, expected = np.asarray(read.visual.vertex_colors) / 255, colors.astype(np.float64)
+    else:
+        return "its colours are gone"
+    off = np.abs(found[read.faces, :3] - expected[faces]).max()
+    return f"its colours are off by {off:.2g}" if off > COLOR_TOLERANCE else None
+
+
+def texture_of(visual: Any) -> Texture | None:
+    """The texture of a mesh that trimesh read, None if it has none."""
+    image = getattr(getattr(visual, "material", None), "baseColorTexture", None)
+    if image is None or visual.uv is None:
+        return None
+    # trimesh counts v from the bottom of the image.
+    return Texture(np.asarray(visual.uv) * (1, -1) + (0, 1), np.asarray(image.convert("RGB")))
