@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.guidance import add_noise, distillation_loss, guided_target, x0_from_prediction
-from dream3d.prior.attention import MultiViewAttention
-from dream3d.prior.base import TextContext
 from dream3d.prior.codec import AutoencoderCodec
+from dream3d.prior.conditioning import Conditioning
+from dream3d.prior.unet import call_unet, prepare_unet
 from dream3d.recipe.generation import GuidanceRecipe
 from dream3d.recipe.presets import preset
 from dream3d.weights.loading import load_prior
@@ -49,7 +49,9 @@ class FullSizePrior(Protocol):
         """(4, 3, S, S) in [0, 1] -> latents (4, 4, S / 8, S / 8)."""
         ...
 
-    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+    def predict_x0(
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+    ) -> tuple[Tensor, Tensor]:
         """Clean latents with and without the text."""
         ...
 
@@ -79,7 +81,7 @@ class RandomPrior:
         for network in (self.unet, vae):
             _fill(network.to_empty(device="cpu"), generator)
         self.codec = AutoencoderCodec(vae)
-        self.unet.set_attn_processor(MultiViewAttention())
+        prepare_unet(self.unet, "3d")
         self.alphas_cumprod = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear").alphas_cumprod.double()
 
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -87,17 +89,14 @@ class RandomPrior:
         return self.codec.encode(images * 2 - 1, generator)
 
     @torch.no_grad()
-    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+    def predict_x0(
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+    ) -> tuple[Tensor, Tensor]:
         """As :meth:`dream3d.prior.diffusion.DiffusionPrior.predict_x0`: (4, 4, h, w) -> two of the same shape."""
         both, poses = torch.cat([x_t, x_t]), cameras.conditioning().repeat(2, 1)
-        context = torch.cat([half.expand(len(x_t), -1, -1) for half in (text.conditional, text.unconditional)])
-        prediction = self.unet(
-            both,
-            torch.full((len(both),), timestep),
-            context,
-            class_labels=poses,
-            cross_attention_kwargs={"num_views": VIEWS},
-        ).sample
+        halves = (conditioning.conditional, conditioning.unconditional)
+        context = torch.cat([half.text.expand(len(x_t), -1, -1) for half in halves])
+        prediction = call_unet(self.unet, both, torch.full((len(both),), timestep), context, poses, VIEWS)
         x0 = x0_from_prediction(both, prediction, float(self.alphas_cumprod[timestep]), "epsilon")
         conditional, unconditional = x0.chunk(2)
         return conditional, unconditional
@@ -124,7 +123,7 @@ def main() -> None:
     prior: FullSizePrior
     if arguments.prior is None:
         prior = RandomPrior()
-        text = TextContext(torch.randn(TEXT, generator=generator), torch.randn(TEXT, generator=generator))
+        text = Conditioning.from_text(torch.randn(TEXT, generator=generator), torch.randn(TEXT, generator=generator))
     else:
         loaded = load_prior(arguments.prior)
         prior, text = loaded, loaded.encode_prompt("an elk skull", "")
@@ -141,7 +140,7 @@ def main() -> None:
 
 
 def step(
-    prior: FullSizePrior, images: Tensor, text: TextContext, recipe: GuidanceRecipe, generator: torch.Generator
+    prior: FullSizePrior, images: Tensor, conditioning: Conditioning, recipe: GuidanceRecipe, generator: torch.Generator
 ) -> float:
     """One x0-reconstruction step on images (4, 3, S, S), whose gradient it fills; returns the loss."""
     start = time.perf_counter()
@@ -150,7 +149,7 @@ def step(
     alpha_bar = float(prior.alphas_cumprod[TIMESTEP])
     noise = torch.randn(latents.shape, generator=generator)
     x_t = add_noise(latents.detach(), noise, alpha_bar)
-    x0_text, x0_uncond = prior.predict_x0(x_t, TIMESTEP, orbit(VIEWS), text)
+    x0_text, x0_uncond = prior.predict_x0(x_t, TIMESTEP, orbit(VIEWS), conditioning)
     print(f"x0 with and without the text after {time.perf_counter() - start:.1f} s, {memory()}")
     target = guided_target(x0_text, x0_uncond, VIEWS, recipe)
     loss = distillation_loss(latents, target, x_t, noise, alpha_bar, recipe)

@@ -57,7 +57,7 @@ class FakeEngine:
             observer(Progress("optimise", step, self.steps_reported, 0.5, (20, 900), 0.125))
             if self.failure is not None:
                 raise self.failure
-        return Outcome(request["out"], request["run_dir"], 1234, 5678, 10.0, 1.5, 1_400_000_000)
+        return Outcome(request["out"], request["run_dir"], 1234, 5678, 10.0, 1.5, 1_400_000_000, 0.98, 0.01)
 
 
 @pytest.fixture

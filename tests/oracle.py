@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dream3d.cameras import Cameras
-from dream3d.prior.base import TextContext
+from dream3d.prior.conditioning import Conditioning
 
 Vector = tuple[float, float, float]
 BACKGROUND: Vector = (0.9, 0.95, 1.0)
@@ -105,17 +105,16 @@ class OraclePrior:
     """The exact denoiser for a set of objects; latents are the pixels in [-1, 1]."""
 
     views = 4
-    image_size = 64
     background = BACKGROUND
 
-    def __init__(self, *objects: tuple[Shape, ...]) -> None:
-        self.objects = objects
+    def __init__(self, *objects: tuple[Shape, ...], image_size: int = 64) -> None:
+        self.objects, self.image_size = objects, image_size
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self.alphas_cumprod = torch.cumprod(1 - betas, 0)
 
-    def encode_prompt(self, prompt: str, negative_prompt: str) -> TextContext:
+    def encode_prompt(self, prompt: str, negative_prompt: str) -> Conditioning:
         """Text is ignored: the set of objects is the prompt."""
-        return TextContext(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+        return Conditioning.from_text(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
 
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, 3, S, S) in [0, 1] -> the same in [-1, 1]."""
@@ -125,7 +124,9 @@ class OraclePrior:
         """The inverse of :meth:`encode_images`."""
         return (latents * 0.5 + 0.5).clamp(0, 1)
 
-    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+    def predict_x0(
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+    ) -> tuple[Tensor, Tensor]:
         """The posterior mean, per group of views; the same with and without the prompt."""
         alpha_bar = float(self.alphas_cumprod[timestep])
         clean = torch.stack([draw(shapes, cameras, self.image_size)[0] * 2 - 1 for shapes in self.objects])

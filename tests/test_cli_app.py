@@ -115,10 +115,10 @@ def test_a_real_process_is_interrupted(number: signal.Signals, code: int) -> Non
 
 
 def test_doctor_says_what_is_used_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = SimpleNamespace(component="field", name="torch", reason="[tiny-cuda-nn] is not installed")
+    choice = SimpleNamespace(operation="hash grid", name="torch", reason="[tiny-cuda-nn] is not installed")
     mini = SimpleNamespace(name="mini", path=Path("/priors/mini"), present=True, licence="CC-BY-4.0", note="built in")
     other = SimpleNamespace(name="mvdream", path=None, present=False, licence="OpenRAIL", note="")
-    monkeypatch.setattr("dream3d.kernels.choose.report", lambda device: [choice])
+    monkeypatch.setattr("dream3d.kernels.operations.report", lambda device: [choice])
     monkeypatch.setattr("dream3d.weights.catalogue.catalogue", lambda: [mini, other])
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0, result.stderr
@@ -130,7 +130,7 @@ def test_doctor_says_what_is_used_and_why(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_doctor_survives_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dream3d.kernels.choose", None)
+    monkeypatch.setitem(sys.modules, "dream3d.kernels.operations", None)
     monkeypatch.setitem(sys.modules, "dream3d.weights.catalogue", None)
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from dream3d.field.encoding import TorchHashGrid
 from dream3d.field.radiance import RadianceField, blob_bias
-from dream3d.kernels import choose as backends
+from dream3d.kernels.hash_grid import TorchHashGrid
 from dream3d.recipe.generation import FieldRecipe, Linear
 
 DENSITY = json.loads((Path(__file__).parent / "data" / "mvdream_fixtures.json").read_text())["density"]
@@ -88,23 +87,3 @@ def test_same_generator_same_field() -> None:
     first, second = (RadianceField(SMALL, torch.Generator().manual_seed(5)) for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-def test_every_component_reports_its_backend_and_reason() -> None:
-    report = backends.report("cpu")
-    assert [choice.component for choice in report] == ["field", "render"]
-    assert all(choice.name == "torch" and choice.reason for choice in report)
-
-
-def test_a_broken_accelerator_falls_back_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise OSError("Unknown compute capability\nsecond line")
-
-    monkeypatch.setitem(backends._PROBES, "field", ("tiny-cuda-nn", broken))
-    backends.choose.cache_clear()
-    try:
-        choice = backends.choose("field", "cuda")
-    finally:
-        backends.choose.cache_clear()
-    assert choice.name == "torch"
-    assert choice.reason == "tiny-cuda-nn is not usable here: OSError: Unknown compute capability"

@@ -127,7 +127,7 @@ def test_runs_and_their_checkpoints(tmp_path: Path) -> None:
         if getattr(progress, "stage", "") == "optimise" and getattr(progress, "step", 0) == 3:
             raise Stop
 
-    prior = OraclePrior(MASCOT)
+    prior = OraclePrior(MASCOT, image_size=16)
     arguments = {"recipe": TINY, "seed": 0, "device": "cpu", "out": tmp_path / "a.glb", "run_dir": tmp_path / "run"}
     with pytest.raises(Stop):
         generate("a mascot", prior=prior, observer=stop, checkpoint_seconds=1e-9, **arguments)  # type: ignore[arg-type]

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import trimesh
 from oracle import MASCOT, OraclePrior
+from small_pictures import small_pictures
 
 import dream3d
 from dream3d.errors import CollapsedFieldError, UsageError
+from dream3d.finish import SILHOUETTE_SIZE
 from dream3d.generate import generate
 from dream3d.mesh.export import read_provenance
 from dream3d.mesh.formats.registry import EXPORTERS
@@ -26,7 +28,7 @@ from dream3d.run.progress import Outcome, Progress
 from dream3d.weights.loading import load_prior
 
 PROMPT = "a christmas tree"
-SHORT: Recipe = replace(preset("mini").with_steps(8), mesh=MeshRecipe(resolution=40))
+SHORT: Recipe = replace(preset("mini").with_steps(4), mesh=MeshRecipe(resolution=40))
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def test_the_mesh_is_a_coloured_unit_box_sized_thing(first: Run) -> None:
 def test_the_asset_says_where_it_came_from(first: Run) -> None:
     made_by = read_provenance(first.outcome.mesh_path)
     assert (made_by["prompt"], made_by["seed"]) == (PROMPT, 3)
-    assert made_by["recipe"]["steps"] == 8
+    assert made_by["recipe"]["steps"] == 4
     assert made_by["versions"]["dream3d"] == dream3d.__version__
     assert made_by["prior"]["licence_weights"] == "CC-BY-4.0"
 
@@ -95,7 +97,7 @@ def test_the_run_folder_is_complete(first: Run) -> None:
     assert data["result"]["faces"] == first.outcome.faces
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == list(range(8))
+    assert [int(row["step"]) for row in rows] == list(range(4))
     assert all(float(row["loss"]) > 0 and 0 <= float(row["opacity"]) <= 1 for row in rows)
     preview = iio.imread(folder / "preview.png")
     assert preview.shape == (128, 512, 3)
@@ -107,7 +109,7 @@ def test_progress_tells_every_stage_in_order(first: Run) -> None:
     stages = list(dict.fromkeys(report.stage for report in first.reports))
     assert stages == ["prepare", "optimise", "extract", "export", "pictures"]
     steps = [report for report in first.reports if report.stage == "optimise"]
-    assert [report.step for report in steps] == list(range(1, 9))
+    assert [report.step for report in steps] == list(range(1, 5))
     assert steps[0].timestep_range == (980, 980)
     assert steps[-1].preview is not None
     assert steps[-1].preview().shape == (32, 32, 3)
@@ -119,9 +121,9 @@ def test_peak_memory_is_measured(first: Run) -> None:
 
 @pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_another_mesh(first: Run, mini: DiffusionPrior, tmp_path: Path) -> None:
-    again = run(mini, tmp_path, "again", seed=3)
+    with small_pictures(SILHOUETTE_SIZE):
+        again, other = run(mini, tmp_path, "again", seed=3), run(mini, tmp_path, "other", seed=4)
     assert again.outcome.mesh_path.read_bytes() == first.outcome.mesh_path.read_bytes()
-    other = run(mini, tmp_path, "other", seed=4)
     mine, others = (
         trimesh.load_mesh(path, process=False).vertices for path in (first.outcome.mesh_path, other.outcome.mesh_path)
     )
@@ -134,7 +136,8 @@ def test_same_seed_same_bytes_and_another_seed_another_mesh(first: Run, mini: Di
 def test_every_ending_works(mini: DiffusionPrior, tmp_path: Path, ending: str) -> None:
     quick = replace(SHORT.with_steps(2), mesh=MeshRecipe(resolution=24))
     out = tmp_path / f"tree{ending}"
-    outcome = generate(PROMPT, prior=mini, recipe=quick, seed=0, device="cpu", out=out, run_dir=tmp_path / "run")
+    with small_pictures():
+        outcome = generate(PROMPT, prior=mini, recipe=quick, seed=0, device="cpu", out=out, run_dir=tmp_path / "run")
     assert trimesh.load_mesh(out).faces.shape[0] == outcome.faces
     assert (tmp_path / "run" / f"mesh{ending}").exists()
 
@@ -142,16 +145,16 @@ def test_every_ending_works(mini: DiffusionPrior, tmp_path: Path, ending: str) -
 def test_a_collapsed_field_is_named_and_never_exported(tmp_path: Path) -> None:
     """A sparsity weight far too high thins the whole field out; the run ends with that, not with an empty mesh."""
     recipe = replace(
-        preset("mini").with_steps(60),
+        preset("mini").with_steps(20),
         stages=(Stage(0, 8, 1),),
         regularizers=RegularizerRecipe(sparsity=1e6, from_fraction=0.0),
         optimizer=OptimizerRecipe(lr_grid=0.5, lr_networks=0.05),
         mesh=MeshRecipe(resolution=24),
     )
-    with pytest.raises(CollapsedFieldError, match="sparsity") as caught:
+    with small_pictures(), pytest.raises(CollapsedFieldError, match="sparsity") as caught:
         generate(
             "nothing",
-            prior=OraclePrior(MASCOT),
+            prior=OraclePrior(MASCOT, image_size=16),
             recipe=recipe,
             seed=0,
             device="cpu",
@@ -180,7 +183,7 @@ def test_an_unknown_ending_is_refused_before_anything_is_written(mini: Diffusion
 
 def test_the_command_line_end_to_end(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dream3d.cli", "generate", "a snowman"]
-    options = ["--out", "snow.glb", "--steps", "6", "--resolution", "32", "--seed", "5", "--guidance-scale", "4"]
+    options = ["--out", "snow.glb", "--steps", "2", "--resolution", "32", "--seed", "5", "--guidance-scale", "4"]
     done = subprocess.run(
         [*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
     )

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracle import MASCOT, OraclePrior
 from PIL import ImageFont
 from test_cli_app import RUN_MAIN
-from test_resume import Stop, assert_same, crash, files, go_on, start
+from test_resume import PRIOR, Stop, assert_same, crash, files, go_on, start
 from test_resume import heard as heard  # fixtures
+from test_resume import quick as quick
 from test_resume import whole as whole
 from tiny_shards import write_tiny_shards
 from typer.testing import CliRunner
@@ -175,7 +175,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, whole: Path, monkeyp
     newest = max((tmp_path / "run/checkpoints").iterdir())
     os.utime(newest, (1, 1))  # older than the one before, says the disk
     reports: list[Progress] = []
-    resume(tmp_path / "run", prior=OraclePrior(MASCOT), observer=reports.append)
+    resume(tmp_path / "run", prior=PRIOR, observer=reports.append)
     assert min(report.step for report in reports if report.stage == "optimise") == 6
     assert_same(tmp_path, whole)
 

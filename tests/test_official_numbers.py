@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
 from dream3d.cameras import orbit
-from dream3d.prior.attention import MultiViewAttention
+from dream3d.prior.attention import set_attention
 from dream3d.prior.codec import AutoencoderCodec
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.official.convert import CONFIGS, convert
@@ -144,7 +144,7 @@ def test_prompts_give_the_official_states(official: Official, prior: DiffusionPr
     padding = 49407 if official.sd15 else 0
     ids = torch.tensor([ELK + [padding] * (77 - len(ELK)), [49406, 49407] + [padding] * 75])
     context = prior.encode_prompt(PROMPT, "")
-    found = torch.cat([context.conditional, context.unconditional])
+    found = torch.cat([context.conditional.text, context.unconditional.text])
     if official.sd15:
         assert CLIP_PREFIX + "embeddings.position_ids" in official.state
         expected = official.text(input_ids=ids).last_hidden_state
@@ -182,7 +182,7 @@ def test_with_one_view_attention_is_plain(prior: DiffusionPrior) -> None:
         prior.unet.set_attn_processor(AttnProcessor2_0())
         stock = prior.unet(x, 500, text, class_labels=cameras).sample
     finally:
-        prior.unet.set_attn_processor(MultiViewAttention())
+        set_attention(prior.unet, "3d")
     assert torch.equal(ours, stock)
 
 

@@ -12,8 +12,9 @@ import torch
 from oracle import MASCOT, TABLE, TREE, OraclePrior, Shape, draw
 
 from dream3d.cameras import orbit
-from dream3d.distill import Optimisation
-from dream3d.generate import extract_mesh, optimise
+from dream3d.distill import Distillation
+from dream3d.finish import extract_mesh
+from dream3d.generate import optimise
 from dream3d.mesh.export import Asset, export
 from dream3d.mesh.iso import mean_iou
 from dream3d.mesh.raster import silhouettes
@@ -36,8 +37,8 @@ class Likeness:
     """Mean opacity where the object is not."""
 
 
-def compare(state: Optimisation, shapes: tuple[Shape, ...]) -> Likeness:
-    rendering = state.renderer.evaluate(state.field, state.background, UNSEEN, SIZE, SIZE)
+def compare(state: Distillation, shapes: tuple[Shape, ...]) -> Likeness:
+    rendering = state.scene.evaluate(UNSEEN, SIZE)
     picture, coverage = draw(shapes, UNSEEN, SIZE)
     opacity = rendering.opacity[..., 0]
     error = (rendering.color.movedim(-1, 1) - picture).square().mean()
@@ -49,12 +50,12 @@ def compare(state: Optimisation, shapes: tuple[Shape, ...]) -> Likeness:
 
 
 @pytest.fixture(scope="module")
-def alone() -> Optimisation:
+def alone() -> Distillation:
     return optimise("the mascot", OraclePrior(MASCOT), preset("mini"), seed=0, device="cpu")
 
 
 @pytest.mark.slow
-def test_one_known_object_is_found(alone: Optimisation) -> None:
+def test_one_known_object_is_found(alone: Distillation) -> None:
     likeness = compare(alone, MASCOT)
     assert likeness.iou >= 0.9
     assert likeness.psnr >= 22
@@ -62,11 +63,11 @@ def test_one_known_object_is_found(alone: Optimisation) -> None:
 
 
 @pytest.mark.slow
-def test_the_exported_file_has_the_fields_silhouette(alone: Optimisation, tmp_path: Path) -> None:
-    mesh, haze = extract_mesh(alone, "cpu")
-    assert haze < 0.02
+def test_the_exported_file_has_the_fields_silhouette(alone: Distillation, tmp_path: Path) -> None:
+    mesh, floaters = extract_mesh(alone.scene, alone.recipe.mesh)
+    assert floaters < 0.02
     # Not the views that the level was chosen by: another elevation, another start, another lens.
-    rendering = alone.renderer.evaluate(alone.field, alone.background, UNSEEN, 128, 128)
+    rendering = alone.scene.evaluate(UNSEEN, 128)
     export(Asset(mesh.surface.vertices, mesh.surface.faces, mesh.colors), tmp_path / "mascot.glb")
     asset = read_asset(tmp_path / "mascot.glb")
     drawn = silhouettes(asset.vertices, np.asarray(asset.faces, np.int64), UNSEEN, 128, 128)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tiny_prior import UNET, edit_json, write_tiny_prior
 from dream3d.cameras import orbit
 from dream3d.errors import PriorError
 from dream3d.guidance import x0_from_prediction
-from dream3d.prior.attention import MultiViewAttention
+from dream3d.prior.attention import set_attention
 from dream3d.prior.codec import PatchPCA
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.layout import PRIOR_FILES
@@ -97,7 +98,7 @@ def test_every_unet_tensor_is_accounted_for(folder: Path, change: Callable[..., 
 def test_a_pooler_in_the_text_encoder_is_allowed_and_ignored(folder: Path) -> None:
     path = folder / "text_encoder/model.safetensors"
     change_tensors(path, lambda t: t.update({"pooler.dense.bias": torch.zeros(12)}))
-    assert load_prior(str(folder)).encode_prompt("a chair", "").conditional.shape == (1, 6, 12)
+    assert load_prior(str(folder)).encode_prompt("a chair", "").conditional.text.shape == (1, 6, 12)
 
 
 def test_a_pickle_is_not_opened(folder: Path) -> None:
@@ -148,15 +149,15 @@ def test_unknown_names_list_the_known(tmp_path: Path) -> None:
 
 
 def test_padded_tokens_have_zero_states(prior: DiffusionPrior) -> None:
-    states = prior.encode_prompt("a chair", "").conditional  # [CLS] a chair [SEP] [PAD] [PAD]
+    states = prior.encode_prompt("a chair", "").conditional.text  # [CLS] a chair [SEP] [PAD] [PAD]
     assert float(states[0, 3].abs().sum()) > 0
     assert float(states[0, 4:].abs().sum()) == 0
 
 
 def test_negative_prompts_change_the_unconditional_half_only(prior: DiffusionPrior) -> None:
     plain, guided = prior.encode_prompt("a chair", ""), prior.encode_prompt("a chair", "a red tree")
-    assert torch.equal(plain.conditional, guided.conditional)
-    assert not torch.equal(plain.unconditional, guided.unconditional)
+    assert torch.equal(plain.conditional.text, guided.conditional.text)
+    assert not torch.equal(plain.unconditional.text, guided.unconditional.text)
 
 
 def test_the_cut_is_after_the_last_word_that_is_read(prior: DiffusionPrior) -> None:
@@ -215,7 +216,7 @@ def test_prediction_is_converted_by_the_schedule(prior: DiffusionPrior) -> None:
     v = prior.unet(
         x_t,
         torch.tensor(500),
-        text.conditional.expand(2, -1, -1),
+        text.conditional.text.expand(2, -1, -1),
         class_labels=cameras.conditioning(),
         cross_attention_kwargs={"num_views": 2},
     ).sample
@@ -224,7 +225,7 @@ def test_prediction_is_converted_by_the_schedule(prior: DiffusionPrior) -> None:
 
 
 def test_one_view_is_plain_attention_bit_for_bit(prior: DiffusionPrior) -> None:
-    unet, x_t, text = prior.unet, noise(2), prior.encode_prompt("a tree", "").conditional.expand(2, -1, -1)
+    unet, x_t, text = prior.unet, noise(2), prior.encode_prompt("a tree", "").conditional.text.expand(2, -1, -1)
     arguments = (x_t, torch.tensor(500), text)
     labels = orbit(2).conditioning()
     ours = unet(*arguments, class_labels=labels, cross_attention_kwargs={"num_views": 1}).sample
@@ -232,8 +233,15 @@ def test_one_view_is_plain_attention_bit_for_bit(prior: DiffusionPrior) -> None:
         unet.set_attn_processor(AttnProcessor2_0())
         stock = unet(*arguments, class_labels=labels).sample
     finally:
-        unet.set_attn_processor(MultiViewAttention())
+        set_attention(unet, "3d")
     assert torch.equal(ours, stock)
+
+
+def test_image_tokens_are_refused_by_a_network_that_reads_none(prior: DiffusionPrior) -> None:
+    text = prior.encode_prompt("a tree", "")
+    tokens = replace(text, conditional=replace(text.conditional, image_tokens=torch.zeros(1, 16, 12)))
+    with pytest.raises(PriorError, match="prior 'tiny' reads no images"):
+        prior.predict_x0(noise(2), 500, orbit(2), tokens)
 
 
 def test_permuting_views_permutes_the_prediction(prior: DiffusionPrior) -> None:

@@ -7,7 +7,7 @@ from tiny_prior import write_tiny_prior
 
 from dream3d.cameras import orbit
 from dream3d.evaluation.ranking import Ranked, cross_view_consistency, rank, text_similarity
-from dream3d.prior.base import TextContext
+from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.weights.loading import load_prior
 
@@ -42,7 +42,7 @@ def test_text_similarity_by_hand(prior: DiffusionPrior, monkeypatch: pytest.Monk
     pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     latents = prior.encode_images(pictures, torch.Generator())
     monkeypatch.setattr(prior, "predict_x0", lambda *_: (latents + 0.1, latents - 0.3))
-    text = TextContext(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
+    text = Conditioning.from_text(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
     assert text_similarity(prior, pictures, orbit(2), text) == pytest.approx(0.08, abs=1e-5)
 
 

@@ -12,7 +12,8 @@ from dream3d.field.background import FixedBackground, NetworkBackground, build_b
 from dream3d.kernels import nerfacc as nerfacc_backend
 from dream3d.kernels.choose import choose
 from dream3d.kernels.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
-from dream3d.kernels.march import Samples, intersect_cube, march, positions_of
+from dream3d.kernels.march import VISIBLE_SAMPLES, intersect_cube, march
+from dream3d.kernels.samples import Samples, positions_of
 from dream3d.recipe.generation import BackgroundRecipe, RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 from dream3d.render.renderer import Light, Renderer, Rendering
@@ -284,7 +285,7 @@ def test_background_kinds() -> None:
     assert isinstance(build_background(BackgroundRecipe(), (0.0, 0.0, 0.0), generator), NetworkBackground)
 
 
-@pytest.mark.skipif(choose("render", "cuda").name != "nerfacc", reason="needs CUDA with nerfacc")
+@pytest.mark.skipif(choose(VISIBLE_SAMPLES, "cuda").name != "nerfacc", reason="needs CUDA with nerfacc")
 def test_nerfacc_equals_the_reference() -> None:
     cameras = orbit(2).to("cuda")
     rays_o, rays_d = (rays.reshape(-1, 3) for rays in cameras.rays(32, 32))
@@ -294,7 +295,7 @@ def test_nerfacc_equals_the_reference() -> None:
     opacities, gradients = [], []
     for native in (True, False):
         if native:
-            samples = nerfacc_backend.visible_samples(grid, field.density, rays_o, rays_d, 0.0068, recipe, None)
+            samples = nerfacc_backend.visible_samples(field.density, grid, rays_o, rays_d, 0.0068, 1e-4, None)
         else:
             samples = march(rays_o, rays_d, grid, 0.0068)
         density = field.density(positions_of(samples, rays_o, rays_d)).requires_grad_()

@@ -14,9 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import MASCOT, OraclePrior
+from small_pictures import small_pictures
 from test_optimise import TINY
 
-from dream3d.distill import Optimisation
+from dream3d import distill
 from dream3d.errors import CheckpointError, Dream3DError, NewerCheckpointError, UsageError
 from dream3d.generate import generate, resume
 from dream3d.recipe.generation import BackgroundRecipe, MeshRecipe
@@ -26,6 +27,7 @@ from dream3d.run.folder import RunFolder, read_run
 from dream3d.run.progress import Progress
 
 RECIPE = replace(TINY.with_steps(10), mesh=MeshRecipe(resolution=24))
+PRIOR = OraclePrior(MASCOT, image_size=16)
 
 
 @dataclass
@@ -48,7 +50,7 @@ def crash() -> None:
 def start(folder: Path, observer: Callable[[Progress], None] = lambda p: None, seconds: float = 1e-9) -> None:
     generate(
         "a mascot",
-        prior=OraclePrior(MASCOT),
+        prior=PRIOR,
         recipe=RECIPE,
         seed=3,
         device="cpu",
@@ -60,7 +62,13 @@ def start(folder: Path, observer: Callable[[Progress], None] = lambda p: None, s
 
 
 def go_on(folder: Path) -> Any:
-    return resume(folder / "run", prior=OraclePrior(MASCOT), checkpoint_seconds=1e-9)
+    return resume(folder / "run", prior=PRIOR, checkpoint_seconds=1e-9)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with small_pictures():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +156,7 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_costs_a_step(tmp_path: Path,
     assert (older.name, newer.name) == ("step-00000004.safetensors", "step-00000005.safetensors")
     newer.write_bytes(newer.read_bytes()[:-9])
     reports: list[Progress] = []
-    resume(tmp_path / "run", prior=OraclePrior(MASCOT), observer=reports.append)
+    resume(tmp_path / "run", prior=PRIOR, observer=reports.append)
     said = [report.message for report in reports if report.stage == "prepare" and report.message]
     assert len(said) == 1
     assert "step-00000005.safetensors is damaged" in said[0]
@@ -167,7 +175,7 @@ def test_a_newer_checkpoint_is_refused_kindly_and_kept(tmp_path: Path, monkeypat
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    state = Optimisation(replace(RECIPE, field=replace(RECIPE.field, levels=3)), OraclePrior(MASCOT), 0)
+    state = distill.start(replace(RECIPE, field=replace(RECIPE.field, levels=3)), PRIOR, 0)
     for path in broken(tmp_path):
         checkpoints.write(path.parent, int(path.stem[5:]), 1, {}, state.state_dict())
     with pytest.raises(CheckpointError, match="does not fit this run"):
@@ -180,7 +188,7 @@ def test_other_circumstances_are_said(tmp_path: Path) -> None:
     reports: list[Progress] = []
     try:
         torch.set_num_threads(threads + 1)
-        resume(tmp_path / "run", prior=OraclePrior(MASCOT), observer=reports.append)
+        resume(tmp_path / "run", prior=PRIOR, observer=reports.append)
     finally:
         torch.set_num_threads(threads)
     said = " ".join(report.message or "" for report in reports)
@@ -248,19 +256,18 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 @given(cut=st.integers(0, 9), background=st.sampled_from(["fixed", "network"]), seed=st.integers(0, 2**63 - 1))
 def test_a_restored_state_takes_the_steps_of_the_unbroken_one(cut: int, background: Any, seed: int) -> None:
     recipe = replace(RECIPE, background=BackgroundRecipe(kind=background), optimizer=replace(RECIPE.optimizer))
-    prior = OraclePrior(MASCOT)
-    text = prior.encode_prompt("", "")
-    unbroken, kept = Optimisation(recipe, prior, seed), {}
+    text = PRIOR.encode_prompt("", "")
+    unbroken, kept = distill.start(recipe, PRIOR, seed), {}
     for step in range(10):
         if step == cut:
             kept = {name: value.clone() for name, value in unbroken.state_dict().items()}
         unbroken.step(step, text)
-    again = Optimisation(recipe, prior, seed + 1 if seed < 2**62 else 0)
+    again = distill.start(recipe, PRIOR, seed + 1 if seed < 2**62 else 0)
     again.load_state_dict(cut, kept)
     for step in range(cut, 10):
         again.step(step, text)
     one, other = unbroken.state_dict(), again.state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert again.field.sharpness == unbroken.field.sharpness
+    assert vars(again.scene.field).get("sharpness") == vars(unbroken.scene.field)["sharpness"]
     assert [g["lr"] for g in again.optimizer.param_groups] == [g["lr"] for g in unbroken.optimizer.param_groups]

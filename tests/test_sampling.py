@@ -9,7 +9,7 @@ from tiny_prior import write_tiny_prior
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.errors import UsageError
-from dream3d.prior.base import TextContext
+from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.sampling import SAMPLING, SamplingRecipe, build_scheduler, sample_views
 from dream3d.weights.loading import load_prior
@@ -64,12 +64,12 @@ def test_with_a_perfect_network_every_sampler_ends_at_the_truth(
     """For v = alpha e - sigma x0 with the x0 fixed, the path is straight and ends in x0, whatever the steps."""
     truth = torch.linspace(-0.9, 0.9, 2 * 4 * 4 * 4).view(2, 4, 4, 4)
 
-    def perfect(x_t: torch.Tensor, timestep: int, *_: Any, **__: Any) -> torch.Tensor:
+    def perfect(x_t: torch.Tensor, timestep: int, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
         # A schedule that ends at zero signal gives the solvers a tiny one instead; this is the one they use.
         alpha_bar = max(float(prior.alphas_cumprod[timestep]), 2.0**-24)
         alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
         v = alpha * (x_t - alpha * truth) / sigma - sigma * truth
-        return torch.cat([v, v])
+        return v, v
 
     monkeypatch.setattr(prior, "predict", perfect)
     pictures = sample(prior, SamplingRecipe(sampler=sampler, steps=steps))
@@ -80,9 +80,9 @@ def test_the_views_are_attended_together(prior: DiffusionPrior, monkeypatch: pyt
     seen: list[tuple[int, int]] = []
     original = prior.predict
 
-    def spy(x: torch.Tensor, t: int, cameras: Cameras, text: TextContext, views: int) -> torch.Tensor:
+    def spy(x: torch.Tensor, t: int, cameras: Cameras, conditioning: Conditioning, views: int) -> Any:
         seen.append((len(cameras), views))
-        return original(x, t, cameras, text, views)
+        return original(x, t, cameras, conditioning, views)
 
     monkeypatch.setattr(prior, "predict", spy)
     sample(prior, views=5)

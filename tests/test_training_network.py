@@ -13,10 +13,11 @@ from tiny_prior import UNET, edit_json, write_json, write_tiny_prior
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
-from dream3d.prior.attention import ATTENTION, TemporalAttention, set_attention
-from dream3d.prior.folder import ATTENTION_KINDS
-from dream3d.training.fast import ProductAttention, accelerate, accelerate_products
-from dream3d.training.network import make_network, predict, without_camera
+from dream3d.prior.attention import SELF_ATTENTION, CrossAttention, TemporalAttention
+from dream3d.prior.layout import ATTENTION_KINDS, AttentionKind
+from dream3d.prior.unet import call_unet, prepare_unet
+from dream3d.training.fast import accelerate, accelerate_products
+from dream3d.training.network import make_network
 from dream3d.weights.loading import load_prior
 
 PLAIN = {key: value for key, value in UNET.items() if "class_embed" not in key}
@@ -29,6 +30,13 @@ def inputs(objects: int, views: int, seed: int = 0) -> tuple[Tensor, Tensor, Ten
     steps = torch.randint(1000, (objects,), generator=generator).repeat_interleave(views)
     text = torch.randn(objects, 6, 12, generator=generator).repeat_interleave(views, 0)
     return noisy, steps, text, torch.randn(objects, views, 16, generator=generator)
+
+
+def predict(unet: UNet2DConditionModel, noisy: Tensor, steps: Tensor, text: Tensor, cameras: Tensor | None) -> Tensor:
+    """With cameras (objects, views, 16), or in image mode."""
+    if cameras is None:
+        return call_unet(unet, noisy, steps, text, None)
+    return call_unet(unet, noisy, steps, text, cameras.flatten(0, 1), cameras.shape[1])
 
 
 def random_unet(config: dict[str, Any], seed: int = 0) -> UNet2DConditionModel:
@@ -46,7 +54,7 @@ def stored(folder: Path, unet: UNet2DConditionModel, config: dict[str, Any]) -> 
     return folder
 
 
-def made(folder: Path, attention: str = "3d") -> UNet2DConditionModel:
+def made(folder: Path, attention: AttentionKind = "3d") -> UNet2DConditionModel:
     return make_network(folder, {}, attention, 4, torch.Generator().manual_seed(1))
 
 
@@ -55,8 +63,8 @@ def test_an_inflated_network_gives_at_first_what_the_2d_network_gave(tmp_path: P
     flat = random_unet(PLAIN)
     unet = made(stored(tmp_path / "unet", flat, PLAIN))
     noisy, steps, text, cameras = inputs(3, 1)
-    assert torch.equal(predict(unet, unet, noisy, steps, text, cameras), predict(unet, unet, noisy, steps, text, None))
-    torch.testing.assert_close(predict(unet, unet, noisy, steps, text, cameras), flat(noisy, steps, text).sample)
+    assert torch.equal(predict(unet, noisy, steps, text, cameras), predict(unet, noisy, steps, text, None))
+    torch.testing.assert_close(predict(unet, noisy, steps, text, cameras), flat(noisy, steps, text).sample)
     first = unet.class_embedding.linear_1.weight
     assert first.abs().sum() > 0  # or the camera network could never learn
 
@@ -70,39 +78,24 @@ def test_a_network_whose_embedding_is_no_camera_is_refused(tmp_path: Path) -> No
 
 @torch.no_grad()
 def test_image_mode_is_the_network_without_its_camera(tmp_path: Path) -> None:
-    unet = set_attention(random_unet(UNET), "3d")
+    unet = prepare_unet(random_unet(UNET), "3d")
     flat = UNet2DConditionModel(**PLAIN)
     flat.load_state_dict({k: v for k, v in unet.state_dict().items() if not k.startswith("class_embedding.")})
     noisy, steps, text, _ = inputs(4, 1)
-    torch.testing.assert_close(predict(unet, unet, noisy, steps, text, None), flat(noisy, steps, text).sample)
-
-
-def with_image_mode_that_fails(unet: UNet2DConditionModel) -> None:
-    noisy, steps, text, _ = inputs(3, 1)
-    with without_camera(unet):
-        assert unet.class_embedding is None
-        unet(noisy, steps, text, cross_attention_kwargs={"num_views": 2})
-
-
-def test_the_camera_network_is_back_after_a_failed_call() -> None:
-    unet = random_unet(UNET)
-    before = unet.class_embedding
-    with pytest.raises(ValueError, match="not a multiple"):
-        with_image_mode_that_fails(set_attention(unet, "3d"))
-    assert unet.class_embedding is before
+    torch.testing.assert_close(predict(unet, noisy, steps, text, None), flat(noisy, steps, text).sample)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("kind", "sees"), [("3d", True), ("2d", False), ("temporal", True)])
-def test_views_see_each_other_in_some_kinds_of_attention(kind: str, sees: bool) -> None:
-    unet = set_attention(random_unet(UNET), kind)
+def test_views_see_each_other_in_some_kinds_of_attention(kind: AttentionKind, sees: bool) -> None:
+    unet = prepare_unet(random_unet(UNET), kind)
     for module in unet.modules():
         if isinstance(module, TemporalAttention):
             nn.init.normal_(module.to_out.weight)
     noisy, steps, text, cameras = inputs(2, 2)
-    before = predict(unet, unet, noisy, steps, text, cameras)
+    before = predict(unet, noisy, steps, text, cameras)
     noisy[1] += 1
-    after = predict(unet, unet, noisy, steps, text, cameras)
+    after = predict(unet, noisy, steps, text, cameras)
     assert not torch.equal(before[1], after[1])
     assert (not torch.allclose(before[0], after[0], atol=1e-6)) == sees
     torch.testing.assert_close(before[2:], after[2:])  # the other object sees nothing of it
@@ -113,11 +106,11 @@ def test_new_layers_over_the_views_change_nothing_at_first(tmp_path: Path) -> No
     folder = stored(tmp_path / "unet", random_unet(UNET), UNET)
     per_view, temporal = made(folder, "2d"), made(folder, "temporal")
     call = inputs(2, 2)
-    assert torch.equal(predict(per_view, per_view, *call[:3], call[3]), predict(temporal, temporal, *call[:3], call[3]))
+    assert torch.equal(predict(per_view, *call), predict(temporal, *call))
 
 
 def test_every_kind_of_attention_may_stand_in_a_prior() -> None:
-    assert tuple(ATTENTION) == ATTENTION_KINDS
+    assert tuple(SELF_ATTENTION) == ATTENTION_KINDS
 
 
 def test_a_prior_with_unknown_attention_is_refused(tmp_path: Path) -> None:
@@ -177,13 +170,13 @@ def test_a_fast_linear_layer_agrees_with_plain_torch_without_a_bias_too() -> Non
 
 
 @pytest.mark.parametrize(("kind", "views"), [("3d", 2), ("3d", 3), ("2d", 2), ("3d", None)])
-def test_a_fast_network_agrees_with_the_plain_one_in_both_modes(kind: str, views: int | None) -> None:
-    plain = set_attention(random_unet(UNET), kind)
-    fast = accelerate(random_unet(UNET), joint=kind == "3d")
+def test_a_fast_network_agrees_with_the_plain_one_in_both_modes(kind: AttentionKind, views: int | None) -> None:
+    plain = prepare_unet(random_unet(UNET), kind)
+    fast = accelerate(prepare_unet(random_unet(UNET), kind), joint=kind == "3d")
     noisy, steps, text, cameras = inputs(2, views or 1)
     outputs = []
     for unet in (plain, fast):
-        output = predict(unet, unet, noisy, steps, text, None if views is None else cameras)
+        output = predict(unet, noisy, steps, text, None if views is None else cameras)
         output.float().square().mean().backward()
         outputs.append(output.detach())
     error = (outputs[1].float() - outputs[0]).norm() / outputs[0].norm()
@@ -198,6 +191,11 @@ def test_a_fast_network_agrees_with_the_plain_one_in_both_modes(kind: str, views
         assert (other.grad - one.grad).norm() <= 0.15 * one.grad.norm() + 1e-4, name
 
 
-def test_fast_attention_refuses_a_batch_that_is_no_multiple_of_the_views() -> None:
+def test_a_batch_that_is_no_multiple_of_the_views_is_refused() -> None:
+    unet = prepare_unet(random_unet(UNET), "3d")
+    noisy, steps, text, cameras = inputs(3, 1)
+    for network in (unet, accelerate(unet)):
+        with pytest.raises(ValueError, match="3 images is not a multiple of 2 views"):
+            call_unet(network, noisy, steps, text, cameras.flatten(0, 1), 2)
     with pytest.raises(ValueError, match="3 images is not a multiple of 2 views"):
-        ProductAttention()(nn.Identity(), torch.zeros(3, 4, 8), num_views=2)
+        CrossAttention(per_object=True)(nn.Identity(), torch.zeros(3, 4, 8), torch.zeros(3, 6, 8), num_views=2)

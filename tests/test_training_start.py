@@ -65,7 +65,7 @@ def test_stable_diffusion_is_inflated_trained_and_loads_as_a_prior(tmp_path: Pat
     train(recipe, tmp_path / "run")
     prior = load_prior(str(tmp_path / "run/prior"))
     assert (prior.image_size, prior.unet.config.sample_size, prior.views) == (16, 8, 2)
-    assert prior.encode_prompt("a chair", "").conditional.shape == (1, 77, 12)
+    assert prior.encode_prompt("a chair", "").conditional.text.shape == (1, 77, 12)
 
 
 def test_an_incomplete_stable_diffusion_folder_is_refused_by_the_missing_file(tmp_path: Path) -> None:

@@ -62,10 +62,10 @@ def _torch() -> Iterator[Row]:
 
 def _backends() -> Iterator[Row]:
     from dream3d.cli.device import resolve_device
-    from dream3d.kernels.choose import report
+    from dream3d.kernels.operations import report
 
     for choice in report(resolve_device("auto")):
-        yield choice.component, f"{choice.name}: {choice.reason}"
+        yield choice.operation, f"{choice.name}: {choice.reason}"
 
 
 def _priors() -> Iterator[Row]:

@@ -13,7 +13,7 @@ from dream3d.cameras import Cameras
 from dream3d.guidance import add_noise, keyed_opacity
 from dream3d.mesh.grid import peak_projection
 from dream3d.mesh.iso import mean_iou
-from dream3d.prior.base import TextContext
+from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.recipe.generation import KeyRecipe
 
@@ -80,7 +80,7 @@ def _visual_hull(outlines: NDArray[np.bool_], cameras: Cameras) -> NDArray[np.fl
 
 
 @torch.no_grad()
-def text_similarity(prior: DiffusionPrior, pictures: Tensor, cameras: Cameras, text: TextContext) -> float:
+def text_similarity(prior: DiffusionPrior, pictures: Tensor, cameras: Cameras, conditioning: Conditioning) -> float:
     """How much the prompt helps the prior to denoise (V, 3, S, S) pictures, in latents squared, over noise levels.
 
     The diffusion classifier (Li et al. 2023, equation 6): the error of the prediction without the text less the
@@ -93,7 +93,7 @@ def text_similarity(prior: DiffusionPrior, pictures: Tensor, cameras: Cameras, t
         timestep = int(fraction * len(prior.alphas_cumprod))
         alpha_bar = float(prior.alphas_cumprod[timestep])
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        with_text, without = prior.predict_x0(add_noise(latents, noise, alpha_bar), timestep, cameras, text)
+        with_text, without = prior.predict_x0(add_noise(latents, noise, alpha_bar), timestep, cameras, conditioning)
         gain += float((without - latents).square().mean() - (with_text - latents).square().mean())
     return gain / len(TIMESTEPS)
 

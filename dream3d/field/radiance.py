@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dream3d.field.encoding import build_encoding
-from dream3d.recipe.generation import FieldRecipe
+from dream3d.kernels.choose import choose
+from dream3d.kernels.hash_encode import hash_grid_spec
+from dream3d.kernels.hash_grid import HASH_GRID, REFERENCE
+from dream3d.recipe.generation import FieldRecipe, OptimizerRecipe
 
 
 def blob_bias(positions: Tensor, scale: float, radius: float) -> Tensor:
@@ -18,8 +21,7 @@ def blob_bias(positions: Tensor, scale: float, radius: float) -> Tensor:
     ``positions`` (N, 3) in world units; returns (N,). It starts every run as a soft ball, so that the
     first renders show something to improve.
     """
-    bias: Tensor = scale * (1 - positions.norm(dim=-1) / radius)
-    return bias
+    return scale * (1 - positions.norm(dim=-1) / radius)
 
 
 class TwoLayer(nn.Module):
@@ -53,17 +55,35 @@ class RadianceField(nn.Module):
     ) -> None:
         super().__init__()
         self.recipe = recipe
-        self.encoding = build_encoding(
-            recipe, generator, torch.device(device).type, second_derivatives=second_derivatives
+        spec = hash_grid_spec(
+            recipe.levels,
+            recipe.features_per_level,
+            recipe.log2_entries,
+            recipe.base_resolution,
+            recipe.per_level_scale,
         )
+        # Native hash grids have no second derivatives, which a loss on normals needs.
+        chosen = REFERENCE if second_derivatives else choose(HASH_GRID, torch.device(device).type)
+        self.encoding = chosen.implementation(spec, generator)
         self.density_head = TwoLayer(self.encoding.width, recipe.hidden_width, 1, generator)
         self.color_head = TwoLayer(self.encoding.width, recipe.hidden_width, 3, generator)
         self.sharpness = recipe.sharpness.start
         self.to(device)
 
+    def set_step(self, step: int) -> None:
+        """Take on the sharpness of a step of the run, see ``FieldRecipe.sharpness``."""
+        self.sharpness = self.recipe.sharpness.at(step)
+
+    def parameter_groups(self, rates: OptimizerRecipe) -> list[dict[str, Any]]:
+        """The parameters for an optimiser, each group with its learning rate."""
+        networks = [*self.density_head.parameters(), *self.color_head.parameters()]
+        return [
+            {"params": list(self.encoding.parameters()), "lr": rates.lr_grid},
+            {"params": networks, "lr": rates.lr_networks},
+        ]
+
     def _encode(self, positions: Tensor) -> Tensor:
-        encoded: Tensor = self.encoding(positions.clamp(-1, 1) * 0.5 + 0.5)
-        return encoded
+        return self.encoding(positions.clamp(-1, 1) * 0.5 + 0.5)
 
     def _density(self, positions: Tensor, features: Tensor) -> Tensor:
         raw: Tensor = self.density_head(features)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from dream3d.kernels.march import Samples
+from dream3d.kernels import nerfacc
+from dream3d.kernels.choose import Candidate, Operation
+from dream3d.kernels.samples import Samples
 
 
 def transmittance_from_density(density: Tensor, samples: Samples) -> Tensor:
@@ -24,8 +28,11 @@ def transmittance_from_density(density: Tensor, samples: Samples) -> Tensor:
     return torch.exp(at_start - before).to(density.dtype)
 
 
-def weights_from_density(density: Tensor, samples: Samples) -> Tensor:
-    """Contribution (M,) of each sample to its pixel: transmittance * (1 - exp(-density * length))."""
+def weights_from_density(density: Tensor, samples: Samples, rays: int | None = None) -> Tensor:
+    """Contribution (M,) of each sample to its pixel: transmittance * (1 - exp(-density * length)).
+
+    ``rays``, how many there are, is for native kernels that need it.
+    """
     return transmittance_from_density(density, samples) * -torch.expm1(-density * samples.length)
 
 
@@ -33,3 +40,13 @@ def accumulate_along_rays(weights: Tensor, values: Tensor | None, ray_index: Ten
     """Sum of weights (M,) times values (M, C) per ray -> (rays, C); without values, the opacity (rays, 1)."""
     terms = weights[:, None] if values is None else weights[:, None] * values
     return torch.zeros(rays, terms.shape[1], dtype=terms.dtype, device=terms.device).index_add(0, ray_index, terms)
+
+
+WeightsFn = Callable[[Tensor, Samples, int], Tensor]
+RAY_WEIGHTS = Operation(
+    "compositing",
+    (
+        Candidate[WeightsFn]("nerfacc", nerfacc.weights_from_density, nerfacc.probe_weights),
+        Candidate[WeightsFn]("torch", weights_from_density),
+    ),
+)

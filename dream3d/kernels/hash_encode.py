@@ -39,6 +39,10 @@ class HashGridSpec:
 
     levels: tuple[Level, ...]
     features: int
+    log2_entries: int
+    """Rows of a level at most, as a power of two."""
+    base_resolution: int
+    per_level_scale: float
 
     @property
     def entries(self) -> int:
@@ -65,7 +69,7 @@ def hash_grid_spec(
         entries = min(dense, 2**log2_entries)
         built.append(Level(scale, resolution, entries, offset, hashed=resolution**3 > entries))
         offset += entries
-    return HashGridSpec(tuple(built), features)
+    return HashGridSpec(tuple(built), features, log2_entries, base_resolution, per_level_scale)
 
 
 def _rows(level: Level, x: Tensor, y: Tensor, z: Tensor) -> Tensor:

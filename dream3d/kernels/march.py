@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from dream3d.kernels import nerfacc
+from dream3d.kernels.choose import Candidate, Operation
+from dream3d.kernels.composite import transmittance_from_density
+from dream3d.kernels.samples import Occupancy, Samples, positions_of
+
 DIAGONAL = 2 * math.sqrt(3)
 """Length of the cube's diagonal, world units."""
+RAYS_PER_CHUNK = 16_384
+"""Rays go through in pieces of this many, to bound memory."""
 
-
-class Occupancy(Protocol):
-    """Which cells of the cube rays do not skip (:class:`dream3d.render.occupancy.OccupancyGrid`)."""
-
-    resolution: int
-    """Cells along each side of the cube."""
-    occupied: Tensor
-    """(resolution ** 3,) bool, x slowest."""
-
-    def contains(self, positions: Tensor) -> Tensor:
-        """(N, 3) world positions -> (N,) bool, false outside the cube."""
-        ...
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Points on rays, ordered by ray and by distance along it."""
-
-    ray_index: Tensor
-    """(M,) int64, ascending: which ray a sample is on."""
-    distance: Tensor
-    """(M,) distance from the ray's origin, world units."""
-    length: Tensor
-    """(M,) length of the interval a sample stands for, world units."""
-
-    def select(self, keep: Tensor) -> Samples:
-        """The samples where the (M,) bool mask ``keep`` is true."""
-        return Samples(self.ray_index[keep], self.distance[keep], self.length[keep])
+DensityFn = Callable[[Tensor], Tensor]
+"""(M, 3) world positions -> (M,) densities per world unit."""
 
 
 def intersect_cube(rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,6 +66,32 @@ def march(
     return samples.select(occupancy.contains(positions_of(samples, rays_o, rays_d)))
 
 
-def positions_of(samples: Samples, rays_o: Tensor, rays_d: Tensor) -> Tensor:
-    """World positions (M, 3) of samples."""
-    return rays_o[samples.ray_index] + samples.distance[:, None] * rays_d[samples.ray_index]
+@torch.no_grad()
+def visible_samples(
+    density_fn: DensityFn,
+    occupancy: Occupancy,
+    rays_o: Tensor,
+    rays_d: Tensor,
+    step_size: float,
+    early_stop_transmittance: float,
+    generator: torch.Generator | None,
+) -> Samples:
+    """The samples of :func:`march` that light can reach: those in front of the early-stop transmittance (0..1)."""
+    kept: list[Samples] = []
+    for begin in range(0, len(rays_o), RAYS_PER_CHUNK):
+        chunk = slice(begin, begin + RAYS_PER_CHUNK)
+        samples = march(rays_o[chunk], rays_d[chunk], occupancy, step_size, generator)
+        density = density_fn(positions_of(samples, rays_o[chunk], rays_d[chunk]))
+        visible = samples.select(transmittance_from_density(density, samples) > early_stop_transmittance)
+        kept.append(Samples(visible.ray_index + begin, visible.distance, visible.length))
+    return Samples(*(torch.cat([getattr(part, name) for part in kept]) for name in ("ray_index", "distance", "length")))
+
+
+VisibleSamplesFn = Callable[[DensityFn, Occupancy, Tensor, Tensor, float, float, torch.Generator | None], Samples]
+VISIBLE_SAMPLES = Operation(
+    "ray marching",
+    (
+        Candidate[VisibleSamplesFn]("nerfacc", nerfacc.visible_samples, nerfacc.probe_sampling),
+        Candidate[VisibleSamplesFn]("torch", visible_samples),
+    ),
+)

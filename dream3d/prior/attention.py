@@ -1,11 +1,14 @@
-"""MVDream's one change to the UNet: self-attention sees all views of an object (facts 1.3).
+"""Attention of the UNet on two axes: how a view sees the other views, and how it sees the text.
 
-The other kinds are those that the paper compares it with. Cross-attention stays per image in all of them.
+MVDream's one change to Stable Diffusion's network is that self-attention sees all views of an object (Shi et al. 2023,
+section 3.1). The other kinds of self-attention are those that the paper compares it with. Cross-attention stays per
+image in all of them; tokens of retrieved images would be a second cross-attention beside the text's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
@@ -13,42 +16,51 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from dream3d.prior.layout import AttentionKind
 
-class MultiViewAttention:
-    """Attention processor for a stock ``UNet2DConditionModel``.
+DotProduct = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries (B, heads, L, D), keys and values (B, heads, M, D) -> (B, heads, L, D)."""
 
-    Self-attention (no ``encoder_hidden_states``) joins the tokens of ``num_views`` consecutive images:
-    (objects * views, L, C) is attended as (objects, views * L, C). Cross-attention stays per image.
-    ``num_views`` arrives through ``cross_attention_kwargs``; 1 gives plain attention, bit for bit.
+
+def fused_dot_product(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q k / sqrt(D)) v by torch's fused kernel."""
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def plain_dot_product(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same by two matrix products, whose backward is faster in bf16 on CPUs."""
+    return (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1) @ value
+
+
+def attend(layer: Any, tokens: Tensor, context: Tensor, dot_product: DotProduct = fused_dot_product) -> Tensor:
+    """(B, L, C) tokens that look at a context (B, M, W) -> (B, L, C), before the output projection.
+
+    ``layer`` has the projections ``to_q``, ``to_k``, ``to_v`` and a number of ``heads``.
+    """
+    query, key, value = (
+        project(source).unflatten(-1, (layer.heads, -1)).transpose(-3, -2)
+        for project, source in ((layer.to_q, tokens), (layer.to_k, context), (layer.to_v, context))
+    )
+    return dot_product(query, key, value).transpose(-3, -2).flatten(-2)
+
+
+def _group(tokens: Tensor, views: int) -> Tensor:
+    """(objects * views, L, C) -> (objects, views * L, C); ValueError if the batch is no multiple of the views."""
+    if len(tokens) % views:
+        raise ValueError(f"a batch of {len(tokens)} images is not a multiple of {views} views")
+    return tokens.reshape(len(tokens) // views, views * tokens.shape[1], tokens.shape[2])
+
+
+@dataclass(frozen=True)
+class SelfAttention:
+    """Processor of a stock network's self-attention layer: (objects * views, L, C) -> the same shape.
+
+    With ``joint`` the tokens of ``num_views`` consecutive images are attended together; otherwise each image is by
+    itself. ``num_views`` arrives through ``cross_attention_kwargs``; 1 gives plain attention, bit for bit.
     """
 
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        num_views: int = 1,
-    ) -> Tensor:
-        """(objects * views, L, C) -> the same shape; raises ValueError if the batch is no multiple of the views."""
-        batch, tokens, channels = hidden_states.shape
-        if encoder_hidden_states is None:
-            if batch % num_views:
-                raise ValueError(f"a batch of {batch} images is not a multiple of {num_views} views")
-            hidden_states = hidden_states.reshape(batch // num_views, num_views * tokens, channels)
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            project(source).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for project, source in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
-        )
-        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        output: Tensor = attn.to_out[1](attn.to_out[0](attended))
-        return output.reshape(batch, tokens, channels)
-
-
-class PerViewAttention(MultiViewAttention):
-    """Plain attention whatever the number of views: they know of each other by the text alone."""
+    joint: bool = True
+    dot_product: DotProduct = fused_dot_product
 
     def __call__(
         self,
@@ -59,8 +71,40 @@ class PerViewAttention(MultiViewAttention):
         temb: Tensor | None = None,
         num_views: int = 1,
     ) -> Tensor:
-        """(images, L, C) -> the same shape."""
-        return super().__call__(attn, hidden_states, encoder_hidden_states)
+        """Raises ValueError if the batch is no multiple of the views."""
+        tokens = _group(hidden_states, num_views if self.joint else 1)
+        return _project(attn, attend(attn, tokens, tokens, self.dot_product), hidden_states)
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """Processor of a stock network's cross-attention layer: images (N, L, C) and their text (N, T, W) -> (N, L, C).
+
+    With ``per_object``, keys and values of the text are computed once for the ``num_views`` images of an object, which
+    then must share their text.
+    """
+
+    per_object: bool = False
+    dot_product: DotProduct = fused_dot_product
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        num_views: int = 1,
+    ) -> Tensor:
+        """Raises ValueError if the batch is no multiple of the views."""
+        views = num_views if self.per_object else 1
+        tokens = _group(hidden_states, views)
+        return _project(attn, attend(attn, tokens, encoder_hidden_states[::views], self.dot_product), hidden_states)
+
+
+def _project(attn: Attention, attended: Tensor, hidden_states: Tensor) -> Tensor:
+    """The layer's output projection and dropout, in the shape of its input."""
+    return attn.to_out[1](attn.to_out[0](attended)).reshape(hidden_states.shape)
 
 
 class TemporalAttention(nn.Module):
@@ -90,38 +134,41 @@ class TemporalAttention(nn.Module):
         num_views: int = 1,
     ) -> Tensor:
         """(objects * views, L, C) -> the same shape; raises ValueError if the batch is no multiple of the views."""
-        output = MultiViewAttention()(attn, hidden_states, encoder_hidden_states)
-        if num_views == 1 or encoder_hidden_states is not None:
+        output = SelfAttention(joint=False)(attn, hidden_states)
+        if num_views == 1:
             return output
         if len(output) % num_views:
             raise ValueError(f"a batch of {len(output)} images is not a multiple of {num_views} views")
         tokens = output.unflatten(0, (-1, num_views)).transpose(1, 2)  # (objects, L, views, C)
-        query, key, value = (
-            project(tokens).unflatten(-1, (self.heads, -1)).transpose(2, 3)
-            for project in (self.to_q, self.to_k, self.to_v)
-        )
-        attended = F.scaled_dot_product_attention(query, key, value).transpose(2, 3).flatten(3)
+        attended = attend(self, tokens, tokens)
         return output + self.to_out(attended).transpose(1, 2).flatten(0, 1)
 
 
-def _temporal(unet: UNet2DConditionModel) -> dict[str, Any]:
-    """New layers for the self-attentions (``attn1`` of every block), plain attention for the others."""
-    layers = {name: unet.get_submodule(name.removesuffix(".processor")) for name in unet.attn_processors}
-    return {
-        name: TemporalAttention(layer.to_q.in_features, layer.heads) if ".attn1." in name else MultiViewAttention()
-        for name, layer in layers.items()
-    }
-
-
-ATTENTION: dict[str, Callable[[UNet2DConditionModel], Any]] = {
-    "3d": lambda unet: MultiViewAttention(),
-    "2d": lambda unet: PerViewAttention(),
-    "temporal": _temporal,
+SELF_ATTENTION: dict[AttentionKind, Callable[[Attention], Any]] = {
+    "3d": lambda layer: SelfAttention(),
+    "2d": lambda layer: SelfAttention(joint=False),
+    "temporal": lambda layer: TemporalAttention(layer.to_q.in_features, layer.heads),
 }
-"""By the name in ``prior.json``: what ``UNet2DConditionModel.set_attn_processor`` takes."""
+"""By the name in ``prior.json``: the processor of a self-attention layer."""
+ADDED_WEIGHTS: dict[AttentionKind, str] = {"temporal": ".attn1.processor."}
+"""Part of the names of the weights that a kind of self-attention adds to the stock network."""
 
 
-def set_attention(unet: UNet2DConditionModel, kind: str) -> UNet2DConditionModel:
-    """Give a stock UNet one of the kinds in :data:`ATTENTION`, in place; new layers are made on the default device."""
-    unet.set_attn_processor(ATTENTION[kind](unet))
+def set_attention(
+    unet: UNet2DConditionModel,
+    kind: AttentionKind,
+    cross: CrossAttention | None = None,
+    own: SelfAttention | None = None,
+) -> UNet2DConditionModel:
+    """Give a stock UNet a kind of self-attention, and a cross-attention, in place.
+
+    ``own`` replaces the kind's self-attention. New layers are made on the default device.
+    """
+    layers = {name: unet.get_submodule(name.removesuffix(".processor")) for name in unet.attn_processors}
+    unet.set_attn_processor(
+        {
+            name: (own or SELF_ATTENTION[kind](layer)) if ".attn1." in name else (cross or CrossAttention())
+            for name, layer in layers.items()
+        }
+    )
     return unet

@@ -5,23 +5,13 @@ The diffusion priors implement it, and so does the oracle that the tests use to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dream3d.cameras import Cameras
-
-
-@dataclass(frozen=True)
-class TextContext:
-    """Token states of a prompt and of what it is guided away from."""
-
-    conditional: Tensor
-    """(1, tokens, width)."""
-    unconditional: Tensor
-    """(1, tokens, width), the negative prompt's (or the empty prompt's) states."""
+from dream3d.prior.conditioning import Conditioning
 
 
 class MultiViewPrior(Protocol):
@@ -47,7 +37,7 @@ class MultiViewPrior(Protocol):
         """(T,) float64 on the CPU: signal variance at each timestep of the noise schedule."""
         ...
 
-    def encode_prompt(self, prompt: str, negative_prompt: str) -> TextContext:
+    def encode_prompt(self, prompt: str, negative_prompt: str) -> Conditioning:
         """Text to token states, once per run."""
         ...
 
@@ -59,7 +49,9 @@ class MultiViewPrior(Protocol):
         """Latents (B, C, h, w) -> images (B, 3, S, S) in [0, 1]."""
         ...
 
-    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+    def predict_x0(
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+    ) -> tuple[Tensor, Tensor]:
         """Clean latents as predicted with the prompt and without it; both (B, C, h, w), no gradients.
 
         ``x_t`` (B, C, h, w) holds groups of :attr:`views` consecutive images, one camera each.

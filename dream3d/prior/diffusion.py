@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from dream3d.cameras import Cameras
 from dream3d.errors import PriorError
 from dream3d.guidance import PredictionType, x0_from_prediction
-from dream3d.prior.base import TextContext
 from dream3d.prior.codec import AutoencoderCodec, load_codec
+from dream3d.prior.conditioning import Condition, Conditioning
 from dream3d.prior.folder import check_files, read_settings
 from dream3d.prior.memory import MemoryPlan, Precision
 from dream3d.prior.schedule import load_schedule
 from dream3d.prior.text import PromptEncoder, with_suffix
-from dream3d.prior.unet import load_unet
+from dream3d.prior.unet import call_unet, load_unet
 
 
 class DiffusionPrior:
@@ -104,10 +104,10 @@ class DiffusionPrior:
         """
         return with_suffix(prompt, self.settings.prompt_suffix)
 
-    def encode_prompt(self, prompt: str, negative_prompt: str) -> TextContext:
+    def encode_prompt(self, prompt: str, negative_prompt: str) -> Conditioning:
         """Token states of the prompt and of the negative prompt ("" is the unconditional text)."""
         states = self.text.encode([prompt, negative_prompt], self.device).to(self.dtype)
-        return TextContext(states[:1], states[1:])
+        return Conditioning.from_text(states[:1], states[1:])
 
     def encode_images(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(B, 3, S, S) in [0, 1] -> latents (B, C, h, w); differentiable. A VAE draws its posterior's noise."""
@@ -118,38 +118,49 @@ class DiffusionPrior:
         return (self.codec.decode(latents) * 0.5 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
-    def predict(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext, views: int) -> Tensor:
-        """The network's outputs (2 B, C, h, w) with the prompt, then without it, in its own prediction type.
+    def predict(
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
+    ) -> tuple[Tensor, Tensor]:
+        """The network's outputs (B, C, h, w) with the prompt, and without it, in its own prediction type.
 
         ``x_t`` (B, C, h, w) holds groups of ``views`` images that are attended together, one camera each. One pass
         over [conditional; unconditional], or one after the other if the memory plan says so; the cameras stay on in
-        both halves (facts 1.4).
+        both halves (MVDream's released sampler). PriorError for image tokens, which this network cannot read.
         """
-        count = x_t.shape[0]
-        if count % views:  # checked here, since both halves together could hide it from the attention
-            raise ValueError(f"a batch of {count} images is not a multiple of {views} views")
-        labels = cameras.conditioning().to(self.device, self.dtype)
-        contexts = [states.expand(count, -1, -1) for states in (text.conditional, text.unconditional)]
+        if len(x_t) % views:  # checked here, since both halves together could hide it from the attention
+            raise ValueError(f"a batch of {len(x_t)} images is not a multiple of {views} views")
+        if conditioning.has_images:
+            raise PriorError(f"prior {self.name!r} reads no images; use one with image layers, or text alone")
+        halves = [conditioning.conditional, conditioning.unconditional]
         if self.memory.split_guidance:
-            return torch.cat([self._run(x_t, timestep, context, labels, views) for context in contexts])
-        return self._run(torch.cat([x_t, x_t]), timestep, torch.cat(contexts), torch.cat([labels, labels]), views)
+            conditional, unconditional = (self._run(x_t, timestep, [half], cameras, views) for half in halves)
+            return conditional, unconditional
+        conditional, unconditional = self._run(x_t, timestep, halves, cameras, views).chunk(2)
+        return conditional, unconditional
 
-    def _run(self, x_t: Tensor, timestep: int, context: Tensor, labels: Tensor, views: int) -> Tensor:
-        prediction: Tensor = self._network(
-            x_t.to(self.dtype),
-            torch.full((len(x_t),), timestep, device=self.device),
-            context,
-            class_labels=labels,
-            cross_attention_kwargs={"num_views": views},
-        ).sample
+    def _run(self, x_t: Tensor, timestep: int, conditions: Sequence[Condition], cameras: Cameras, views: int) -> Tensor:
+        """The network on ``x_t`` once for each condition, in one batch."""
+        poses = cameras.conditioning().to(self.device, self.dtype)
+        times, count = len(conditions), len(x_t)
+        prediction = call_unet(
+            self._network,
+            torch.cat([x_t] * times).to(self.dtype),
+            torch.full((times * count,), timestep, device=self.device),
+            torch.cat([condition.text.expand(count, -1, -1) for condition in conditions]),
+            torch.cat([poses] * times),
+            views,
+        )
         return prediction.to(x_t.dtype)
 
-    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Cameras, text: TextContext) -> tuple[Tensor, Tensor]:
+    def predict_x0(
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+    ) -> tuple[Tensor, Tensor]:
         """Clean latents (B, C, h, w) as predicted with the prompt and without it."""
-        prediction = self.predict(x_t, timestep, cameras, text, self.views)
         alpha_bar = float(self.alphas_cumprod[timestep])
-        x0 = x0_from_prediction(torch.cat([x_t, x_t]), prediction, alpha_bar, self.prediction_type)
-        conditional, unconditional = x0.chunk(2)
+        conditional, unconditional = (
+            x0_from_prediction(x_t, prediction, alpha_bar, self.prediction_type)
+            for prediction in self.predict(x_t, timestep, cameras, conditioning, self.views)
+        )
         return conditional, unconditional
 
 

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from dream3d.errors import PriorError
 from dream3d.prior.compact import ROW_SCALE, unpack
-from dream3d.prior.layout import files_of
+from dream3d.prior.layout import ATTENTION_KINDS, AttentionKind, files_of
 
 STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The name that diffusers gives a network's weights."""
-ATTENTION_KINDS = ("3d", "2d", "temporal")
-"""See :mod:`dream3d.prior.attention`."""
 MAX_JSON_BYTES = 64 * 2**20
 """A tokenizer is a few megabytes; anything far beyond is not a configuration."""
 
@@ -47,8 +45,7 @@ class PriorSettings:
     licence_data: str
     prompt_suffix: str = ""
     """What its 3D captions end with, such as ", 3d asset"."""
-    attention: str = "3d"
-    """How views see each other in its network: one of :data:`ATTENTION_KINDS`."""
+    attention: AttentionKind = "3d"
 
 
 def check_files(folder: Path) -> tuple[str, ...]:

@@ -1,8 +1,13 @@
-"""The files that a prior folder holds."""
+"""What a prior folder holds: its files, and the words that may stand in its ``prior.json``."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
+
+AttentionKind = Literal["3d", "2d", "temporal"]
+"""How views see each other, see :mod:`dream3d.prior.attention`."""
+ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 
 PRIOR_FILES = (
     "prior.json",

@@ -13,7 +13,7 @@ from torch import Tensor
 from dream3d.cameras import Cameras
 from dream3d.errors import UsageError
 from dream3d.guidance import classifier_free_guidance, rescale_guided
-from dream3d.prior.base import TextContext
+from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.folder import known_arguments
 
@@ -60,7 +60,7 @@ def sampling_for(preset: str) -> SamplingRecipe:
 
 
 def sample_views(
-    prior: DiffusionPrior, text: TextContext, cameras: Cameras, recipe: SamplingRecipe, seed: int
+    prior: DiffusionPrior, conditioning: Conditioning, cameras: Cameras, recipe: SamplingRecipe, seed: int
 ) -> Tensor:
     """(N, 3, S, S) pictures in [0, 1] of one object from N cameras, which are attended together.
 
@@ -77,16 +77,11 @@ def sample_views(
         noise["eta"] = min(recipe.eta, 1 - 1e-6)
     cameras = cameras.to(prior.device)
     for timestep in scheduler.timesteps.tolist():
-        prediction = prior.predict(latents, timestep, cameras, text, views=count)
-        guided = _guided(prediction, recipe, count)
+        conditional, unconditional = prior.predict(latents, timestep, cameras, conditioning, views=count)
+        guided = classifier_free_guidance(conditional, unconditional, recipe.guidance_scale)
+        guided = rescale_guided(guided, conditional, count, recipe.rescale)
         latents = scheduler.step(guided, timestep, latents, **noise).prev_sample
     return prior.decode_latents(latents)
-
-
-def _guided(prediction: Tensor, recipe: SamplingRecipe, views: int) -> Tensor:
-    conditional, unconditional = prediction.chunk(2)
-    guided = classifier_free_guidance(conditional, unconditional, recipe.guidance_scale)
-    return rescale_guided(guided, conditional, views, recipe.rescale)
 
 
 def build_scheduler(

@@ -8,6 +8,7 @@ configuration (``configs/mvdream-sd21*.yaml`` of MVDream-threestudio).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -137,6 +138,11 @@ class OptimizerRecipe:
     weight_decay: float = 0.01
     final_lr_factor: float = 1.0
     """Learning rates decay by a cosine to this factor at the last step; 1 keeps them constant."""
+
+    def lr_factor(self, fraction: float) -> float:
+        """Factor on the learning rates after a fraction (0..1) of the run."""
+        final = self.final_lr_factor
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
 
 
 @dataclass(frozen=True)

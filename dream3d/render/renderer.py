@@ -11,17 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dream3d.cameras import Cameras
-from dream3d.kernels import nerfacc as nerfacc_backend
 from dream3d.kernels.choose import choose
-from dream3d.kernels.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
-from dream3d.kernels.march import DIAGONAL, Samples, march, positions_of
+from dream3d.kernels.composite import RAY_WEIGHTS, accumulate_along_rays
+from dream3d.kernels.march import DIAGONAL, VISIBLE_SAMPLES
+from dream3d.kernels.samples import positions_of
 from dream3d.recipe.generation import RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 
 BackgroundFn = Callable[[Tensor, torch.Generator | None], Tensor]
-
-RAYS_PER_CHUNK = 16_384
-"""Evaluation renders go through in pieces of this many rays, to bound memory."""
 
 
 class Field(Protocol):
@@ -42,7 +39,7 @@ class Field(Protocol):
 
 @dataclass(frozen=True)
 class Light:
-    """Soft shading: color = albedo * (ambient + diffuse * max(0, n . l)) (facts 4.3, "shading")."""
+    """Soft shading: color = albedo * (ambient + diffuse * max(0, n . l)) (docs/method.md, Shading)."""
 
     position: Tensor
     """(N, 3) one point light per camera, world units."""
@@ -67,15 +64,21 @@ class Rendering:
     orientation: Tensor | None
     """Scalar: normals that face away from the camera, per visible ray; with ``differentiable_normals``."""
 
+    def images(self, size: int) -> Tensor:
+        """The colours as images (N, 3, size, size), resized bilinearly."""
+        return F.interpolate(self.color.movedim(-1, 1), (size, size), mode="bilinear", align_corners=False)
+
 
 class Renderer:
-    """Renders one field; holds the occupancy grid and the choice of backend."""
+    """Renders one field; holds the occupancy grid and the chosen kernels."""
 
     def __init__(self, recipe: RenderRecipe, device: torch.device | str = "cpu") -> None:
         self.recipe = recipe
         self.grid = OccupancyGrid(recipe, device)
         self.step_size = DIAGONAL / recipe.samples_per_diagonal
-        self.use_nerfacc = choose("render", torch.device(device).type).name == "nerfacc"
+        device_type = torch.device(device).type
+        self._visible_samples = choose(VISIBLE_SAMPLES, device_type).implementation
+        self._ray_weights = choose(RAY_WEIGHTS, device_type).implementation
 
     def update_occupancy(self, field: Field, step: int, generator: torch.Generator) -> None:
         """Refresh the occupancy grid when the recipe says that this step is due."""
@@ -97,11 +100,20 @@ class Renderer:
     ) -> Rendering:
         """Render N cameras at height x width pixels. A generator turns on jitter and random backgrounds."""
         rays_o, rays_d = (rays.reshape(-1, 3) for rays in cameras.rays(height, width))
-        samples = self._visible_samples(field, rays_o, rays_d, generator)
+        with torch.no_grad():
+            samples = self._visible_samples(
+                field.density,
+                self.grid,
+                rays_o,
+                rays_d,
+                self.step_size,
+                self.recipe.early_stop_transmittance,
+                generator,
+            )
         positions = positions_of(samples, rays_o, rays_d)
         density, albedo = field(positions)
-        weights = self._weights(density, samples, len(rays_o))
         index, rays = samples.ray_index, len(rays_o)
+        weights = self._ray_weights(density, samples, rays)
         normals = None
         if with_normals or light is not None or differentiable_normals:
             normals = field.normals(positions, differentiable=differentiable_normals)
@@ -138,33 +150,6 @@ class Renderer:
             normals=None,
             orientation=None,
         )
-
-    @torch.no_grad()
-    def _visible_samples(
-        self, field: Field, rays_o: Tensor, rays_d: Tensor, generator: torch.Generator | None
-    ) -> Samples:
-        """Samples that light can reach: those in front of the early-stop transmittance."""
-        if self.use_nerfacc:
-            return nerfacc_backend.visible_samples(
-                self.grid, field.density, rays_o, rays_d, self.step_size, self.recipe, generator
-            )
-        kept: list[Samples] = []
-        for begin in range(0, len(rays_o), RAYS_PER_CHUNK):
-            chunk = slice(begin, begin + RAYS_PER_CHUNK)
-            samples = march(rays_o[chunk], rays_d[chunk], self.grid, self.step_size, generator)
-            density = field.density(positions_of(samples, rays_o[chunk], rays_d[chunk]))
-            visible = samples.select(
-                transmittance_from_density(density, samples) > self.recipe.early_stop_transmittance
-            )
-            kept.append(Samples(visible.ray_index + begin, visible.distance, visible.length))
-        return Samples(
-            *(torch.cat([getattr(part, name) for part in kept]) for name in ("ray_index", "distance", "length"))
-        )
-
-    def _weights(self, density: Tensor, samples: Samples, rays: int) -> Tensor:
-        if self.use_nerfacc:
-            return nerfacc_backend.weights_from_density(density, samples, rays)
-        return weights_from_density(density, samples)
 
 
 def _shade(albedo: Tensor, positions: Tensor, normals: Tensor, light: Light, camera_index: Tensor) -> Tensor:

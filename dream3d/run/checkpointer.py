@@ -1,4 +1,4 @@
-"""What a run needs to go on exactly where it was: the job in ``run.json`` and the state in ``checkpoints/``."""
+"""A run's state on the disk: when it is written, and how it comes back."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class RunState(Protocol):
 
 
 @dataclass
-class Keeper:
+class Checkpointer:
     """Writes a run's state to the disk when it is time, and brings it back."""
 
     folder: Path
     interval_seconds: float
-    """Between two checkpoints; 0 leaves them out, except when the run is stopped."""
+    """Between two checkpoints; 0 writes none, except when the run is stopped."""
     spent_seconds: float = 0.0
     """In earlier sessions of the run."""
     _started: float = field(default_factory=time.monotonic)

@@ -148,7 +148,7 @@ class RunFolder:
         if isinstance(request, dict):
             self.facts = {**self.facts, "request": {**request, "out": str(out.absolute())}}
 
-    def go_on(self) -> None:
+    def mark_running(self) -> None:
         """Record that the run is at work again."""
         self._write({"status": "running"})
 

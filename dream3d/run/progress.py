@@ -31,6 +31,20 @@ class Progress:
     """Renders the current field, (H, W, 3) sRGB; costs some milliseconds, call it seldom."""
 
 
+@dataclass(frozen=True)
+class StepReport:
+    """What one step of the optimisation measured."""
+
+    loss: float
+    timestep: int
+    timestep_range: tuple[int, int]
+    """Bounds that the diffusion timestep is drawn from, inclusive."""
+    opacity: float
+    """Mean opacity of the step's renders, 0..1."""
+    occupancy: float
+    """Share of occupancy cells in use, 0..1."""
+
+
 Observer = Callable[[Progress], None]
 
 
@@ -51,3 +65,7 @@ class Outcome:
     seconds: float
     peak_memory_bytes: int
     """Largest resident size of this process so far."""
+    silhouette_iou: float
+    """Mean IoU, 0..1, of the mesh's silhouettes and the field's."""
+    floaters: float
+    """Mean opacity, 0..1, of the field in pixels that the mesh does not cover."""

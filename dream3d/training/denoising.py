@@ -9,9 +9,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from dream3d.prior.unet import call_unet
 from dream3d.training.data import Batch
 from dream3d.training.inputs import FrozenInputs
-from dream3d.training.network import predict
 from dream3d.training.objective import diffuse, weighted_loss
 
 LEVELS = (100, 300, 500, 700, 850, 950, 999)
@@ -23,7 +23,6 @@ HELDOUT_OBJECTS = 36
 def predict_noised(
     inputs: FrozenInputs,
     network: Any,
-    unet: UNet2DConditionModel,
     batch: Batch,
     x0: Tensor,
     noise: Tensor,
@@ -32,14 +31,14 @@ def predict_noised(
     """The network's output and its target, both (N, C, h, w), and the signal variances (N,), on the device of ``x0``.
 
     ``x0`` (N, C, h, w) are the latents of the batch's images, ``noise`` has their shape, ``timesteps`` (N,) are
-    integers on the CPU. ``network`` is what is called: ``unet`` itself, or something around it.
+    integers on the CPU. ``network`` is a UNet, or something around it.
     """
     device = x0.device
     alpha_bar = inputs.alphas_cumprod[timesteps].to(device)
     noisy, target = diffuse(x0, noise.to(device), alpha_bar, inputs.prediction_type)
     text = inputs.captions.of(batch.captions, batch.views).to(device)
-    cameras = None if batch.cameras is None else batch.cameras.to(device)
-    return predict(network, unet, noisy, timesteps.to(device), text, cameras), target, alpha_bar
+    cameras = None if batch.cameras is None else batch.cameras.flatten(0, 1).to(device)
+    return call_unet(network, noisy, timesteps.to(device), text, cameras, batch.views), target, alpha_bar
 
 
 @torch.no_grad()
@@ -61,6 +60,6 @@ def heldout_losses(inputs: FrozenInputs, unet: UNet2DConditionModel, channels: T
         for level in sums:
             noise = torch.randn(x0.shape, generator=generator)
             timesteps = torch.full((len(x0),), level)
-            predicted, target, alpha_bar = predict_noised(inputs, unet, unet, batch, x0, noise, timesteps)
+            predicted, target, alpha_bar = predict_noised(inputs, unet, batch, x0, noise, timesteps)
             sums[level] += weighted_loss(predicted, target, torch.ones_like(alpha_bar), channels).item() * len(part)
     return {level: total / count for level, total in sums.items()}

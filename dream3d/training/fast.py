@@ -2,7 +2,7 @@
 
 On one such core a bf16 matrix product runs at six times the fp32 rate, while `convolution_backward` and the flash
 attention backward are slow in bf16. `accelerate_products` replaces the forward of every 3x3 convolution by an unfolding
-and a product (its backward consists of two products too), and `ProductAttention` uses plain products.
+and a product (its backward consists of two products too); attention uses plain products.
 
 Just as much is lost in page faults of large fresh allocations. Keep the memory in the process (a third off a step):
 
@@ -19,8 +19,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+
+from dream3d.prior.attention import CrossAttention, SelfAttention, plain_dot_product, set_attention
 
 
 def unfold3(x: Tensor, stride: int) -> Tensor:
@@ -180,52 +181,13 @@ def accelerate_products(unet: nn.Module) -> None:
             _replace_forward(module, _norm_forward)
 
 
-class ProductAttention:
-    """`dream3d.prior.attention.MultiViewAttention` by plain products, for images of one object and one text.
+def accelerate(unet: UNet2DConditionModel, joint: bool = True) -> UNet2DConditionModel:
+    """Give a prior's fp32 UNet the faster layers, in place: products, and keys and values of the text once an object.
 
-    The library's processor calls the fused attention, whose backward is slow in bf16, and computes the keys and
-    values of the text for every view. Here they are computed once an object. In image mode (one view) each image
-    has a text of its own.
+    ``joint``: whether self-attention sees all views of an object, or each view by itself.
     """
-
-    def __init__(self, views: int = 1, joint: bool = True) -> None:
-        self.views = views
-        """Views of one object in calls that do not say it by ``num_views``."""
-        self.joint = joint
-        """Whether self-attention sees all views of an object, or each view by itself."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        num_views: int | None = None,
-    ) -> Tensor:
-        """(objects * views, L, C) -> the same shape; the text is that of the first view of each object.
-
-        Raises ValueError if the batch is no multiple of the views.
-        """
-        batch, tokens, channels = hidden_states.shape
-        views = self.views if num_views is None else num_views
-        if batch % views:
-            raise ValueError(f"a batch of {batch} images is not a multiple of {views} views")
-        together = views if self.joint or encoder_hidden_states is not None else 1
-        x = hidden_states.reshape(batch // together, together * tokens, channels)
-        context = x if encoder_hidden_states is None else encoder_hidden_states[::views]
-        q, k, v = (
-            project(source).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-            for project, source in ((attn.to_q, x), (attn.to_k, context), (attn.to_v, context))
-        )
-        weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
-        y: Tensor = attn.to_out[0]((weights @ v).transpose(1, 2).reshape(batch, tokens, -1))
-        return y
-
-
-def accelerate(unet: UNet2DConditionModel, views: int = 1, joint: bool = True) -> UNet2DConditionModel:
-    """Give a prior's fp32 UNet the faster layers and attention, in place; see :class:`ProductAttention`."""
-    unet.set_attn_processor(ProductAttention(views, joint))
+    own, cross = SelfAttention(joint, plain_dot_product), CrossAttention(True, plain_dot_product)
+    set_attention(unet, "3d", cross, own)
     accelerate_products(unet)
     return unet
 

@@ -15,9 +15,9 @@ else:
     import tomli as tomllib
 
 from dream3d.errors import UsageError
+from dream3d.prior.layout import AttentionKind
 from dream3d.recipe.settings import apply_change, parse_settings
 
-Attention = Literal["3d", "2d", "temporal"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Products = Literal["auto", "on", "off"]
 Weighting = Literal["none", "min_snr"]
@@ -119,7 +119,7 @@ class TrainingRecipe:
     seed: int = 0
     image_size: int = 0
     """Side of the images in pixels; 0 is the start's own (256 for Stable Diffusion)."""
-    attention: Attention = "3d"
+    attention: AttentionKind = "3d"
     precision: Precision = "fp32"
     products: Products = "auto"
     """The faster layers of :mod:`dream3d.training.fast`; ``auto``: on CPUs that have bf16 products."""

@@ -66,7 +66,7 @@ class ContrastiveRecipe:
         check_numbers({"batch": self.batch}, lambda v: 2 <= v <= 65536, "from 2 to 65536")
         check_numbers({"seed": self.seed}, lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
         check_numbers({"learning_rate": self.learning_rate}, lambda v: 0 < v < 1, "between 0 and 1")
-        check_numbers({"weight_decay": self.weight_decay}, lambda v: 0 <= v < 1, "0 or more and below 1")
+        check_numbers({"weight_decay": self.weight_decay}, lambda v: v >= 0, "0 or more")
         check_numbers({"log_every": self.log_every}, lambda v: v >= 1, "at least 1")
 
     def rate_at(self, step: int) -> float:

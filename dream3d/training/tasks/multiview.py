@@ -104,7 +104,7 @@ class MultiviewTask(Task[Batch]):
         timesteps = draw_timesteps(uniform, recipe.tilt, len(inputs.alphas_cumprod)).repeat_interleave(batch.views)
         noise = torch.randn(x0.shape, generator=generator)
         with self.accelerator.autocast():
-            predicted, target, alpha_bar = predict_noised(inputs, self.network, self.unet, batch, x0, noise, timesteps)
+            predicted, target, alpha_bar = predict_noised(inputs, self.network, batch, x0, noise, timesteps)
         levels = level_weights(alpha_bar, inputs.prediction_type, recipe.weighting, recipe.gamma)
         return Loss({"diffusion": weighted_loss(predicted, target, levels, self.channels)})
 

@@ -1,16 +1,16 @@
-"""The hash grid as a module: parameters plus one evaluation path, chosen by :mod:`dream3d.kernels.choose`."""
+"""The hash grid as a module: parameters plus one evaluation path."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dream3d.kernels.choose import choose
-from dream3d.kernels.hash_encode import HashGridSpec, hash_encode, hash_grid_spec
-from dream3d.recipe.generation import FieldRecipe
+from dream3d.kernels.choose import Candidate, Operation
+from dream3d.kernels.hash_encode import HashGridSpec, hash_encode
 
 
 class TorchHashGrid(nn.Module):
@@ -34,7 +34,7 @@ class TinyCudaHashGrid(nn.Module):
     Not run in the project's own tests unless a CUDA device with tiny-cuda-nn is present.
     """
 
-    def __init__(self, recipe: FieldRecipe, spec: HashGridSpec, generator: torch.Generator) -> None:
+    def __init__(self, spec: HashGridSpec, generator: torch.Generator) -> None:
         super().__init__()
         tcnn: Any = importlib.import_module("tinycudann")
         self.width = spec.width
@@ -42,11 +42,11 @@ class TinyCudaHashGrid(nn.Module):
             3,
             {
                 "otype": "HashGrid",
-                "n_levels": recipe.levels,
-                "n_features_per_level": recipe.features_per_level,
-                "log2_hashmap_size": recipe.log2_entries,
-                "base_resolution": recipe.base_resolution,
-                "per_level_scale": recipe.per_level_scale,
+                "n_levels": len(spec.levels),
+                "n_features_per_level": spec.features,
+                "log2_hashmap_size": spec.log2_entries,
+                "base_resolution": spec.base_resolution,
+                "per_level_scale": spec.per_level_scale,
             },
             seed=int(torch.randint(2**31 - 1, (1,), generator=generator)),
             dtype=torch.float32,
@@ -58,17 +58,18 @@ class TinyCudaHashGrid(nn.Module):
         return encoded.float()
 
 
-def build_encoding(
-    recipe: FieldRecipe, generator: torch.Generator, device_type: str, *, second_derivatives: bool
-) -> TorchHashGrid | TinyCudaHashGrid:
-    """The encoding for a recipe; the torch one where the loss differentiates normals."""
-    spec = hash_grid_spec(
-        recipe.levels,
-        recipe.features_per_level,
-        recipe.log2_entries,
-        recipe.base_resolution,
-        recipe.per_level_scale,
-    )
-    if not second_derivatives and choose("field", device_type).name == "tiny-cuda-nn":
-        return TinyCudaHashGrid(recipe, spec, generator)
-    return TorchHashGrid(spec, generator)
+def _probe_tinycudann() -> None:
+    tcnn = importlib.import_module("tinycudann")
+    encoding = tcnn.Encoding(3, {"otype": "HashGrid", "n_levels": 2, "n_features_per_level": 2, "log2_hashmap_size": 8})
+    values = encoding(torch.full((128, 3), 0.5, device="cuda"))
+    if not bool(torch.isfinite(values).all()):
+        raise RuntimeError("its hash grid returned values that are not finite")
+
+
+HashGrid = TorchHashGrid | TinyCudaHashGrid
+HashGridFactory = Callable[[HashGridSpec, torch.Generator], HashGrid]
+REFERENCE = Candidate[HashGridFactory]("torch", TorchHashGrid)
+HASH_GRID = Operation(
+    "hash grid", (Candidate[HashGridFactory]("tiny-cuda-nn", TinyCudaHashGrid, _probe_tinycudann), REFERENCE)
+)
+"""Makes the module of a spec, with initial values from a generator."""

@@ -1,0 +1,119 @@
+"""From an optimised field to what the user gets: surface, mesh file, preview, turntable, figures."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dream3d import images
+from dream3d.cameras import orbit
+from dream3d.errors import ExportError
+from dream3d.files import write_atomically
+from dream3d.mesh.export import Asset, ExportReport, check_ending, export
+from dream3d.mesh.extract import FieldMesh, mesh_from_field
+from dream3d.mesh.turntable import write_turntable
+from dream3d.recipe.generation import MeshRecipe
+from dream3d.render.scene import Scene
+from dream3d.run.folder import RunFolder
+from dream3d.run.job import Job
+from dream3d.run.progress import Observer, Outcome, Progress
+
+SILHOUETTE_VIEWS = 8
+SILHOUETTE_SIZE = 128
+"""Views, and pixels a side, of the field's silhouettes that the surface level is chosen by."""
+PREVIEW_SIZE = 128
+PROVENANCE = ("prompt", "seed", "recipe", "prior", "versions")
+"""What the asset says of its making: the part of run.json that is the same for every run of the same job."""
+
+
+def finish(run: RunFolder, job: Job, scene: Scene, spent_seconds: Callable[[], float], observer: Observer) -> Outcome:
+    """Write the mesh of a scene to the job's file; a copy, a preview and a turntable to the run folder.
+
+    ``spent_seconds`` says how long the run took so far. Raises CollapsedFieldError for a field without a surface,
+    ExportError if a file cannot be written.
+    """
+    observer(Progress("extract", 0, 1))
+    mesh, floaters = extract_mesh(scene, job.recipe.mesh)
+    observer(Progress("extract", 1, 1, message=_describe(mesh, floaters)))
+    observer(Progress("export", 0, 1))
+    report = _export(mesh, {key: run.facts[key] for key in PROVENANCE}, job.out)
+    copy = run.path / f"mesh{check_ending(job.out)}"
+    write_atomically(copy, lambda temporary: shutil.copyfile(job.out, temporary))
+    observer(Progress("export", 1, 1))
+    observer(Progress("pictures", 0, 2))
+    images.write_png(run.path / "preview.png", images.side_by_side(render_views(scene, 4, PREVIEW_SIZE)))
+    observer(Progress("pictures", 1, 2))
+    write_turntable(run.path / "turntable.mp4", mesh.surface, mesh.colors)
+    observer(Progress("pictures", 2, 2))
+    return Outcome(
+        mesh_path=job.out,
+        run_dir=run.path,
+        vertices=report.vertices,
+        faces=report.faces,
+        iso_level=mesh.choice.level,
+        silhouette_iou=mesh.iou,
+        floaters=floaters,
+        seconds=spent_seconds(),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def render_views(scene: Scene, views: int, size: int) -> NDArray[np.uint8]:
+    """(views, size, size, 3) images of the field, evenly around it, the front first."""
+    return images.to_uint8(scene.evaluate(orbit(views, elevation_deg=15), size).color)
+
+
+def extract_mesh(scene: Scene, recipe: MeshRecipe) -> tuple[FieldMesh, float]:
+    """The field's surface, at the level whose silhouettes agree best with the field's own renders.
+
+    Also returns the floaters: the field's mean opacity (0..1) in pixels that the mesh does not cover.
+    """
+    cameras = orbit(SILHOUETTE_VIEWS, elevation_deg=15)
+    opacity = scene.evaluate(cameras, SILHOUETTE_SIZE).opacity[..., 0].cpu().numpy()
+    field = scene.field
+    mesh = mesh_from_field(field.density, field.color, opacity > 0.5, cameras, recipe, device=scene.device)
+    outside = ~mesh.silhouettes
+    return mesh, float(opacity[outside].mean()) if outside.any() else 0.0
+
+
+def figures_of(outcome: Outcome) -> dict[str, Any]:
+    """The result in ``run.json``."""
+    return {
+        "mesh": str(outcome.mesh_path),
+        "vertices": outcome.vertices,
+        "faces": outcome.faces,
+        "iso_level": outcome.iso_level,
+        "silhouette_iou": outcome.silhouette_iou,
+        "floaters": outcome.floaters,
+        "seconds": round(outcome.seconds, 1),
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size that this process has had; 0 where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
+
+
+def _describe(mesh: FieldMesh, floaters: float) -> str:
+    level, iou = mesh.choice.level, mesh.iou
+    return f"surface at density {level:.3g}, silhouettes agree to {iou:.3f} IoU, {floaters:.1%} floaters"
+
+
+def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> ExportReport:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"cannot make the folder {out.parent}: {error.strerror}; choose another --out") from error
+    return export(Asset(mesh.surface.vertices, mesh.surface.faces, mesh.colors, made_by), out)

@@ -1,0 +1,342 @@
+"""Every field of the recipe of a generation has an effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from recipe_effects import Runs, Table, assert_complete, changes, falls, rises
+from tiny_prior import write_tiny_prior
+from torch import Tensor
+
+from dream3d.cameras import CameraRange, Cameras, orbit
+from dream3d.distill import Distillation, start
+from dream3d.finish import extract_mesh
+from dream3d.generate import optimise
+from dream3d.kernels.hash_grid import TorchHashGrid
+from dream3d.mesh.surface import Surface
+from dream3d.prior.conditioning import Conditioning
+from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.recipe.generation import (
+    BackgroundRecipe,
+    FieldRecipe,
+    GuidanceRecipe,
+    KeyRecipe,
+    Linear,
+    MeshRecipe,
+    OptimizerRecipe,
+    Recipe,
+    RenderRecipe,
+    ShadingRecipe,
+    Stage,
+)
+from dream3d.render.renderer import Rendering
+from dream3d.run.folder import provenance
+from dream3d.run.progress import Progress
+from dream3d.run.session import Session
+
+BASE = Recipe(
+    name="base",
+    steps=4,
+    cameras=CameraRange(elevation_deg=(10.0, 20.0)),
+    stages=(Stage(0, 8, 1), Stage(3, 12, 1)),
+    field=FieldRecipe(
+        levels=2,
+        log2_entries=10,
+        base_resolution=4,
+        per_level_scale=2.0,
+        hidden_width=8,
+        blob_scale=4.0,
+        blob_radius=0.6,
+    ),
+    render=RenderRecipe(samples_per_diagonal=32, occupancy_resolution=8, occupancy_every=1, occupancy_warmup=2),
+    guidance=GuidanceRecipe(guidance_scale=5.0, rescale=0.0, t_min=Linear(0.9, 0.1, 8), t_max=Linear(0.9, 0.5, 8)),
+    background=BackgroundRecipe("fixed"),
+    optimizer=OptimizerRecipe(lr_grid=0.02, lr_networks=0.01),
+    mesh=MeshRecipe(resolution=12),
+)
+
+
+class Watched(DiffusionPrior):
+    """A prior that remembers for which cameras it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked: list[Cameras] = []
+
+    def predict_x0(
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        """What the prior says."""
+        self.asked.append(cameras)
+        return super().predict_x0(x_t, timestep, cameras, conditioning)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a short run did."""
+
+    recipe: Recipe
+    start: Distillation
+    """As it was before the first step."""
+    state: Distillation
+    """As it was after the last."""
+    steps: list[Progress]
+    asked: list[Cameras]
+    queries: int
+    """Positions at which the field was evaluated."""
+    pixels: int
+    """Rendered during the optimisation."""
+    rendering: Rendering
+    """Of the end."""
+
+
+def fresh(recipe: Recipe, prior: DiffusionPrior) -> Distillation:
+    """A run before its first step."""
+    return start(recipe, prior, 0)
+
+
+def trace(recipe: Recipe, prior: Watched) -> Trace:
+    """A whole optimisation, counted."""
+    queries, pixels, reports = 0, 0, list[Progress]()
+    original = Cameras.rays
+    prior.asked = []
+
+    def count_queries(module: torch.nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
+        nonlocal queries
+        queries += len(inputs[0]) if isinstance(module, TorchHashGrid) else 0
+
+    def count_pixels(cameras: Cameras, height: int, width: int) -> tuple[Tensor, Tensor]:
+        nonlocal pixels
+        pixels += len(cameras) * height * width
+        return original(cameras, height, width)
+
+    with (
+        torch.nn.modules.module.register_module_forward_hook(count_queries),
+        mock.patch.object(Cameras, "rays", count_pixels),
+    ):
+        state = optimise("a red chair", prior, recipe, seed=0, device="cpu", session=Session(reports.append))
+    rendering = state.scene.evaluate(orbit(2), 16)
+    steps = [report for report in reports if report.stage == "optimise"]
+    return Trace(recipe, fresh(recipe, prior), state, steps, prior.asked, queries, pixels, rendering)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs[Recipe, Trace]:
+    prior = Watched(write_tiny_prior(tmp_path_factory.mktemp("prior") / "tiny"))
+    return Runs(lambda recipe: trace(recipe, prior))
+
+
+# What is seen of a run.
+
+
+def parameters_of(run: Trace) -> list[Tensor]:
+    field = run.state.scene.field
+    assert isinstance(field, torch.nn.Module)
+    return list(field.parameters())
+
+
+def weights(run: Trace) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in (*parameters_of(run), *run.state.scene.background.parameters())])
+
+
+def parameters(run: Trace) -> int:
+    return sum(p.numel() for p in parameters_of(run))
+
+
+def moved(prefix: str) -> Any:
+    """How far the parameters of one part went."""
+
+    def seen(run: Trace) -> float:
+        before, after = run.start.state_dict(), run.state.state_dict()
+        return sum(float((after[name] - before[name]).abs().sum()) for name in before if name.startswith(prefix))
+
+    return seen
+
+
+def loss(run: Trace) -> float:
+    """Of the first step, when all else is still the same."""
+    return run.steps[0].loss or 0.0
+
+
+def low(step: int) -> Any:
+    return lambda run: run.steps[step].timestep_range[0]
+
+
+def high(step: int) -> Any:
+    return lambda run: run.steps[step].timestep_range[1]
+
+
+def opacity(run: Trace) -> float:
+    return float(run.rendering.opacity.mean())
+
+
+def entropy(run: Trace) -> float:
+    p = run.rendering.opacity.clamp(1e-3, 1 - 1e-3)
+    return float(-(p * p.log() + (1 - p) * (1 - p).log()).mean())
+
+
+def peak(run: Trace) -> float:
+    """The density in the middle."""
+    return float(run.state.scene.field.density(torch.zeros(1, 3)).detach())
+
+
+def thickened(run: Trace) -> float:
+    """How far the density of some points went."""
+    points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    return float((run.state.scene.field.density(points) - run.start.scene.field.density(points)).detach().abs().mean())
+
+
+def occupied(run: Trace) -> float:
+    return run.steps[-1].occupancy or 0.0
+
+
+def elevation(run: Trace) -> float:
+    c2w = torch.cat([cameras.c2w for cameras in run.asked])
+    return float(torch.asin(c2w[:, 2, 2]).mean())
+
+
+def distance(run: Trace) -> float:
+    return float(torch.cat([cameras.c2w[:, :3, 3] for cameras in run.asked]).norm(dim=-1).mean())
+
+
+def fovy(run: Trace) -> float:
+    return float(torch.cat([cameras.fovy_deg for cameras in run.asked]).mean())
+
+
+class Balls:
+    """A large ball and a small one."""
+
+    def density(self, positions: Tensor) -> Tensor:
+        large, small = positions.norm(dim=-1) - 0.5, (positions - torch.tensor([0.0, 0.0, 0.75])).norm(dim=-1) - 0.2
+        return torch.relu(-50 * torch.minimum(large, small))
+
+    def color(self, positions: Tensor) -> Tensor:
+        return torch.ones_like(positions)
+
+    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.density(positions), self.color(positions)
+
+
+def surface(run: Trace) -> Surface:
+    balls: Any = Balls()
+    return extract_mesh(replace(run.state.scene, field=balls), run.recipe.mesh)[0].surface
+
+
+def vertices(run: Trace) -> int:
+    return len(surface(run).vertices)
+
+
+def recorded(run: Trace) -> Any:
+    return provenance("a red chair", 0, run.recipe, run.state.prior)["recipe"]["name"]
+
+
+STRONG = {"guidance.guidance_scale": 1000.0}
+NETWORK = {"background": BackgroundRecipe("network", 0.0)}
+SHADED = {"shading": ShadingRecipe(from_step=0, albedo_probability=0.0, textureless_probability=0.0)}
+KEYED = {"key": KeyRecipe(low=0.1, high=0.9)}
+
+TABLE: Table[Trace] = {
+    "name": changes(recorded, "another"),
+    "steps": rises(lambda run: len(run.steps), 5),
+    "updates_per_target": rises(lambda run: int(run.state.state_dict()["optimizer.0.step"]), 2),
+    "negative_prompt": changes(weights, "green table"),
+    # Cameras
+    "cameras.elevation_deg[0]": rises(elevation, 15.0),
+    "cameras.elevation_deg[1]": rises(elevation, 60.0),
+    # The formula gives 16.1 to 19.5 degrees for 25 to 30.
+    "cameras.sphere_elevation_probability": falls(elevation, 1.0, {"cameras.elevation_deg": (25.0, 30.0)}),
+    "cameras.fovy_deg[0]": rises(fovy, 40.0),
+    "cameras.fovy_deg[1]": rises(fovy, 80.0),
+    "cameras.relative_distance[0]": rises(distance, 0.95),
+    "cameras.relative_distance[1]": rises(distance, 2.0),
+    "cameras.distance_rule": rises(distance, "sin"),
+    # Stages
+    "stages.from_step": rises(lambda run: run.pixels, 2),
+    "stages.resolution": rises(lambda run: run.pixels, 16),
+    "stages.objects": rises(lambda run: len(run.asked[-1]), 2),
+    # Field
+    "field.levels": rises(parameters, 3),
+    "field.features_per_level": rises(parameters, 4),
+    "field.log2_entries": falls(parameters, 6),
+    "field.base_resolution": rises(parameters, 6),
+    "field.per_level_scale": rises(parameters, 3.0),
+    "field.hidden_width": rises(parameters, 16),
+    "field.density_gain": rises(thickened, 4.0),
+    "field.sharpness.start": rises(peak, 2.0, {"field.sharpness.until_step": 100}),
+    "field.sharpness.end": rises(peak, 2.0),
+    "field.sharpness.until_step": falls(peak, 10, {"field.sharpness.end": 5.0, "field.sharpness.until_step": 2}),
+    "field.blob_scale": rises(peak, 8.0),
+    "field.blob_radius": rises(opacity, 0.8),
+    # Rendering
+    "render.samples_per_diagonal": rises(lambda run: run.queries, 64),
+    "render.occupancy_resolution": rises(lambda run: len(run.state.state_dict()["occupancy.ema"]), 12),
+    # Above the mean it is the mean that counts.
+    "render.occupancy_threshold": rises(occupied, 1e-4),
+    "render.occupancy_decay": falls(lambda run: float(run.state.state_dict()["occupancy.ema"].sum()), 0.5),
+    "render.occupancy_every": falls(lambda run: run.queries, 4),
+    "render.occupancy_warmup": rises(lambda run: run.queries, 4),
+    "render.early_stop_transmittance": falls(lambda run: run.queries, 0.5),
+    # Guidance
+    "guidance.loss": changes(weights, "sds"),
+    "guidance.guidance_scale": rises(loss, 1000.0),
+    "guidance.rescale": falls(loss, 1.0, STRONG),
+    "guidance.dynamic_threshold": falls(loss, 0.9, STRONG),
+    "guidance.t_min.start": falls(low(0), 0.5),
+    "guidance.t_min.end": rises(low(3), 0.4),
+    "guidance.t_min.until_step": falls(low(3), 4),
+    "guidance.t_max.start": rises(high(0), 0.95),
+    "guidance.t_max.end": rises(high(3), 0.8),
+    "guidance.t_max.until_step": falls(high(3), 4),
+    "guidance.denoise_steps": rises(lambda run: len(run.asked), 3),
+    "guidance.weighting": falls(loss, "sigma"),
+    # Background
+    "background.kind": changes(lambda run: type(run.state.scene.background), "network"),
+    "background.random_probability": falls(moved("background."), 1.0, NETWORK),
+    # Shading
+    "shading": changes(weights, SHADED["shading"]),
+    "shading.from_step": changes(weights, 3, SHADED),
+    "shading.albedo_probability": changes(weights, 1.0, SHADED),
+    "shading.textureless_probability": falls(moved("field.color_head"), 1.0, SHADED),
+    "shading.light_distance[0]": changes(weights, 0.1, SHADED),
+    "shading.light_distance[1]": changes(weights, 5.0, SHADED),
+    "shading.orientation.start": changes(weights, 1e4, SHADED),
+    "shading.orientation.end": changes(weights, 1e5, SHADED),
+    "shading.orientation.until_step": changes(weights, 2, SHADED),
+    # Optimiser
+    "optimizer.lr_grid": rises(moved("field.encoding"), 0.05),
+    "optimizer.lr_networks": rises(moved("field.density_head"), 0.02),
+    "optimizer.lr_background": rises(moved("background."), 0.01, NETWORK),
+    "optimizer.betas[0]": changes(weights, 0.5),
+    "optimizer.betas[1]": changes(weights, 0.5),
+    "optimizer.eps": falls(moved("field."), 1e6),
+    "optimizer.weight_decay": falls(
+        lambda run: float(run.state.state_dict()["field.density_head.hidden"].norm()), 10.0
+    ),
+    "optimizer.final_lr_factor": falls(moved("field."), 0.0),
+    # Penalties
+    "regularizers.sparsity": falls(opacity, 1e5),
+    "regularizers.binary": falls(entropy, 1e5),
+    "regularizers.from_fraction": rises(opacity, 0.75, {"regularizers.sparsity": 1e5}),
+    # Key
+    "key": changes(weights, KeyRecipe()),
+    "key.low": falls(opacity, 0.8, KEYED),
+    "key.high": falls(opacity, 2.0, KEYED),
+    "key.weight": changes(weights, 1.0, KEYED),
+    # Mesh
+    "mesh.resolution": rises(vertices, 16),
+    "mesh.min_component_fraction": falls(vertices, 0.1, {"mesh.resolution": 32}),
+}
+
+
+def test_every_field_has_an_entry() -> None:
+    assert_complete(TABLE, Recipe)
+
+
+@pytest.mark.parametrize("place", TABLE)
+def test_a_field_has_its_effect(runs: Runs[Recipe, Trace], place: str) -> None:
+    runs.check(BASE, place, TABLE[place])
