@@ -22,8 +22,8 @@ def shape_views(color: str, name: str, key: str, rng: np.random.Generator, split
         pixels[inside] = (*COLORS[color], 255)
         views.append(pixels)
     captions = (f"a {color} {name}", f"a {name}")
-    trip = Pass(15.0, 40.0, 3.0, (0.0, 90.0, 180.0, 270.0))
-    record = ObjectRecord(key, name, "", captions, (color,), (), split, "CC0-1.0", "", "", (trip,))
+    orbit = Pass(15.0, 40.0, 3.0, (0.0, 90.0, 180.0, 270.0))
+    record = ObjectRecord(key, name, "", captions, (color,), (), split, "CC0-1.0", "", "", (orbit,))
     return ObjectViews(record, np.array([views]))
 
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from tiny_prior import write_tiny_prior
 
 from dream3d.cameras import orbit
+from dream3d.dataset.cameras import pass_cameras
 from dream3d.dataset.records import ObjectRecord, Pass
 from dream3d.evaluation.compositional import COLORS, Pair, composition, rivals, seen_pairs, unseen_pairs
 from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
-from dream3d.evaluation.losses import denoising_losses, pass_cameras, view_set
+from dream3d.evaluation.losses import denoising_losses, view_set
 from dream3d.evaluation.retrieval import ranks, recall_at
 from dream3d.guidance import add_noise
 from dream3d.prior.diffusion import DiffusionPrior

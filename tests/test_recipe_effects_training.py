@@ -22,11 +22,10 @@ from torch import Tensor
 
 from dream3d.dataset.shards import ObjectViews, image_members, object_members, shard_name, write_tar
 from dream3d.errors import DatasetError
-from dream3d.prior.image_encoder import EncoderConfig, Towers, load_text
-from dream3d.training.contrastive import ContrastiveRecipe, Metrics, train_encoder
+from dream3d.prior.image_encoder import EncoderConfig
 from dream3d.training.contrastive_data import read_captioned
 from dream3d.training.data import Batch
-from dream3d.training.loop import StepEvent, Trainer
+from dream3d.training.events import StepEvent
 from dream3d.training.recipe import (
     BatchRecipe,
     DataRecipe,
@@ -35,6 +34,8 @@ from dream3d.training.recipe import (
     OptimizerRecipe,
     TrainingRecipe,
 )
+from dream3d.training.tasks import contrastive, multiview
+from dream3d.training.tasks.contrastive import ContrastiveRecipe
 
 BASE = TrainingRecipe(
     name="base",
@@ -82,11 +83,11 @@ def train(recipe: TrainingRecipe, out: Path) -> Trace:
     AcceleratorState._reset_state(True)  # a process has one precision otherwise
     events: list[StepEvent] = []
     try:
-        trainer = Trainer(recipe, out)
+        trainer = multiview.make_trainer(recipe, out)
     except DatasetError:
         return Trace(out, [], [], {}, {})
-    first = {name: value.clone() for name, value in trainer.unet.state_dict().items()}
-    batches = [trainer.draw(step)[0] for step in range(30)]
+    first = {name: value.clone() for name, value in trainer.task.unet.state_dict().items()}
+    batches = [trainer.task.draw(step) for step in range(30)]
     trainer.run(events.append)
     (path,) = sorted((out / "checkpoints").iterdir())[-1:]
     return Trace(out, events, batches, first, load_file(path))
@@ -223,13 +224,10 @@ def test_a_field_has_its_effect(runs: Runs[TrainingRecipe, Trace], place: str) -
 class Learnt:
     """What a short training of the image encoder gave."""
 
-    towers: Towers
-    rows: list[Metrics]
-
-    @property
-    def weights(self) -> Tensor:
-        """All of them, in a row."""
-        return torch.cat([p.detach().flatten() for p in self.towers.parameters()])
+    weights: Tensor
+    """All of them, in a row."""
+    rows: list[str]
+    """Of the metrics."""
 
 
 CONTRASTIVE = ContrastiveRecipe(steps=3, batch=4, log_every=1)
@@ -248,8 +246,15 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Runs[ContrastiveRecipe, 
     folder = tmp_path_factory.mktemp("encoder")
     config = EncoderConfig(image_size=16, channels=(8, 16), dim=8, text_width=12)
     data = read_captioned([write_shapes(folder / "shards", [("red", "table"), ("green", "chair")])], "train", 16)
-    text = load_text(write_tiny_prior(folder / "prior"))
-    return Runs(lambda recipe: Learnt(*train_encoder(data, text, recipe, config=config)))
+    prior = write_tiny_prior(folder / "prior")
+
+    def learn(recipe: ContrastiveRecipe) -> Learnt:
+        out = folder / "runs" / str(len(list(folder.glob("runs/*"))))
+        trainer = contrastive.make_trainer(recipe, data, prior, out, config)
+        rows = (trainer.run().result / "metrics.csv").read_text().splitlines()[1:]
+        return Learnt(torch.cat([p.detach().flatten() for p in trainer.task.towers.parameters()]), rows)
+
+    return Runs(learn)
 
 
 @pytest.mark.parametrize("place", CONTRASTIVE_TABLE)

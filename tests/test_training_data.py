@@ -14,6 +14,7 @@ from tiny_shards import tiny_image, tiny_object
 
 from dream3d.cameras import orbit
 from dream3d.errors import DatasetError, UsageError
+from dream3d.prior.text import with_suffix
 from dream3d.training.data import (
     Sampler,
     attribution,
@@ -21,7 +22,6 @@ from dream3d.training.data import (
     over_background,
     share_weights,
     spaced_views,
-    with_suffix,
 )
 from dream3d.training.recipe import parse_recipe, read_recipe
 
@@ -34,8 +34,8 @@ def test_four_of_32_views_are_at_right_angles(first: int) -> None:
     assert [(b - a) % 32 for a, b in zip(views, [*views[1:], views[0]], strict=True)] == [8, 8, 8, 8]
 
 
-def test_more_views_than_a_trip_has_are_refused() -> None:
-    with pytest.raises(DatasetError, match=r"batch\.views is 9, and a trip around an object has 8 views"):
+def test_more_views_than_an_orbit_has_are_refused() -> None:
+    with pytest.raises(DatasetError, match=r"batch\.views is 9, and an orbit has 8 views"):
         spaced_views(0, 9, 8)
 
 
@@ -58,7 +58,7 @@ def sampler(background: Any = "grey", dropout: float = 0.0, views: int = 4) -> S
     return Sampler(objects, images, background, views=views, suffix=", 3d asset", dropout=dropout)
 
 
-def test_a_batch_of_objects_has_pictures_cameras_and_captions_that_fit() -> None:
+def test_a_batch_of_objects_has_images_cameras_and_captions_that_belong_together() -> None:
     batch = sampler((0.0, 1.0, 0.0)).draw_objects(3, np.random.default_rng(0))
     assert batch.images.shape == (12, 3, 16, 16)
     assert batch.cameras is not None
@@ -81,11 +81,13 @@ def test_the_same_generator_gives_the_same_batch() -> None:
     one, other = (sampler().draw_objects(2, np.random.default_rng(5)) for _ in range(2))
     assert torch.equal(one.images, other.images)
     assert one.captions == other.captions
+    assert one.noise_seed == other.noise_seed
 
 
-def test_pictures_keep_their_captions_and_have_no_camera() -> None:
+def test_images_keep_their_captions_and_have_no_camera() -> None:
     batch = sampler().draw_images(2, np.random.default_rng(0))
     assert (batch.captions, batch.cameras, batch.views) == (["a 2d table"] * 2, None, 1)
+    assert (batch.mode, len(batch)) == ("image", 2)
 
 
 def test_a_folder_is_drawn_by_its_share_however_many_objects_it_holds() -> None:

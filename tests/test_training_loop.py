@@ -20,8 +20,9 @@ from dream3d.cameras import orbit
 from dream3d.errors import CheckpointError, DatasetError, TrainingError, UsageError
 from dream3d.prior.sampling import SamplingRecipe, sample_views
 from dream3d.training import state as checkpoint
-from dream3d.training.loop import StepEvent, Trainer, learning_rate, train
+from dream3d.training.events import StepEvent
 from dream3d.training.recipe import TrainingRecipe
+from dream3d.training.tasks.multiview import MultiviewTask, learning_rate, make_trainer, train
 from dream3d.weights.loading import load_prior
 
 
@@ -122,7 +123,7 @@ def test_a_changed_recipe_is_refused_with_what_differs(finished: tuple[TrainingR
     recipe, out = finished
     changed = dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, rate=0.5))
     with pytest.raises(TrainingError, match=r"optimizer\.rate was 0\.001 and is 0\.5"):
-        Trainer(changed, out)
+        make_trainer(changed, out)
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,9 +139,9 @@ def test_a_checkpoint_from_before_a_setting_existed_followed_its_default(tmp_pat
     recipe = tiny_recipe(tmp_path).to_dict()
     older = {**recipe, "optimizer": {k: v for k, v in recipe["optimizer"].items() if k != "cosine"}}
     path = checkpoint.save(tmp_path / "c", checkpoint.Checkpoint(3, 1.0, older, {}, {"unet.a": torch.ones(1)}))
-    assert checkpoint.load(path, recipe).step == 3
+    assert checkpoint.load(path, recipe, MultiviewTask.defaults).step == 3
     with pytest.raises(TrainingError, match=r"optimizer\.cosine was 0 and is 9"):
-        checkpoint.load(path, {**recipe, "optimizer": {**recipe["optimizer"], "cosine": 9}})
+        checkpoint.load(path, {**recipe, "optimizer": {**recipe["optimizer"], "cosine": 9}}, MultiviewTask.defaults)
 
 
 def test_a_truncated_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(tmp_path: Path) 
     outcome = train(recipe, tmp_path / "run", observer=observer)
     assert (outcome.step, outcome.stopped_by) == (3, signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert Trainer(recipe, tmp_path / "run").step == 3
+    assert make_trainer(recipe, tmp_path / "run").step == 3
 
 
 @pytest.mark.slow
@@ -206,10 +207,12 @@ def test_the_loss_falls_on_a_toy_set(tmp_path: Path) -> None:
 
 def test_image_mode_leaves_the_camera_network_without_gradient(tmp_path: Path) -> None:
     for fraction, expected in ((1.0, False), (0.0, True)):
-        trainer = Trainer(tiny_recipe(tmp_path, batch={"image_mode_fraction": fraction}), tmp_path / f"run{fraction}")
+        trainer = make_trainer(
+            tiny_recipe(tmp_path, batch={"image_mode_fraction": fraction}), tmp_path / f"run{fraction}"
+        )
         event = trainer.train_step()
         assert event.mode == ("3d" if expected else "image")
-        gradients = [p.grad is not None for p in trainer.unet.class_embedding.parameters()]
+        gradients = [p.grad is not None for p in trainer.task.unet.class_embedding.parameters()]
         assert gradients == [expected] * 4
 
 
@@ -242,16 +245,16 @@ def test_a_network_from_scratch_takes_the_sizes_of_codec_and_text(tmp_path: Path
         "norm_num_groups": 2,
         "attention_head_dim": 1,
     }
-    trainer = Trainer(tiny_recipe(tmp_path, network=network), tmp_path / "run")
-    assert trainer.unet.config.cross_attention_dim == 12
-    assert trainer.unet.config.block_out_channels == [4, 8]
+    trainer = make_trainer(tiny_recipe(tmp_path, network=network), tmp_path / "run")
+    assert trainer.task.unet.config.cross_attention_dim == 12
+    assert trainer.task.unet.config.block_out_channels == [4, 8]
     assert trainer.train_step().loss > 0
     with pytest.raises(UsageError, match=r"unknown recipe key 'network\.depth'"):
-        Trainer(tiny_recipe(tmp_path, network={"depth": 3}), tmp_path / "other")
+        make_trainer(tiny_recipe(tmp_path, network={"depth": 3}), tmp_path / "other")
 
 
 def test_data_of_another_size_or_without_the_concepts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="the prior takes 32"):
-        Trainer(tiny_recipe(tmp_path, image_size=32), tmp_path / "run")
+        make_trainer(tiny_recipe(tmp_path, image_size=32), tmp_path / "run")
     with pytest.raises(DatasetError, match="there are green tree, red chair"):
-        Trainer(tiny_recipe(tmp_path, data={"concepts": ["boat"]}), tmp_path / "run")
+        make_trainer(tiny_recipe(tmp_path, data={"concepts": ["boat"]}), tmp_path / "run")

@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 from dream3d.cli.app import app
 from dream3d.errors import PriorError
 from dream3d.prior.text import clip_file_name
-from dream3d.training.loop import Trainer, train
 from dream3d.training.start import find_start
+from dream3d.training.tasks.multiview import make_trainer, train
 from dream3d.weights.loading import load_prior
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def write_stable_diffusion(folder: Path) -> Path:
-    """A folder as diffusers lays it out, of toy size: pictures of 16 pixels, latents of 8."""
+    """A folder as diffusers lays it out, of toy size: images of 16 pixels, latents of 8."""
     torch.manual_seed(0)
     for name in ("unet", "vae", "text_encoder", "scheduler"):
         (folder / name).mkdir(parents=True)
@@ -56,12 +56,12 @@ def write_stable_diffusion(folder: Path) -> Path:
 def test_stable_diffusion_is_inflated_trained_and_loads_as_a_prior(tmp_path: Path) -> None:
     start = write_stable_diffusion(tmp_path / "sd")
     recipe = tiny_recipe(tmp_path, start=str(start), image_size=16, steps=2, optimizer={"ema": 0.0})
-    trainer = Trainer(recipe, tmp_path / "run")
-    assert trainer.unet.class_embedding.linear_2.weight.abs().sum() == 0
-    assert trainer.stock.prediction_type == "epsilon"
+    trainer = make_trainer(recipe, tmp_path / "run")
+    assert trainer.task.unet.class_embedding.linear_2.weight.abs().sum() == 0
+    assert trainer.task.inputs.prediction_type == "epsilon"
     while trainer.train_step().mode != "3d":
         pass
-    assert trainer.unet.class_embedding.linear_2.weight.abs().sum() > 0
+    assert trainer.task.unet.class_embedding.linear_2.weight.abs().sum() > 0
     train(recipe, tmp_path / "run")
     prior = load_prior(str(tmp_path / "run/prior"))
     assert (prior.image_size, prior.unet.config.sample_size, prior.views) == (16, 8, 2)
@@ -91,7 +91,7 @@ def test_the_command_trains_and_then_finds_nothing_left_to_do(tmp_path: Path) ->
     command = ["train", str(recipe_file(tmp_path)), "--out", str(tmp_path / "run"), "--device", "cpu"]
     first = CliRunner().invoke(app, command)
     assert first.exit_code == 0, first.output
-    assert "2 objects, 0 pictures\n" in first.output
+    assert "2 objects, 0 images\n" in first.output
     assert "step 2 of 2" in first.output
     assert f"wrote {tmp_path / 'run/prior'}" in first.output
     again = CliRunner().invoke(app, command)

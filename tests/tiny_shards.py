@@ -19,10 +19,10 @@ VIEWS = 8
 def tiny_object(key: str, name: str, split: Split = "train", seed: int = 0) -> ObjectViews:
     rng = np.random.default_rng(seed)
     azimuths = tuple(360 / VIEWS * i for i in range(VIEWS))
-    trips = (Pass(10.0, 40.0, 3.0, azimuths), Pass(25.0, 30.0, 4.0, azimuths))
+    passes = (Pass(10.0, 40.0, 3.0, azimuths), Pass(25.0, 30.0, 4.0, azimuths))
     captions = (name, f"a {name}")
-    record = ObjectRecord(key, name, "", captions, (), (), split, "CC0-1.0", "somebody", "tests", trips)
-    rgba = np.zeros((len(trips), VIEWS, SIDE, SIDE, 4), np.uint8)
+    record = ObjectRecord(key, name, "", captions, (), (), split, "CC0-1.0", "somebody", "tests", passes)
+    rgba = np.zeros((len(passes), VIEWS, SIDE, SIDE, 4), np.uint8)
     rgba[:, :, 4:12, 4:12, :3] = rng.integers(0, 256, 3)
     rgba[:, :, 4:12, 4:12, 3] = 255
     return ObjectViews(record, rgba)

@@ -1,10 +1,11 @@
-"""``dream3d train``: a multi-view prior from rendered objects and captioned pictures."""
+"""``dream3d train``: a multi-view prior from rendered objects and captioned images."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,8 @@ from dream3d.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dream3d.training.loop import StepEvent
+    from dream3d.training.events import Outcome, StepEvent
+    from dream3d.training.loop import Trainer
 
 LINE_SECONDS = 10.0
 """In a log, a line is written no more often than this."""
@@ -24,7 +26,7 @@ LINE_SECONDS = 10.0
 def train(
     recipe: Annotated[Path, typer.Argument(help="Settings, .toml; see docs/training.md.", metavar="RECIPE")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; one that holds a run goes on.", show_default="runs/NAME")
+        Path | None, typer.Option(help="Folder of the run; a run that it holds is resumed.", show_default="runs/NAME")
     ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: optimizer.rate=1e-4. May be repeated.")
@@ -32,8 +34,7 @@ def train(
     device: DeviceOption = "auto",
     debug: DebugOption = False,
 ) -> None:
-    """Train a prior by a recipe. Run the same command again to go on where it stopped."""
-    from dream3d.cli.console import make_console
+    """Train a prior by a recipe. Run the same command again to resume a run that was stopped."""
     from dream3d.cli.device import resolve_device
     from dream3d.training.recipe import read_recipe
 
@@ -41,57 +42,73 @@ def train(
     folder = out or Path("runs") / settings.name
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; give a folder")
-    try:
-        from dream3d.training.loop import Trainer
-    except ModuleNotFoundError as error:
-        raise UsageError(f"training needs {error.name}; pip install 'dream3d[train]'") from error
 
-    trainer = Trainer(settings, folder, resolve_device(device))
-    done = f", going on after step {trainer.step}" if trainer.step else ""
-    typer.echo(f"{len(trainer.stock.objects)} objects, {len(trainer.stock.images)} pictures{done}")
-    report = Report(make_console())
-    try:
-        outcome = trainer.run(report)
-    finally:
-        report.close()
+    from dream3d.training.tasks.multiview import make_trainer
+
+    trainer = make_trainer(settings, folder, resolve_device(device))
+    inputs = trainer.task.inputs
+    outcome = run_trainer(trainer, f"{len(inputs.objects)} objects, {len(inputs.images)} images")
+    typer.echo(f"wrote {outcome.result}")
+
+
+def run_trainer(trainer: Trainer[Any], data: str, *, quiet: bool = False) -> Outcome:
+    """Train to the end and report on the way, first of the ``data``; exits with 128 + n after signal n."""
+    from dream3d.cli.console import make_console
+
+    if quiet:
+        outcome = trainer.run()
+    else:
+        typer.echo(data + (f", going on after step {trainer.step}" if trainer.step else ""))
+        with Report(make_console()) as report:
+            outcome = trainer.run(report)
     if outcome.stopped_by is not None:
-        typer.echo(f"stopped after step {outcome.step}; the same command goes on from here")
+        typer.echo(f"stopped after step {outcome.step}; the same command resumes from here")
         raise typer.Exit(128 + outcome.stopped_by)
-    typer.echo(f"wrote {outcome.prior}")
+    return outcome
 
 
 class Report:
-    """Tells of steps: one line that changes on a terminal, a line now and then in a log."""
+    """Reports steps: one line that changes on a terminal, a line now and then in a log."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.status = console.status("training") if console.is_interactive else None
-        self.last, self.losses, self.seconds, self.images = time.monotonic(), list[float](), 0.0, 0
+        self.last, self.events = time.monotonic(), list["StepEvent"]()
+
+    def __enter__(self) -> Report:
         if self.status is not None:
             self.status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.status is not None:
+            self.status.stop()
 
     def __call__(self, event: StepEvent) -> None:
         """After every step."""
-        self.losses.append(event.loss)
-        self.seconds, self.images = self.seconds + event.seconds, self.images + event.images
+        self.events.append(event)
         interval = 0.5 if self.status is not None else LINE_SECONDS
         if time.monotonic() - self.last < interval and event.step < event.steps:
             return
-        from dream3d.cli.console import duration
-
-        each = self.seconds / len(self.losses)
-        line = (
-            f"step {event.step} of {event.steps}, loss {sum(self.losses) / len(self.losses):.4f}, "
-            f"rate {event.rate:.2e}, {self.images / self.seconds:.1f} images/s, "
-            f"{duration(each * (event.steps - event.step))} left"
-        )
+        line = summary(self.events)
         if self.status is not None:
             self.status.update(line)
         else:
             self.console.print(line, soft_wrap=True)
-        self.last, self.losses, self.seconds, self.images = time.monotonic(), [], 0.0, 0
+        self.last, self.events = time.monotonic(), []
 
-    def close(self) -> None:
-        """Give the terminal back."""
-        if self.status is not None:
-            self.status.stop()
+
+def summary(events: Sequence[StepEvent]) -> str:
+    """The last step, and means over some steps, in a line."""
+    from dream3d.cli.console import duration
+
+    last, count = events[-1], len(events)
+    seconds = sum(event.seconds for event in events)
+    means = {"loss": sum(event.loss for event in events) / count}
+    means |= {name: sum(event.figures[name] for event in events) / count for name in last.figures}
+    figures = "".join(f", {name} {value:.4f}" for name, value in means.items())
+    return (
+        f"step {last.step} of {last.steps}{figures}, rate {last.rate:.2e}, "
+        f"{sum(event.images for event in events) / seconds:.1f} images/s, "
+        f"{duration(seconds / count * (last.steps - last.step))} left"
+    )

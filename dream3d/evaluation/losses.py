@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dream3d.cameras import Cameras, look_at_origin
+from dream3d.cameras import Cameras
+from dream3d.dataset.cameras import pass_cameras
 from dream3d.dataset.compositing import over, premultiplied
-from dream3d.dataset.records import Pass
 from dream3d.dataset.shards import ObjectViews
 from dream3d.guidance import add_noise, epsilon_from_x0
 from dream3d.prior.diffusion import DiffusionPrior
@@ -45,13 +45,6 @@ class Denoising:
     def mean_pixels(self) -> float:
         """Mean over the noise levels of the pixel error."""
         return sum(level.pixels for level in self.levels) / len(self.levels)
-
-
-def pass_cameras(trip: Pass, chosen: Sequence[int]) -> Cameras:
-    """The cameras of some views of a pass."""
-    azimuth = torch.tensor([trip.azimuths_deg[i] for i in chosen])
-    elevation, distance = (torch.full_like(azimuth, value) for value in (trip.elevation_deg, trip.distance))
-    return Cameras(look_at_origin(elevation, azimuth, distance), torch.full_like(azimuth, trip.fovy_deg))
 
 
 def view_set(views: ObjectViews, number: int, prior: DiffusionPrior, background: Color) -> tuple[Tensor, Cameras]:

@@ -17,7 +17,7 @@ from dream3d.prior.conditioning import Condition, Conditioning
 from dream3d.prior.folder import check_files, read_settings
 from dream3d.prior.memory import MemoryPlan, Precision
 from dream3d.prior.schedule import load_schedule
-from dream3d.prior.text import PromptEncoder
+from dream3d.prior.text import PromptEncoder, with_suffix
 from dream3d.prior.unet import call_unet, load_unet
 
 
@@ -98,11 +98,11 @@ class DiffusionPrior:
         return self.text.cut(prompt)
 
     def with_suffix(self, prompt: str) -> str:
-        """The prompt as the prior's 3D captions were written: with its suffix, unless it says "3d" already (facts 5).
+        """The prompt as the prior's 3D captions were written: with its suffix, unless it says "3d" already.
 
         :meth:`encode_prompt` does not add it: MVDream's sampling does, its score distillation does not.
         """
-        return prompt if "3d" in prompt.lower() else prompt + self.settings.prompt_suffix
+        return with_suffix(prompt, self.settings.prompt_suffix)
 
     def encode_prompt(self, prompt: str, negative_prompt: str) -> Conditioning:
         """Token states of the prompt and of the negative prompt ("" is the unconditional text)."""

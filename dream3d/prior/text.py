@@ -87,6 +87,11 @@ _ENCODERS = {
 }
 
 
+def with_suffix(text: str, suffix: str) -> str:
+    """The text with the suffix of 3D captions, unless it says "3d" already (docs/method.md, Training)."""
+    return text if "3d" in text.lower() else text + suffix
+
+
 class PromptEncoder:
     """Tokenizer and text encoder of one folder. Weights are loaded for :meth:`encode` and dropped after."""
 

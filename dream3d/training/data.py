@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dream3d.cameras import Cameras, look_at_origin
+from dream3d.dataset.cameras import pass_cameras
 from dream3d.dataset.records import Pass, Split
 from dream3d.dataset.shards import CaptionedImage, ObjectViews, read_images, read_objects, shards
 from dream3d.errors import DatasetError
-from dream3d.prior.text import PromptEncoder
+from dream3d.prior.text import PromptEncoder, with_suffix
 
 Background = tuple[float, float, float] | Literal["grey"]
 
@@ -30,9 +30,20 @@ class Batch:
     images: Tensor
     """(N, 3, S, S) in [-1, 1]; views of one object are consecutive."""
     captions: list[str]
-    """One for each object (3D mode) or picture (image mode)."""
+    """One for each object (3D mode) or image (image mode)."""
     cameras: Tensor | None
     """(objects, views, 16), or None in image mode."""
+    noise_seed: int = 0
+    """Of the timesteps and the noise that the images get."""
+
+    def __len__(self) -> int:
+        """Images in it."""
+        return len(self.images)
+
+    @property
+    def mode(self) -> str:
+        """3d or image."""
+        return "image" if self.cameras is None else "3d"
 
     @property
     def views(self) -> int:
@@ -43,7 +54,7 @@ class Batch:
 def load_objects(folder: Path, split: Split, concepts: Sequence[str], side: int) -> list[ObjectViews]:
     """The objects of one split, only those called one of ``concepts`` if there are any.
 
-    Raises DatasetError for pictures that are not ``side`` pixels wide, and for no training objects at all.
+    Raises DatasetError for views that are not ``side`` pixels wide, and for no training objects at all.
     """
     found = [o for path in shards(folder, split) for o in read_objects(path)]
     chosen = [o for o in found if not concepts or o.record.name in concepts]
@@ -70,44 +81,42 @@ def share_weights(counts: Sequence[int], shares: Sequence[float]) -> list[float]
 
 
 def load_images(folder: Path, side: int) -> list[CaptionedImage]:
-    """The captioned pictures of a folder; DatasetError if there are none, or not of ``side`` pixels."""
+    """The captioned images of a folder; DatasetError if there are none, or not of ``side`` pixels."""
     found = [image for path in shards(folder, "images") for image in read_images(path) if image.captions]
     if not found:
-        raise DatasetError(f"{folder} holds no pictures in images-00000.tar; make the shards, or correct data.images")
+        raise DatasetError(f"{folder} holds no images in images-00000.tar; make the shards, or correct data.images")
     for image in found:
         if image.rgb.shape[:2] != (side, side):
             height, width = image.rgb.shape[:2]
-            raise DatasetError(f"{image.key}: a picture of {width} x {height} pixels; the prior takes {side}")
+            raise DatasetError(f"{image.key}: an image of {width} x {height} pixels; the prior takes {side}")
     return found
 
 
 def spaced_views(first: int, count: int, azimuths: int) -> list[int]:
-    """Indices of ``count`` views evenly spaced over a trip of ``azimuths``, from ``first`` on and around.
+    """Indices of ``count`` views evenly spaced over an orbit of ``azimuths``, from ``first`` on and around.
 
-    Four of a multiple of four are mutually orthogonal: i, i + n/4, i + n/2, i + 3n/4 (facts, section 5).
+    Four of a multiple of four are mutually orthogonal: i, i + n/4, i + n/2, i + 3n/4 (docs/method.md, Training).
     """
     if count > azimuths:
-        raise DatasetError(f"batch.views is {count}, and a trip around an object has {azimuths} views")
+        raise DatasetError(f"batch.views is {count}, and an orbit has {azimuths} views")
     return [(first + k * azimuths // count) % azimuths for k in range(count)]
 
 
-def conditioning(trip: Pass, views: Sequence[int]) -> Tensor:
-    """(views, 16) float32: what the network is told of the cameras of some views of a trip."""
-    azimuth = torch.tensor([trip.azimuths_deg[i] for i in views])
-    poses = look_at_origin(torch.full_like(azimuth, trip.elevation_deg), azimuth, torch.ones_like(azimuth))
-    return Cameras(poses, torch.full_like(azimuth, trip.fovy_deg)).conditioning()
+def conditioning(orbit: Pass, views: Sequence[int]) -> Tensor:
+    """(views, 16) float32: what the network is told of the cameras of some views of an orbit."""
+    # At the distance that conditioning divides by: to divide by another one rounds differently.
+    return pass_cameras(replace(orbit, distance=1.0), views).conditioning()
 
 
 def over_background(rgba: NDArray[np.uint8], color: NDArray[np.floating]) -> NDArray[np.float32]:
     """(..., 4) straight alpha over an sRGB colour (3,) in [0, 1] -> (..., 3) in [-1, 1]."""
     alpha = rgba[..., 3:].astype(np.float32) / 255
     rgb = rgba[..., :3].astype(np.float32) / 255 * alpha + (1 - alpha) * color.astype(np.float32)
-    composed: NDArray[np.float32] = (rgb * 2 - 1).astype(np.float32)
-    return composed
+    return (rgb * 2 - 1).astype(np.float32)
 
 
 class Sampler:
-    """Random batches. All chance comes from the generator that each call is given."""
+    """Random batches. All randomness comes from the generator that each call is given."""
 
     def __init__(
         self,
@@ -132,32 +141,33 @@ class Sampler:
         return with_suffix(options[int(rng.integers(len(options)))], suffix)
 
     def draw_objects(self, count: int, rng: np.random.Generator) -> Batch:
-        """Random objects, one random trip and one random set of evenly spaced views of each."""
+        """Random objects, one random orbit and one random set of evenly spaced views of each."""
         chosen = [self.objects[int(i)] for i in rng.choice(len(self.objects), size=count, p=self.probabilities)]
-        pictures, cameras, captions = [], [], []
+        images, cameras, captions = [], [], []
         for item in chosen:
-            trip = int(rng.integers(len(item.record.passes)))
+            number = int(rng.integers(len(item.record.passes)))
             azimuths = item.rgba.shape[1]
             picked = spaced_views(int(rng.integers(azimuths)), self.views, azimuths)
-            pictures.append(over_background(item.rgba[trip, picked], self._color(rng)))
-            cameras.append(conditioning(item.record.passes[trip], picked))
+            images.append(over_background(item.rgba[number, picked], self._color(rng)))
+            cameras.append(conditioning(item.record.passes[number], picked))
             captions.append(self.caption(item.record.captions, self.suffix, rng))
-        return Batch(_to_images(np.concatenate(pictures)), captions, torch.stack(cameras))
+        return Batch(_to_images(np.concatenate(images)), captions, torch.stack(cameras), int(rng.integers(2**63)))
 
     def draw_images(self, count: int, rng: np.random.Generator) -> Batch:
-        """Random captioned pictures, without cameras."""
+        """Random captioned images, without cameras."""
         chosen = [self.images[int(i)] for i in rng.integers(len(self.images), size=count)]
         pixels = np.stack([image.rgb for image in chosen]).astype(np.float32) / 127.5 - 1
-        return Batch(_to_images(pixels), [self.caption(image.captions, "", rng) for image in chosen], None)
+        captions = [self.caption(image.captions, "", rng) for image in chosen]
+        return Batch(_to_images(pixels), captions, None, int(rng.integers(2**63)))
 
     def fixed(self, items: Sequence[ObjectViews]) -> Batch:
         """The first views and first captions of some objects, over the background's middle: for measuring."""
         color = np.full(3, 0.5) if self.background == "grey" else np.asarray(self.background)
         picked = [spaced_views(0, self.views, item.rgba.shape[1]) for item in items]
-        pictures = [over_background(o.rgba[0, p], color) for o, p in zip(items, picked, strict=True)]
+        images = [over_background(o.rgba[0, p], color) for o, p in zip(items, picked, strict=True)]
         cameras = [conditioning(o.record.passes[0], p) for o, p in zip(items, picked, strict=True)]
         captions = [with_suffix(item.record.captions[0], self.suffix) for item in items]
-        return Batch(_to_images(np.concatenate(pictures)), captions, torch.stack(cameras))
+        return Batch(_to_images(np.concatenate(images)), captions, torch.stack(cameras))
 
     def _color(self, rng: np.random.Generator) -> NDArray[np.floating]:
         return np.full(3, rng.random()) if self.background == "grey" else np.asarray(self.background)
@@ -165,11 +175,6 @@ class Sampler:
 
 def _to_images(pixels: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
-def with_suffix(caption: str, suffix: str) -> str:
-    """The caption with the suffix, unless it says "3d" already (facts, section 5)."""
-    return caption if "3d" in caption.lower() else caption + suffix
 
 
 class Captions:
@@ -185,6 +190,7 @@ class Captions:
 
 
 ATTRIBUTION = ("name", "model", "author", "licence", "catalogue")
+"""Columns of a prior's ``attribution.csv``; a data set's own has ``key`` and ``source`` for model and catalogue."""
 
 
 def attribution(objects: Sequence[ObjectViews], images: Sequence[CaptionedImage], inherited: str = "") -> str:

@@ -1,37 +1,39 @@
-"""All that a run reads and never changes: data, captions, codec and schedule."""
+"""All that the training of a prior reads and never changes: data, captions, codec and schedule."""
 
 from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING
 
 from dream3d.errors import PriorError
 from dream3d.guidance import PredictionType
 from dream3d.prior.codec import PatchPCA, load_codec
 from dream3d.prior.folder import read_settings
 from dream3d.prior.schedule import load_schedule
-from dream3d.prior.text import PromptEncoder
-from dream3d.training.data import Captions, Sampler, load_images, load_objects, share_weights, with_suffix
+from dream3d.prior.text import PromptEncoder, with_suffix
+from dream3d.training.data import Captions, Sampler, load_images, load_objects, share_weights
 from dream3d.training.recipe import TrainingRecipe
 from dream3d.training.start import find_start
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
-class Stock:
+
+class FrozenInputs:
     """The frozen parts of the start (copied to ``out/start``) and the data, in memory."""
 
     def __init__(self, recipe: TrainingRecipe, out: Path, accelerator: Accelerator) -> None:
         """Raises PriorError for an unfit start and DatasetError for unfit data."""
         self.start = find_start(recipe.start)
-        self.frozen = out / "start"
+        self.folder = out / "start"
         if accelerator.is_main_process:
-            self.start.freeze(self.frozen)
+            self.start.freeze(self.folder)
         accelerator.wait_for_everyone()
-        self.settings = read_settings(self.frozen)
+        self.settings = read_settings(self.folder)
         self.image_size = recipe.image_size or self.settings.image_size
-        self.codec = load_codec(self.frozen).to(accelerator.device)
-        schedule = load_schedule(self.frozen / "scheduler" / "scheduler_config.json")
+        self.codec = load_codec(self.folder).to(accelerator.device)
+        schedule = load_schedule(self.folder / "scheduler" / "scheduler_config.json")
         self.alphas_cumprod = schedule.alphas_cumprod.float()
         """(T,) on the CPU."""
         self.prediction_type: PredictionType = schedule.config.prediction_type
@@ -40,10 +42,10 @@ class Stock:
 
     def _latent_size(self) -> int:
         codec = self.codec
-        # each level of a VAE but the last halves the picture
+        # each level of a VAE but the last halves the image
         patch = codec.patch_size if isinstance(codec, PatchPCA) else 2 ** (len(codec.vae.config.block_out_channels) - 1)
         if self.image_size % patch:
-            raise PriorError(f"the codec takes pictures in steps of {patch} pixels, not of {self.image_size}")
+            raise PriorError(f"the codec takes images in steps of {patch} pixels, not of {self.image_size}")
         return int(self.image_size // patch)
 
     def _read_data(self, recipe: TrainingRecipe) -> None:
@@ -51,8 +53,8 @@ class Stock:
         groups = [load_objects(f, "train", data.concepts, self.image_size) for f in data.view_folders]
         heldout = [load_objects(f, "heldout", data.concepts, self.image_size) for f in data.view_folders]
         self.objects, self.heldout = list(chain(*groups)), list(chain(*heldout))
-        pictures = [load_images(f, self.image_size) for f in data.image_folders] if batch.image_mode_fraction else []
-        self.images = list(chain(*pictures))
+        images = [load_images(f, self.image_size) for f in data.image_folders] if batch.image_mode_fraction else []
+        self.images = list(chain(*images))
         self.sampler = Sampler(
             self.objects,
             self.images,
@@ -64,4 +66,4 @@ class Stock:
         )
         texts = [with_suffix(c, batch.prompt_suffix) for o in (*self.objects, *self.heldout) for c in o.record.captions]
         texts += [caption for image in self.images for caption in image.captions]
-        self.captions = Captions(PromptEncoder(self.frozen, self.settings.text_tokens), texts)
+        self.captions = Captions(PromptEncoder(self.folder, self.settings.text_tokens), texts)

@@ -1,8 +1,9 @@
-"""Diffusion losses as pure functions: noise, targets, weights."""
+"""The losses as pure functions: diffusion (noise, targets, weights) and contrast."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dream3d.guidance import PredictionType
@@ -39,7 +40,7 @@ def level_weights(alpha_bar: Tensor, kind: PredictionType, weighting: str, gamma
 
 
 def channel_weights(scale: Tensor, power: float) -> Tensor:
-    """(C,) weights of mean 1 from a linear codec's scales: a channel's spread in pictures, to a power."""
+    """(C,) weights of mean 1 from a linear codec's scales: a channel's spread in images, to a power."""
     weights = scale.reciprocal() ** power
     return weights / weights.mean()
 
@@ -48,3 +49,15 @@ def weighted_loss(predicted: Tensor, target: Tensor, levels: Tensor, channels: T
     """Mean squared error of (N, C, h, w) with weights by image (N,) and by channel (C,); a scalar in float32."""
     error = (predicted.float() - target.float()).square().mean((2, 3))
     return (error * channels * levels[:, None]).mean()
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, matches: Tensor) -> Tensor:
+    """CLIP's symmetric InfoNCE (Radford et al. 2021) of unit vectors (N, dim), pair i with pair i; a scalar.
+
+    ``matches`` (N, N) bool: whether text j describes image i. Off the diagonal these are false negatives, which are
+    left out of the negatives both ways.
+    """
+    own = torch.eye(len(images), dtype=torch.bool, device=images.device)
+    logits = (scale * images @ texts.t()).masked_fill(matches & ~own, float("-inf"))
+    target = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2

@@ -1,10 +1,10 @@
-"""What a training run is: a recipe of plain settings, read from TOML and checked before anything is loaded."""
+"""How a multi-view prior is trained: plain settings, read from TOML and checked before anything is loaded."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +57,7 @@ class BatchRecipe:
     objects: int = 4
     """Objects in 3D mode."""
     images: int = 16
-    """Pictures in image mode."""
+    """Images in image mode."""
     views: int = 4
     """Views of an object, which are attended together."""
     image_mode_fraction: float = 0.3
@@ -95,7 +95,7 @@ class LossRecipe:
     gamma: float = 5.0
     """Of ``min_snr``."""
     channel_power: float = 0.0
-    """Weights of latent channels: their spread in pictures to this power (linear codecs only)."""
+    """Weights of latent channels: their spread in images to this power (linear codecs only)."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class TrainingRecipe:
     steps: int = 1000
     seed: int = 0
     image_size: int = 0
-    """Side of the pictures in pixels; 0 is the start's own (256 for Stable Diffusion)."""
+    """Side of the images in pixels; 0 is the start's own (256 for Stable Diffusion)."""
     attention: AttentionKind = "3d"
     precision: Precision = "fp32"
     products: Products = "auto"
@@ -137,23 +137,23 @@ class TrainingRecipe:
         """Raises UsageError for numbers that make no run."""
         batch, optimizer, loss, every = self.batch, self.optimizer, self.loss, self.every
         whole = {"steps": self.steps, "batch.objects": batch.objects, "batch.images": batch.images}
-        _check(whole | {"batch.views": batch.views}, lambda v: v >= 1, "at least 1")
+        check_numbers(whole | {"batch.views": batch.views}, lambda v: v >= 1, "at least 1")
         counts = {"seed": self.seed, "image_size": self.image_size, "optimizer.warmup": optimizer.warmup}
         counts |= {"optimizer.cosine": optimizer.cosine}
         counts |= {f"every.{name}": value for name, value in dataclasses.asdict(every).items()}
-        _check(counts, lambda v: v >= 0, "0 or more")
+        check_numbers(counts, lambda v: v >= 0, "0 or more")
         parts = {"batch.image_mode_fraction": batch.image_mode_fraction, "optimizer.ema": optimizer.ema}
         parts |= {"batch.caption_dropout": batch.caption_dropout}
         if self.data.background != "grey":
             parts |= {f"data.background[{i}]": value for i, value in enumerate(self.data.background)}
-        _check(parts, lambda v: 0 <= v <= 1, "between 0 and 1")
+        check_numbers(parts, lambda v: 0 <= v <= 1, "between 0 and 1")
         positive = {"optimizer.rate": optimizer.rate, "optimizer.clip": optimizer.clip, "loss.tilt": loss.tilt}
-        _check(positive | {"loss.gamma": loss.gamma}, lambda v: v > 0, "positive")
-        _check({"optimizer.weight_decay": optimizer.weight_decay}, lambda v: v >= 0, "0 or more")
+        check_numbers(positive | {"loss.gamma": loss.gamma}, lambda v: v > 0, "positive")
+        check_numbers({"optimizer.weight_decay": optimizer.weight_decay}, lambda v: v >= 0, "0 or more")
         if not self.data.views:
             raise UsageError("the recipe names no data; set data.views to a folder of shards")
         shares = self.data.shares
-        _check({f"data.shares[{i}]": value for i, value in enumerate(shares)}, lambda v: v > 0, "positive")
+        check_numbers({f"data.shares[{i}]": value for i, value in enumerate(shares)}, lambda v: v > 0, "positive")
         if shares and len(shares) != len(self.data.view_folders):
             raise UsageError(
                 f"data.shares has {len(shares)} numbers for {len(self.data.view_folders)} folders of data.views; "
@@ -202,7 +202,8 @@ def _folders(value: str | tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in ((value,) if isinstance(value, str) else value) if folder)
 
 
-def _check(values: Mapping[str, float], fits: Any, words: str) -> None:
+def check_numbers(values: Mapping[str, float], allowed: Callable[[float], bool], words: str) -> None:
+    """Raises UsageError for the first number of a recipe that is not ``allowed``; ``words`` complete "must be"."""
     for key, value in values.items():
-        if not fits(value):
+        if not allowed(value):
             raise UsageError(f"recipe key {key!r} is {value}; it must be {words}")

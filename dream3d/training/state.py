@@ -1,29 +1,26 @@
-"""The state of a training run on the disk, in the files of :mod:`dream3d.run.checkpoints`.
+"""The content of a training checkpoint, in the files of :mod:`dream3d.run.checkpoints`.
 
-No generator has to be kept: all chance of step n comes from the recipe's seed, the process and n.
+Tensors: ``PART.NAME`` for each trained parameter (PART is ``unet`` for a prior), ``ema.NAME`` for its moving average,
+``optimizer.KEY.NAME`` for the optimiser's state, ``random.NAME`` for the task's generators if it has any.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dream3d.errors import TrainingError
 from dream3d.run import checkpoints
-from dream3d.training.recipe import BatchRecipe, DataRecipe, TrainingRecipe
+from dream3d.training.task import Trained
 
 VERSION = 1
 """Of the format; a newer one is refused."""
-_FREE = ("every", "sample_prompts", "name")
-"""Parts of a recipe that do not change the weights, and so may differ when a run goes on."""
-DEFAULTS: Mapping[str, Any] = json.loads(
-    json.dumps(TrainingRecipe(data=DataRecipe(views="none"), batch=BatchRecipe(image_mode_fraction=0)).to_dict())
-)
 
 
 @dataclass(frozen=True)
@@ -35,10 +32,11 @@ class Checkpoint:
     seconds: float
     """Spent in training."""
     recipe: Mapping[str, Any]
+    """The task's settings."""
     scaler: Mapping[str, Any]
     """State of the fp16 loss scaler; empty without one."""
     tensors: Mapping[str, Tensor]
-    """``unet.``, ``ema.`` and ``optimizer.`` entries, on the CPU."""
+    """As the module's docstring says, on any device."""
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -53,24 +51,31 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load(path: Path, recipe: Mapping[str, Any]) -> Checkpoint:
-    """A checkpoint for going on with ``recipe``.
+def load(
+    path: Path, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, free: Sequence[str] = ()
+) -> Checkpoint:
+    """A checkpoint for going on with ``settings``; ``defaults`` and ``free`` are those of the task.
 
-    Raises CheckpointError for a damaged file and a newer version, TrainingError for a recipe that differs in more than
-    what is written when; the message names what differs.
+    Raises CheckpointError for a damaged file and a newer version, TrainingError for settings that differ in more than
+    what is free; the message names what differs.
     """
     facts, tensors = checkpoints.read(path, VERSION)
     try:
         found = Checkpoint(facts["step"], float(facts["seconds"]), facts["recipe"], facts["scaler"], tensors)
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is no checkpoint of a training run ({error}); remove it") from error
-    changed = differences(_filled(found.recipe, DEFAULTS), json.loads(json.dumps(recipe)))
+    changed = differences(_filled(found.recipe, _plain(defaults or {})), _plain(settings), free)
     if changed:
         raise TrainingError(
             f"{path} was made with another recipe: {'; '.join(changed[:5])}; "
             "undo the change, or train in another folder (--out)"
         )
     return found
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As json gives it back: lists for tuples."""
+    return json.loads(json.dumps(settings))
 
 
 def _filled(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,15 +87,50 @@ def _filled(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
     return filled
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """``key was OLD and is NEW`` for each setting that two recipes do not share and that changes the weights."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = (), prefix: str = ""
+) -> list[str]:
+    """``key was OLD and is NEW`` for each setting that two recipes do not share, but for the ``free`` ones."""
     lines = []
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted((old.keys() | new.keys()) - set(free)):
         before, after = old.get(key), new.get(key)
-        if not prefix and key in _FREE:
-            continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
+            lines += differences(before, after, prefix=f"{prefix}{key}.")
         elif before != after:
             lines.append(f"{prefix}{key} was {json.dumps(before)} and is {json.dumps(after)}")
     return lines
+
+
+def tensors_of(trained: Trained, random: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint."""
+    tensors = {f"{trained.part}.{name}": value.detach() for name, value in trained.parameters.items()}
+    tensors |= {f"ema.{name}": value.detach() for name, value in trained.average.items()}
+    for name, parameter in trained.parameters.items():
+        for key, value in trained.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value
+    return tensors | {f"random.{name}": value for name, value in random.items()}
+
+
+@torch.no_grad()
+def restore(trained: Trained, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put a checkpoint's tensors where they came from; returns the ``random`` ones.
+
+    Raises ValueError, KeyError or RuntimeError for tensors that do not fit what trains.
+    """
+    parts: dict[str, dict[str, Tensor]] = {trained.part: {}, "ema": {}, "optimizer": {}, "random": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    for own, found in ((trained.parameters, parts[trained.part]), (trained.average, parts["ema"])):
+        if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in found.items()}:
+            raise ValueError("names or shapes of the weights differ")
+        for name, value in found.items():
+            own[name].copy_(value)
+    for name, value in parts["optimizer"].items():
+        key, _, parameter_name = name.partition(".")
+        parameter = trained.parameters[parameter_name]
+        # In the parameter's own layout: what is fused walks through both alike.
+        trained.optimizer.state[parameter][key] = (
+            value if key == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        )
+    return parts["random"]

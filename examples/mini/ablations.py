@@ -35,8 +35,8 @@ from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.image_encoder import ImageEncoder, load_image_encoder
 from dream3d.prior.sampling import sample_views, sampling_for
 from dream3d.report.tables import number, table
-from dream3d.training.loop import train
 from dream3d.training.recipe import TrainingRecipe, read_recipe
+from dream3d.training.tasks.multiview import train
 from dream3d.weights.loading import find_folder, load_prior
 
 IN_3D = ("dog", "duck", "house", "human skull", "mug", "rocket", "train", "airplane")
@@ -131,7 +131,7 @@ def run(name: str, recipe: TrainingRecipe, out: Path) -> Path:
         outcome = train(recipe, out / name)
         if outcome.stopped_by is not None:
             raise SystemExit(f"stopped at step {outcome.step}; run it again to go on")
-        seconds = json.loads((outcome.prior / "prior.json").read_text(encoding="utf-8"))["trained_seconds"]
+        seconds = json.loads((outcome.result / "prior.json").read_text(encoding="utf-8"))["trained_seconds"]
         write_atomically(done, lambda path: path.write_text(json.dumps({"seconds": seconds}), encoding="utf-8"))
     return out / name / "prior"
 

@@ -1,0 +1,155 @@
+"""The task of a multi-view diffusion prior: 3D and image mode with the same weights (MVDream, Shi et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+
+from dream3d.prior.codec import PatchPCA
+from dream3d.training.data import Batch
+from dream3d.training.denoising import heldout_losses, predict_noised
+from dream3d.training.events import Observer, Outcome, StepEvent
+from dream3d.training.fast import accelerate, products_pay
+from dream3d.training.inputs import FrozenInputs
+from dream3d.training.logs import StepLog
+from dream3d.training.loop import Trainer, make_accelerator
+from dream3d.training.network import make_network
+from dream3d.training.objective import channel_weights, draw_timesteps, level_weights, weighted_loss
+from dream3d.training.outputs import SHEET_PROMPTS, names_in, write_samples, write_trained_prior
+from dream3d.training.recipe import BatchRecipe, DataRecipe, TrainingRecipe
+from dream3d.training.task import Loss, Task, Trained
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class MultiviewTask(Task[Batch]):
+    """All parameters of a UNet on views of objects with cameras, and on captioned images without."""
+
+    advice = "lower optimizer.rate or clip, or use precision bf16 or fp32"
+    defaults = TrainingRecipe(data=DataRecipe(views="none"), batch=BatchRecipe(image_mode_fraction=0)).to_dict()
+    free = ("every", "sample_prompts", "name")
+
+    def __init__(self, recipe: TrainingRecipe, out: Path, accelerator: Accelerator) -> None:
+        """Reads everything; raises DatasetError, PriorError or UsageError for what does not fit."""
+        self.recipe, self.accelerator = recipe, accelerator
+        self.steps, self.checkpoint_every = recipe.steps, recipe.every.checkpoint
+        self.out, self.result = out, out / "prior"
+        out.mkdir(parents=True, exist_ok=True)
+        self.inputs = FrozenInputs(recipe, out, accelerator)
+        self.unet, self.average = self._network().train(), self._network().requires_grad_(False)
+        self.trained = Trained(
+            "unet",
+            dict(self.unet.named_parameters()),
+            torch.optim.AdamW(
+                self.unet.parameters(),
+                lr=recipe.optimizer.rate,
+                betas=(0.9, 0.99),
+                weight_decay=recipe.optimizer.weight_decay,
+                fused=True,
+            ),
+            recipe.optimizer.clip,
+            average=dict(self.average.named_parameters()),
+            decay=recipe.optimizer.ema,
+        )
+        self.network = accelerator.prepare(self.unet)
+        codec, device = self.inputs.codec, accelerator.device
+        scale = codec.scale if isinstance(codec, PatchPCA) else torch.ones(codec.channels, device=device)
+        self.channels = channel_weights(scale, recipe.loss.channel_power)
+        self.metrics = StepLog(out / "metrics.csv", ("step", "mode", "loss", "rate", "norm", "seconds"))
+        self.heldout = StepLog(out / "heldout.csv", ("step", "timestep", "loss"))
+
+    def _network(self) -> UNet2DConditionModel:
+        """The network at step 0; the same one whenever it is called."""
+        recipe, device = self.recipe, self.accelerator.device
+        generator = torch.Generator().manual_seed(recipe.seed)
+        unet = make_network(
+            self.inputs.start.folder / "unet", recipe.network, recipe.attention, self.inputs.latent_size, generator
+        )
+        possible = recipe.attention != "temporal" and recipe.precision == "fp32" and device.type == "cpu"
+        if recipe.products == "on" or (recipe.products == "auto" and possible and products_pay()):
+            accelerate(unet, joint=recipe.attention == "3d")
+        return unet.to(device)
+
+    def settings(self) -> dict[str, Any]:
+        """The recipe."""
+        return self.recipe.to_dict()
+
+    def rate(self, step: int) -> float:
+        """See :func:`learning_rate`."""
+        return learning_rate(self.recipe, step)
+
+    def draw(self, step: int) -> Batch:
+        """The batch of a step, which is the same whenever it is drawn.
+
+        The mode is that of all processes; the rest is each process's own.
+        """
+        batch, sampler = self.recipe.batch, self.inputs.sampler
+        image_mode = np.random.default_rng([self.recipe.seed, step]).random() < batch.image_mode_fraction
+        rng = np.random.default_rng([self.recipe.seed, step, self.accelerator.process_index + 1])
+        return sampler.draw_images(batch.images, rng) if image_mode else sampler.draw_objects(batch.objects, rng)
+
+    def loss(self, batch: Batch) -> Loss:
+        """The weighted loss of a batch: one timestep for each object, noise of its own for each view."""
+        inputs, recipe = self.inputs, self.recipe.loss
+        generator = torch.Generator().manual_seed(batch.noise_seed)
+        with torch.no_grad():
+            x0 = inputs.codec.encode(batch.images.to(self.accelerator.device), generator)
+        uniform = torch.rand(len(batch.captions), generator=generator)
+        timesteps = draw_timesteps(uniform, recipe.tilt, len(inputs.alphas_cumprod)).repeat_interleave(batch.views)
+        noise = torch.randn(x0.shape, generator=generator)
+        with self.accelerator.autocast():
+            predicted, target, alpha_bar = predict_noised(inputs, self.network, batch, x0, noise, timesteps)
+        levels = level_weights(alpha_bar, inputs.prediction_type, recipe.weighting, recipe.gamma)
+        return Loss({"diffusion": weighted_loss(predicted, target, levels, self.channels)})
+
+    def log(self, event: StepEvent) -> None:
+        """A row of ``metrics.csv``."""
+        numbers = (f"{value:.6g}" for value in (event.loss, event.rate, event.norm))
+        self.metrics.add(event.step, event.mode, *numbers, f"{event.seconds:.4f}")
+
+    def rewind(self, step: int) -> None:
+        """Forget rows of later steps."""
+        self.metrics.rewind(step)
+        self.heldout.rewind(step)
+
+    def write(self, step: int, seconds: float) -> None:
+        """Held-out losses and samples of the moving average, each every so many steps."""
+        every = self.recipe.every
+        if every.heldout and step % every.heldout == 0:
+            for level, loss in heldout_losses(self.inputs, self.average, self.channels).items():
+                self.heldout.add(step, level, f"{loss:.6g}")
+        if every.samples and step % every.samples == 0:
+            self.finish(step, seconds)
+
+    def finish(self, step: int, seconds: float) -> None:
+        """The prior with the moving average's weights, and a sheet of samples if the recipe asks for sheets."""
+        recipe, inputs = self.recipe, self.inputs
+        write_trained_prior(self.result, recipe, inputs, self.average, step, seconds)
+        if recipe.every.samples:
+            prompts = recipe.sample_prompts or tuple(names_in(inputs)[:SHEET_PROMPTS])
+            sheet = self.out / "samples" / f"step-{step:08d}.png"
+            write_samples(sheet, self.result, prompts, step, self.average.device)
+
+
+def learning_rate(recipe: TrainingRecipe, step: int) -> float:
+    """The rate after ``step`` steps: a linear warm-up times half a cosine, see OptimizerRecipe."""
+    optimizer = recipe.optimizer
+    warm = min(1.0, (step + 1) / optimizer.warmup) if optimizer.warmup else 1.0
+    return optimizer.rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / (optimizer.cosine or recipe.steps)))
+
+
+def make_trainer(recipe: TrainingRecipe, out: Path, device: str = "cpu") -> Trainer[MultiviewTask]:
+    """The trainer of a recipe in a folder, which goes on with what is there; raises as :class:`MultiviewTask`."""
+    accelerator = make_accelerator(device, recipe.precision)
+    return Trainer(MultiviewTask(recipe, out, accelerator), accelerator, out)
+
+
+def train(recipe: TrainingRecipe, out: Path, device: str = "cpu", observer: Observer = lambda event: None) -> Outcome:
+    """Train by a recipe into a folder, or go on with what is there; see :class:`dream3d.training.loop.Trainer`."""
+    return make_trainer(recipe, out, device).run(observer)
