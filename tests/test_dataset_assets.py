@@ -17,8 +17,8 @@ from dream3d.dataset.assets.sh3f import extract, properties, read_catalogue
 from dream3d.dataset.assets.sources import find_assets
 from dream3d.dataset.check.limits import Limits, check_file, is_inside
 from dream3d.dataset.check.obj import texture_name
-from dream3d.dataset.draw.models import load_actors
 from dream3d.dataset.records import KEY
+from dream3d.dataset.rendering.models import load_actors
 from dream3d.errors import DatasetError, UsageError
 
 

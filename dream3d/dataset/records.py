@@ -24,7 +24,7 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Asset:
+class SourceAsset:
     """A 3D model that could be drawn, and what is said of it."""
 
     key: str
@@ -57,7 +57,7 @@ class Asset:
 
 @dataclass(frozen=True)
 class Pass:
-    """One trip around an object: its views share everything but the azimuth (facts, section 5)."""
+    """One orbit around an object: its views share everything but the azimuth (facts, section 5)."""
 
     elevation_deg: float
     fovy_deg: float

@@ -11,7 +11,7 @@ from typing import Any
 from dream3d.dataset.assets.names import slug, words
 from dream3d.dataset.assets.sh3f import read_catalogue
 from dream3d.dataset.check.limits import FORMATS, is_inside
-from dream3d.dataset.records import IDENTITY, Asset, json_object, text_field, texts
+from dream3d.dataset.records import IDENTITY, SourceAsset, json_object, text_field, texts
 from dream3d.errors import DatasetError, UsageError
 
 MANIFEST = "assets.jsonl"
@@ -19,13 +19,13 @@ CATALOGUES = ".sh3f"
 MAX_MANIFEST_BYTES = 256 * 2**20
 
 
-def find_assets(sources: Sequence[Path], select: Path | None = None) -> list[Asset]:
+def find_assets(sources: Sequence[Path], select: Path | None = None) -> list[SourceAsset]:
     """All assets of files and folders, each key once, in the order of the sources and of the names in them.
 
     A folder with an ``assets.jsonl`` is described by that alone. ``select`` picks and renames (see :func:`selected`).
     Raises :class:`UsageError` for a source that is not there or holds nothing, :class:`DatasetError` for a damaged one.
     """
-    found: list[Asset] = []
+    found: list[SourceAsset] = []
     for source in sources:
         some = list(_assets_of(source))
         if not some:
@@ -35,7 +35,7 @@ def find_assets(sources: Sequence[Path], select: Path | None = None) -> list[Ass
     return found if select is None else selected(found, select)
 
 
-def selected(assets: Sequence[Asset], file: Path) -> list[Asset]:
+def selected(assets: Sequence[SourceAsset], file: Path) -> list[SourceAsset]:
     """The assets that a json list names, in its order and with its words.
 
     Each item is ``{"id": catalogue id or key}``, optionally with ``name``, ``captions``, ``turn`` (degrees) and
@@ -67,8 +67,8 @@ def selected(assets: Sequence[Asset], file: Path) -> list[Asset]:
     return _with_unique_keys(picked)
 
 
-def read_manifest(file: Path) -> list[Asset]:
-    """The assets of an ``assets.jsonl``: a json object a line with the fields of :class:`Asset`, paths relative to it.
+def read_manifest(file: Path) -> list[SourceAsset]:
+    """The assets of an ``assets.jsonl``: each line a JSON object, the fields of a :class:`SourceAsset`; relative paths.
 
     Raises :class:`DatasetError` that names the line which does not fit.
     """
@@ -82,7 +82,7 @@ def read_manifest(file: Path) -> list[Asset]:
     return [_asset(json_object(line, where), file.parent, where) for where, line in rows]
 
 
-def _assets_of(source: Path) -> Iterable[Asset]:
+def _assets_of(source: Path) -> Iterable[SourceAsset]:
     if source.is_dir():
         if (source / MANIFEST).is_file():
             return read_manifest(source / MANIFEST)
@@ -96,11 +96,13 @@ def _assets_of(source: Path) -> Iterable[Asset]:
         try:
             return read_catalogue(source)
         except DatasetError as error:  # listed with the other assets that cannot be used
-            return [Asset(key=slug(source.stem), path=source, name=words(source.stem), reason=str(error))]
-    return [Asset(key=slug(source.stem), path=source, name=words(source.stem), source=source.parent.resolve().name)]
+            return [SourceAsset(key=slug(source.stem), path=source, name=words(source.stem), reason=str(error))]
+    return [
+        SourceAsset(key=slug(source.stem), path=source, name=words(source.stem), source=source.parent.resolve().name)
+    ]
 
 
-def _with_unique_keys(assets: Sequence[Asset]) -> list[Asset]:
+def _with_unique_keys(assets: Sequence[SourceAsset]) -> list[SourceAsset]:
     taken: set[str] = set()
     unique = []
     for asset in assets:
@@ -113,7 +115,7 @@ def _with_unique_keys(assets: Sequence[Asset]) -> list[Asset]:
     return unique
 
 
-def _asset(data: dict[str, Any], folder: Path, where: str) -> Asset:
+def _asset(data: dict[str, Any], folder: Path, where: str) -> SourceAsset:
     try:
         rotation = tuple(float(number) for number in data.get("rotation") or IDENTITY)
         if len(rotation) != 9:
@@ -122,7 +124,7 @@ def _asset(data: dict[str, Any], folder: Path, where: str) -> Asset:
             raise ValueError(f"up is 'y' or 'z', not {data['up']!r}")
         path = text_field(data["path"])
         names = ("member", "category", "licence", "author", "source", "reason")
-        return Asset(
+        return SourceAsset(
             key=slug(text_field(data.get("key") or Path(path).stem)),
             path=folder / path,
             name=text_field(data.get("name") or words(Path(path).stem)),

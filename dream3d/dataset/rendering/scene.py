@@ -1,4 +1,4 @@
-"""An off-screen stage that shows one model at a time, in the frame of :mod:`dream3d.cameras`, under fixed lights."""
+"""An off-screen scene that shows one model at a time, in the frame of :mod:`dream3d.cameras`, under fixed lights."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dream3d.dataset.draw.models import keep_vtk_quiet, load_actors, points_of
-from dream3d.dataset.records import Asset, Pass
+from dream3d.dataset.records import Pass, SourceAsset
+from dream3d.dataset.rendering.models import keep_vtk_quiet, load_actors, points_of
 
 SUPERSAMPLE = 2
 """Pixels drawn for one pixel, along each side."""
@@ -44,7 +44,7 @@ LIGHTS = {
 
 
 @dataclass(frozen=True)
-class Shot:
+class RenderedView:
     """One view."""
 
     rgba: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Shot:
     """(S, S, 3): 127.5 (n + 1) of the unit normal in the world's frame, turned towards the camera; 0: nothing."""
 
 
-def model_frame(asset: Asset) -> NDArray[np.float64]:
+def model_frame(asset: SourceAsset) -> NDArray[np.float64]:
     """(3, 3) rotation from the model's own coordinates to the world's: x front, y left, z up."""
     turn = np.radians(asset.turn_deg)
     c, s = np.cos(turn), np.sin(turn)
@@ -63,7 +63,7 @@ def model_frame(asset: Asset) -> NDArray[np.float64]:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]]) @ upright @ np.array(asset.rotation).reshape(3, 3)
 
 
-class Stage:
+class OffscreenScene:
     """An off-screen VTK window. VTK's own complaints are not printed."""
 
     def __init__(self, size: int) -> None:
@@ -97,7 +97,7 @@ class Stage:
             actor.ReleaseGraphicsResources(self._window)
         self._actors = []
 
-    def load(self, path: Path, asset: Asset) -> None:
+    def load(self, path: Path, asset: SourceAsset) -> None:
         """Show a model file instead: front to +x, z up, its box centred, its farthest vertex on the unit sphere.
 
         Raises :class:`DatasetError` for a model that cannot be drawn.
@@ -123,10 +123,10 @@ class Stage:
             self._renderer.AddActor(actor)
         self._actors, self._light = actors, ""
 
-    def shoot(self, trip: Pass, azimuth_deg: float, *, depth: bool = False, normal: bool = False) -> Shot:
+    def render(self, orbit: Pass, azimuth_deg: float, *, depth: bool = False, normal: bool = False) -> RenderedView:
         """One view of the model, from an azimuth of a pass."""
-        self._aim(trip, azimuth_deg)
-        self._light_up(trip.light)
+        self._aim(orbit, azimuth_deg)
+        self._light_up(orbit.light)
         drawn = self._grab().astype(np.float32)
         n = self.size
         mean = drawn.reshape(n, SUPERSAMPLE, n, SUPERSAMPLE, 4).mean((1, 3))
@@ -134,18 +134,18 @@ class Stage:
         color = mean[..., :3] * (255 / np.maximum(mean[..., 3:], 1e-6))
         rgba = np.round(np.concatenate([color, mean[..., 3:]], -1)).clip(0, 255).astype(np.uint8)
         rgba[rgba[..., 3] == 0] = 0
-        z = self._depth(trip) if depth else None
-        return Shot(rgba, z, self._normal() if normal else None)
+        z = self._depth(orbit) if depth else None
+        return RenderedView(rgba, z, self._normal() if normal else None)
 
-    def _aim(self, trip: Pass, azimuth_deg: float) -> None:
-        a, e = np.radians(azimuth_deg), np.radians(trip.elevation_deg)
+    def _aim(self, orbit: Pass, azimuth_deg: float) -> None:
+        a, e = np.radians(azimuth_deg), np.radians(orbit.elevation_deg)
         back = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
         camera = self._renderer.GetActiveCamera()
-        camera.SetPosition(*(trip.distance * back))
+        camera.SetPosition(*(orbit.distance * back))
         camera.SetFocalPoint(0, 0, 0)
         camera.SetViewUp(-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e))
-        camera.SetViewAngle(trip.fovy_deg)
-        camera.SetClippingRange(max(trip.distance - 1.05, 0.01), trip.distance + 1.05)
+        camera.SetViewAngle(orbit.fovy_deg)
+        camera.SetClippingRange(max(orbit.distance - 1.05, 0.01), orbit.distance + 1.05)
 
     def _light_up(self, name: str) -> None:
         from vtkmodules.vtkRenderingCore import vtkLight
@@ -178,7 +178,7 @@ class Stage:
         pixels: NDArray[np.uint8] = vtk_to_numpy(out).reshape(n, n, 4)[::-1]
         return pixels
 
-    def _depth(self, trip: Pass) -> NDArray[np.uint16]:
+    def _depth(self, orbit: Pass) -> NDArray[np.uint16]:
         """The nearest of each pixel's samples: a mean across an edge would lie on no surface."""
         from vtkmodules.util.numpy_support import vtk_to_numpy
         from vtkmodules.vtkCommonCore import vtkFloatArray
@@ -189,7 +189,7 @@ class Stage:
         near, far = self._renderer.GetActiveCamera().GetClippingRange()
         nearest = stored.reshape(self.size, SUPERSAMPLE, self.size, SUPERSAMPLE).min((1, 3))
         z = near * far / (far - nearest * (far - near))
-        steps = 1 + np.round((z - trip.distance + 1) / 2 * DEPTH_STEPS)
+        steps = 1 + np.round((z - orbit.distance + 1) / 2 * DEPTH_STEPS)
         return np.where(nearest < 1, steps.clip(1, 65535), 0).astype(np.uint16)
 
     def _normal(self) -> NDArray[np.uint8]:

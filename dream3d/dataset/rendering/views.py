@@ -17,20 +17,20 @@ from dream3d.dataset.captions.colors import dominant_colors
 from dream3d.dataset.captions.concepts import leak_in
 from dream3d.dataset.captions.templates import captions_for
 from dream3d.dataset.check.limits import LIMITS, Limits, check_file
-from dream3d.dataset.draw.stage import LIGHTS, Shot, Stage
-from dream3d.dataset.records import Asset, ObjectRecord, Pass, Split
+from dream3d.dataset.records import ObjectRecord, Pass, SourceAsset, Split
+from dream3d.dataset.rendering.scene import LIGHTS, OffscreenScene, RenderedView
 from dream3d.dataset.shards import MAX_SIDE, ObjectViews, object_members, png_bytes, view_member
 from dream3d.errors import DatasetError, UsageError
 
 
 @dataclass(frozen=True)
-class RenderRecipe:
+class ViewsRecipe:
     """How objects are drawn."""
 
     size: int = 64
     """Pixels along a side."""
     passes: int = 4
-    """Trips around each object; its views share elevation, field of view, distance and light."""
+    """Orbits around each object; its views share elevation, field of view, distance and light."""
     azimuths: int = 8
     """Views of a pass, evenly spaced from a random one; a multiple of four."""
     cameras: CameraRange = CameraRange()
@@ -56,10 +56,10 @@ class RenderRecipe:
 
 PRESETS = {
     # Facts, section 5: 32 views, each object drawn twice.
-    "mvdream": RenderRecipe(
+    "mvdream": ViewsRecipe(
         passes=2, azimuths=32, cameras=CameraRange((0.0, 30.0), 0.0, (15.0, 60.0), (0.9, 1.1), "tan")
     ),
-    "mini": RenderRecipe(passes=4, azimuths=8, cameras=CameraRange((0.0, 35.0), 0.0, (25.0, 50.0), (0.85, 1.0), "sin")),
+    "mini": ViewsRecipe(passes=4, azimuths=8, cameras=CameraRange((0.0, 35.0), 0.0, (25.0, 50.0), (0.85, 1.0), "sin")),
 }
 
 
@@ -69,10 +69,10 @@ def generator(seed: int, key: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
-def draw_passes(recipe: RenderRecipe, key: str) -> tuple[Pass, ...]:
+def sample_orbits(recipe: ViewsRecipe, key: str) -> tuple[Pass, ...]:
     """The cameras and lights of an object."""
     rng, cameras = generator(recipe.seed, key, "cameras"), recipe.cameras
-    trips = []
+    orbits = []
     for _ in range(recipe.passes):
         elevation, fovy, relative = (
             float(rng.uniform(*bounds))
@@ -82,29 +82,31 @@ def draw_passes(recipe: RenderRecipe, key: str) -> tuple[Pass, ...]:
         distance = relative / float(np.tan(half) if cameras.distance_rule == "tan" else np.sin(half))
         azimuths = (float(rng.uniform(0, 360)) + 360 / recipe.azimuths * np.arange(recipe.azimuths)) % 360
         light = recipe.lights[int(rng.integers(len(recipe.lights)))]
-        trips.append(Pass(elevation, fovy, distance, tuple(azimuths.tolist()), light))
-    return tuple(trips)
+        orbits.append(Pass(elevation, fovy, distance, tuple(azimuths.tolist()), light))
+    return tuple(orbits)
 
 
-def split_of(asset: Asset, seed: int, heldout: float, unseen: tuple[str, ...]) -> Split:
+def split_of(asset: SourceAsset, seed: int, heldout: float, unseen: tuple[str, ...]) -> Split:
     """Where an object goes: by its words if one is an unseen concept, else by seed and key."""
     if leak_in(asset.key, (asset.name, asset.category, *asset.captions), unseen):
         return "unseen"
     return "heldout" if generator(seed, asset.key, "split").random() < heldout else "train"
 
 
-def draw(asset: Asset, split: Split, recipe: RenderRecipe, stage: Stage, limits: Limits = LIMITS) -> Drawn:
+def draw(
+    asset: SourceAsset, split: Split, recipe: ViewsRecipe, scene: OffscreenScene, limits: Limits = LIMITS
+) -> RenderedObject:
     """All views of an asset, with its record. Raises :class:`DatasetError` with the reason if it cannot be drawn."""
     if asset.reason:
         raise DatasetError(asset.reason)
-    passes = draw_passes(recipe, asset.key)
+    passes = sample_orbits(recipe, asset.key)
     with tempfile.TemporaryDirectory(prefix="dream3d-") as folder:
         model = extract(asset, Path(folder), limits) if asset.member else asset.path
         check_file(model, limits)
-        stage.load(model, asset)
+        scene.load(model, asset)
         shots = [
-            [stage.shoot(trip, azimuth, depth=recipe.depth, normal=recipe.normals) for azimuth in trip.azimuths_deg]
-            for trip in passes
+            [scene.render(orbit, azimuth, depth=recipe.depth, normal=recipe.normals) for azimuth in orbit.azimuths_deg]
+            for orbit in passes
         ]
     rgba = np.array([[shot.rgba for shot in group] for group in shots])
     if not rgba[..., 3].any():
@@ -123,15 +125,15 @@ def draw(asset: Asset, split: Split, recipe: RenderRecipe, stage: Stage, limits:
         source=asset.source,
         passes=passes,
     )
-    return Drawn(ObjectViews(record, rgba), shots)
+    return RenderedObject(ObjectViews(record, rgba), shots)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedObject:
     """An object's record and pictures, with depth and normals where they were asked for."""
 
     views: ObjectViews
-    shots: list[list[Shot]]
+    shots: list[list[RenderedView]]
     """Passes of views."""
 
     def members(self) -> Iterator[tuple[str, bytes]]:

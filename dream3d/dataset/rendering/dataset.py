@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dream3d.dataset.draw.views import RenderRecipe, split_of
-from dream3d.dataset.draw.workers import Bounds, ShardTask, draw_shards
-from dream3d.dataset.records import SPLITS, Asset
+from dream3d.dataset.records import SPLITS, SourceAsset
+from dream3d.dataset.rendering.views import ViewsRecipe, split_of
+from dream3d.dataset.rendering.workers import Bounds, ShardTask, render_shards
 from dream3d.errors import DatasetError, UsageError
 from dream3d.files import write_atomically
 from dream3d.version import __version__
@@ -41,16 +41,16 @@ class DatasetPlan:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RenderSummary:
     """What a data set holds."""
 
     drawn: int
     skipped: int
     shards_new: int
-    """Drawn by this call; the others were there."""
+    """RenderedObject by this call; the others were there."""
 
 
-def plan_shards(assets: Iterable[Asset], seed: int, plan: DatasetPlan) -> list[ShardTask]:
+def plan_shards(assets: Iterable[SourceAsset], seed: int, plan: DatasetPlan) -> list[ShardTask]:
     """The shards of a data set; the same for any order of the assets."""
     ordered = sorted(assets, key=lambda asset: asset.key)
     tasks = []
@@ -62,15 +62,15 @@ def plan_shards(assets: Iterable[Asset], seed: int, plan: DatasetPlan) -> list[S
 
 
 def render_dataset(
-    assets: Sequence[Asset],
+    assets: Sequence[SourceAsset],
     folder: Path,
-    recipe: RenderRecipe,
+    recipe: ViewsRecipe,
     plan: DatasetPlan,
     *,
     workers: int = 1,
     bounds: Bounds | None = None,
     report: Callable[[int, int, int], None] = lambda done, total, skipped: None,
-) -> Summary:
+) -> RenderSummary:
     """Draw what is missing of a data set, and write its lists. ``report``: assets done, of how many, skipped.
 
     Raises :class:`UsageError` if the folder holds a data set with other settings or assets, :class:`DatasetError`
@@ -91,7 +91,7 @@ def render_dataset(
         report(before + drawn + skipped, len(assets), old_skipped + skipped)
 
     if missing:
-        draw_shards(missing, folder, recipe, min(workers, len(missing)), bounds or Bounds(), tell)
+        render_shards(missing, folder, recipe, min(workers, len(missing)), bounds or Bounds(), tell)
     records = [_record(task, folder) for task in tasks]
     drawn = [row for record in records for row in record["drawn"]]
     skipped = [row for record in records for row in record["skipped"]]
@@ -102,10 +102,10 @@ def render_dataset(
     _write_json(folder / "dataset.json", settings | {"objects": counts, "skipped": len(skipped)})
     if not drawn:
         raise DatasetError(f"not one of {len(assets)} assets could be drawn; {folder / 'skipped.csv'} says why")
-    return Summary(len(drawn), len(skipped), len(missing))
+    return RenderSummary(len(drawn), len(skipped), len(missing))
 
 
-def _settings(assets: Sequence[Asset], recipe: RenderRecipe, plan: DatasetPlan) -> dict[str, Any]:
+def _settings(assets: Sequence[SourceAsset], recipe: ViewsRecipe, plan: DatasetPlan) -> dict[str, Any]:
     """What must be the same in a later call; json values only."""
     digest = hashlib.sha256()
     for asset in sorted(assets, key=lambda asset: asset.key):

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dream3d.dataset.check.limits import LIMITS, Limits
-from dream3d.dataset.draw.stage import Stage
-from dream3d.dataset.draw.views import RenderRecipe, draw
-from dream3d.dataset.records import Asset, Split
+from dream3d.dataset.records import SourceAsset, Split
+from dream3d.dataset.rendering.scene import OffscreenScene
+from dream3d.dataset.rendering.views import ViewsRecipe, draw
 from dream3d.dataset.shards import shard_name, write_tar
 from dream3d.errors import DatasetError
 from dream3d.files import write_atomically
@@ -31,7 +31,7 @@ class ShardTask:
 
     split: Split
     number: int
-    assets: tuple[Asset, ...]
+    assets: tuple[SourceAsset, ...]
 
     def shard(self, folder: Path) -> Path:
         """The tar file."""
@@ -66,7 +66,7 @@ class _Worker:
     process: SpawnProcess
     pipe: Connection
     task: ShardTask | None = None
-    asset: Asset | None = None
+    asset: SourceAsset | None = None
     deadline: float = 0.0
 
 
@@ -79,10 +79,10 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
 
 
-def draw_shards(
+def render_shards(
     tasks: Sequence[ShardTask],
     folder: Path,
-    recipe: RenderRecipe,
+    recipe: ViewsRecipe,
     workers: int,
     bounds: Bounds,
     report: Callable[[int, int], None],
@@ -134,7 +134,7 @@ START_SECONDS = 300.0
 """For a process to import its libraries and open a window, on a busy machine."""
 
 
-def _start(folder: Path, recipe: RenderRecipe, bounds: Bounds) -> _Worker:
+def _start(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a forked process would share the parent's OpenGL and threads
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, folder, recipe, bounds), daemon=True)
@@ -178,12 +178,12 @@ def _end(worker: _Worker) -> None:
     worker.pipe.close()
 
 
-def _work(pipe: Connection, folder: Path, recipe: RenderRecipe, bounds: Bounds) -> None:
+def _work(pipe: Connection, folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> None:
     """A drawing process: shards in; the index of each asset as it begins, then (drawn, skipped), out."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends this process
-    stage = Stage(recipe.size)
+    scene = OffscreenScene(recipe.size)
     _bound_memory(bounds.memory_bytes)
     while True:
         try:
@@ -191,7 +191,7 @@ def _work(pipe: Connection, folder: Path, recipe: RenderRecipe, bounds: Bounds) 
         except EOFError:
             return
         try:
-            pipe.send(_draw_shard(task, lost, folder, recipe, stage, bounds, pipe.send))
+            pipe.send(_draw_shard(task, lost, folder, recipe, scene, bounds, pipe.send))
         except OSError as error:
             pipe.send(f"{task.shard(folder)} cannot be written ({error.strerror or error}); free some space or choose"
                       " another --out")  # fmt: skip
@@ -216,8 +216,8 @@ def _draw_shard(
     task: ShardTask,
     lost: dict[str, str],
     folder: Path,
-    recipe: RenderRecipe,
-    stage: Stage,
+    recipe: ViewsRecipe,
+    scene: OffscreenScene,
     bounds: Bounds,
     begin: Callable[[int], None],
 ) -> tuple[int, int]:
@@ -227,14 +227,14 @@ def _draw_shard(
         reason = lost.get(asset.key, "")
         if not reason:
             try:
-                members += draw(asset, task.split, recipe, stage, bounds.limits).members()
+                members += draw(asset, task.split, recipe, scene, bounds.limits).members()
             except DatasetError as error:
                 reason = str(error)
             except MemoryError:
                 reason = f"it needs more than {bounds.memory_bytes // 2**20} MiB of memory"
             except Exception as error:  # one asset must not end the others
                 reason = f"it cannot be drawn ({type(error).__name__}: {str(error)[:100]})"
-        stage.clear()
+        scene.clear()
         if reason:
             path = f"{asset.path.name}/{asset.member}" if asset.member else asset.path.name
             skipped.append({"key": asset.key, "path": path, "reason": " ".join(reason.split())})
