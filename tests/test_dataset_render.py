@@ -6,7 +6,8 @@ import os
 import signal
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,11 @@ from dream3d.dataset.rendering import workers
 from dream3d.dataset.rendering.dataset import DatasetPlan, plan_shards, render_dataset
 from dream3d.dataset.rendering.scene import LIGHTS, OffscreenScene
 from dream3d.dataset.rendering.views import PRESETS, ViewsRecipe, sample_orbits, split_of
-from dream3d.dataset.rendering.workers import Bounds
+from dream3d.dataset.rendering.workers import Bounds, open_renderer
 from dream3d.dataset.shards import read_objects, shards
 from dream3d.errors import DatasetError, UsageError
 from dream3d.mesh.formats.glb import glb_bytes
+from dream3d.processes import Work
 
 SMALL = ViewsRecipe(size=16, passes=1, azimuths=4)
 LEVEL = Pass(0.0, 30.0, 6.0, (0.0, 90.0, 180.0, 270.0))
@@ -145,7 +147,7 @@ def test_a_data_set_is_the_same_for_any_workers_and_resumes(tmp_path: Path) -> N
     assets, out = find_assets([_models(tmp_path / "models")]), tmp_path / "one"
     plan = DatasetPlan(heldout=0.0, objects_per_shard=2)
     summary = render_dataset(assets, out, SMALL, plan)
-    assert (summary.drawn, summary.skipped, summary.shards_new) == (3, 1, 2)
+    assert (summary.rendered, summary.skipped, summary.shards_new) == (3, 1, 2)
     render_dataset(assets[::-1], tmp_path / "two", SMALL, plan, workers=2)
     before = _contents(out)
     assert before == _contents(tmp_path / "two")
@@ -169,34 +171,36 @@ def test_a_data_set_is_the_same_for_any_workers_and_resumes(tmp_path: Path) -> N
         render_dataset(assets[1:], out, SMALL, plan)
 
 
-def _dies(folder: Path, asset: SourceAsset) -> None:
+def _die(asset: SourceAsset) -> None:
     if asset.key == "cube":
         os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(60 if asset.key == "green-ball" else 0)
 
 
-def _deadly_work(pipe: object, folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> None:
-    """What a drawing process runs in the next test: the real one, on a scene that one model kills and one hangs."""
+def _want_memory(asset: SourceAsset) -> None:
+    if asset.key == "cube":
+        bytearray(4 * 2**30)
+
+
+def _rendering(before: Callable[[SourceAsset], None], folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> Work:
+    """What a rendering process prepares in the next tests: the real thing, but something happens before each model."""
     real = OffscreenScene.load
 
     def load(self: OffscreenScene, path: Path, asset: SourceAsset) -> None:
-        _dies(path, asset)
+        before(asset)
         real(self, path, asset)
 
     OffscreenScene.load = load  # type: ignore[method-assign]
-    _work(pipe, folder, recipe, bounds)  # type: ignore[arg-type]
-
-
-_work = workers._work
+    return open_renderer(folder, recipe, bounds)
 
 
 @pytest.mark.slow
 def test_a_crash_and_a_hang_cost_only_their_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_work", _deadly_work)
+    monkeypatch.setattr(workers, "open_renderer", partial(_rendering, _die))
     assets = find_assets([_models(tmp_path / "models")])
     out = tmp_path / "out"
     summary = render_dataset(assets, out, SMALL, DatasetPlan(heldout=0.0), bounds=Bounds(seconds=10.0))
-    assert (summary.drawn, summary.skipped) == (1, 3)
+    assert (summary.rendered, summary.skipped) == (1, 3)
     reasons = {row["key"]: row["reason"] for row in csv.DictReader((out / "skipped.csv").read_text().splitlines())}
     assert reasons["cube"] == "the renderer crashed"
     assert reasons["green-ball"] == "the renderer hung"
@@ -240,25 +244,12 @@ def test_depth_and_normals_lie_beside_the_views_and_unseen_concepts_apart(tmp_pa
     np.testing.assert_allclose(length, 1, atol=0.05)
 
 
-def _greedy_work(pipe: object, folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> None:
-    """A drawing process in which one model wants four gigabytes."""
-    real = OffscreenScene.load
-
-    def load(self: OffscreenScene, path: Path, asset: SourceAsset) -> None:
-        if asset.key == "cube":
-            bytearray(4 * 2**30)
-        real(self, path, asset)
-
-    OffscreenScene.load = load  # type: ignore[method-assign]
-    _work(pipe, folder, recipe, bounds)  # type: ignore[arg-type]
-
-
 @pytest.mark.slow
 def test_a_model_that_wants_too_much_memory_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_work", _greedy_work)
+    monkeypatch.setattr(workers, "open_renderer", partial(_rendering, _want_memory))
     assets, out = find_assets([_models(tmp_path / "models")]), tmp_path / "out"
     summary = render_dataset(assets, out, SMALL, DatasetPlan(heldout=0.0), bounds=Bounds(memory_bytes=2 * 2**30))
-    assert (summary.drawn, summary.skipped) == (2, 2)
+    assert (summary.rendered, summary.skipped) == (2, 2)
     reasons = {row["key"]: row["reason"] for row in csv.DictReader((out / "skipped.csv").read_text().splitlines())}
     assert "memory" in reasons["cube"]
 

@@ -181,7 +181,7 @@ def test_models_and_catalogues(tmp_path: Path) -> None:
     recipe = ViewsRecipe(size=16, passes=1, azimuths=4)
     bounds = Bounds(seconds=LIMIT_SECONDS)
     summary = render_dataset(assets, tmp_path / "out", recipe, DatasetPlan(heldout=0.0), workers=2, bounds=bounds)
-    assert summary.drawn + summary.skipped == len(assets)
+    assert summary.rendered + summary.skipped == len(assets)
     assert summary.skipped > 50
     reasons = (tmp_path / "out/skipped.csv").read_text()
     assert "the renderer hung" not in reasons

@@ -98,7 +98,7 @@ def render(
         summary = render_dataset(assets, out, recipe, plan, workers=workers, bounds=bounds, report=report)
     listed = f" (listed in {out / 'skipped.csv'})" if summary.skipped else ""
     took = duration(time.monotonic() - started)
-    typer.echo(f"drawn {summary.drawn}, skipped {summary.skipped}{listed}, {summary.shards_new} new shards, {took}")
+    typer.echo(f"drawn {summary.rendered}, skipped {summary.skipped}{listed}, {summary.shards_new} new shards, {took}")
     typer.echo(f"data set: {out}")
 
 

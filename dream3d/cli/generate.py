@@ -132,7 +132,8 @@ def _checked(
 
     from dream3d.cli.device import resolve_device
     from dream3d.mesh.export import check_ending
-    from dream3d.run.folder import default_run_dir, slug
+    from dream3d.names import slug
+    from dream3d.run.folder import default_run_dir
     from dream3d.weights.loading import load_prior
 
     run_dir = checks.check_run_dir(run_dir or default_run_dir(prompt, seed))

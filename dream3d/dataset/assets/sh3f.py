@@ -6,9 +6,8 @@ import re
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from dream3d.dataset.assets.names import slug
 from dream3d.dataset.check.limits import LIMITS, Limits, archive_size, is_inside
-from dream3d.dataset.records import IDENTITY, SourceAsset
+from dream3d.dataset.records import IDENTITY, SourceAsset, key_from
 from dream3d.errors import DatasetError
 
 CATALOGUE = "PluginFurnitureCatalog.properties"
@@ -98,9 +97,9 @@ def _entry(archive: Path, entries: dict[str, str], number: str) -> SourceAsset:
     if len(rotation) != 9 or not all(abs(number) <= 1.001 for number in rotation):
         reason, rotation = f"its modelRotation {field('modelRotation')[:90]!r} is no rotation", IDENTITY
     return SourceAsset(
-        key=slug(field("id")),
+        key=key_from(field("id")),
         path=archive,
-        name=field("name").lower() or slug(field("id")),
+        name=field("name").lower() or key_from(field("id")),
         member=member,
         category=field("category"),
         rotation=rotation,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dream3d.dataset.assets.names import slug, words
 from dream3d.dataset.assets.sh3f import read_catalogue
-from dream3d.dataset.check.limits import FORMATS, is_inside
-from dream3d.dataset.records import IDENTITY, SourceAsset, json_object, text_field, texts
+from dream3d.dataset.check.file import CHECKS
+from dream3d.dataset.check.limits import is_inside
+from dream3d.dataset.records import IDENTITY, KEY_LENGTH, SourceAsset, json_object, key_from, text_field, texts
 from dream3d.errors import DatasetError, UsageError
 
 MANIFEST = "assets.jsonl"
+FORMATS = tuple(CHECKS)
 CATALOGUES = ".sh3f"
 MAX_MANIFEST_BYTES = 256 * 2**20
 
@@ -48,7 +50,7 @@ def selected(assets: Sequence[SourceAsset], file: Path) -> list[SourceAsset]:
         by_key = {asset.key: asset for asset in assets}
         picked = []
         for item in items:
-            asset = by_key.get(str(item["id"])) or by_key.get(slug(str(item["id"])))
+            asset = by_key.get(str(item["id"])) or by_key.get(key_from(str(item["id"])))
             if asset is None:
                 raise UsageError(f"--select {file}: {str(item['id'])[:90]!r} is not among the {len(assets)} assets")
             picked.append(
@@ -92,14 +94,19 @@ def _assets_of(source: Path) -> Iterable[SourceAsset]:
         raise UsageError(f"{source}: no such file or folder")
     if source.name == MANIFEST or source.suffix == ".jsonl":
         return read_manifest(source)
-    if source.suffix.lower() == CATALOGUES:
-        try:
-            return read_catalogue(source)
-        except DatasetError as error:  # listed with the other assets that cannot be used
-            return [SourceAsset(key=slug(source.stem), path=source, name=words(source.stem), reason=str(error))]
-    return [
-        SourceAsset(key=slug(source.stem), path=source, name=words(source.stem), source=source.parent.resolve().name)
-    ]
+    alone = SourceAsset(key_from(source.stem), source, words_of_stem(source.stem))
+    if source.suffix.lower() != CATALOGUES:
+        return [dataclasses.replace(alone, source=source.parent.resolve().name)]
+    try:
+        return read_catalogue(source)
+    except DatasetError as error:  # listed with the other assets that cannot be used
+        return [dataclasses.replace(alone, reason=str(error))]
+
+
+def words_of_stem(stem: str) -> str:
+    """A model file's stem in words: "oakChair_02" is "oak chair"."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", stem)
+    return " ".join(re.findall(r"[^\W\d_]+", spaced)).lower() or stem.lower()
 
 
 def _with_unique_keys(assets: Sequence[SourceAsset]) -> list[SourceAsset]:
@@ -109,7 +116,7 @@ def _with_unique_keys(assets: Sequence[SourceAsset]) -> list[SourceAsset]:
         key, number = asset.key, 1
         while key in taken:
             number += 1
-            key = f"{asset.key[:72]}-{number}"
+            key = f"{asset.key[:KEY_LENGTH]}-{number}"
         taken.add(key)
         unique.append(asset if key == asset.key else dataclasses.replace(asset, key=key))
     return unique
@@ -124,20 +131,19 @@ def _asset(data: dict[str, Any], folder: Path, where: str) -> SourceAsset:
             raise ValueError(f"up is 'y' or 'z', not {data['up']!r}")
         path = text_field(data["path"])
         names = ("member", "category", "licence", "author", "source", "reason")
-        return SourceAsset(
-            key=slug(text_field(data.get("key") or Path(path).stem)),
+        asset = SourceAsset(
+            key=key_from(text_field(data.get("key") or Path(path).stem)),
             path=folder / path,
-            name=text_field(data.get("name") or words(Path(path).stem)),
+            name=text_field(data.get("name") or words_of_stem(Path(path).stem)),
             captions=texts(data.get("captions", ())),
             colors=texts(data.get("colors", ())),
             materials=texts(data.get("materials", ())),
             rotation=rotation,
             up=data.get("up", "y"),
             turn_deg=float(data.get("turn_deg", 0.0)),
-            **{name: text_field(data.get(name, "")) for name in names}
-            | (
-                {} if is_inside(path) else {"reason": f"its path {path[:90]!r} lies outside the folder of the manifest"}
-            ),
+            **{name: text_field(data.get(name, "")) for name in names},
         )
+        outside = f"its path {path[:90]!r} lies outside the folder of the manifest"
+        return asset if is_inside(path) else dataclasses.replace(asset, reason=outside)
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{where}: not an asset ({type(error).__name__}: {error})") from error

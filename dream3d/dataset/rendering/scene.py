@@ -13,9 +13,9 @@ from dream3d.dataset.records import Pass, SourceAsset
 from dream3d.dataset.rendering.models import keep_vtk_quiet, load_actors, points_of
 
 SUPERSAMPLE = 2
-"""Pixels drawn for one pixel, along each side."""
+"""Pixels rendered for one pixel, along each side."""
 DEPTH_STEPS = 65534
-"""Of the depth pictures: from the front of the unit sphere's bounding slab to its back."""
+"""Of the depth images: from the front of the unit sphere's bounding slab to its back."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class OffscreenScene:
     def load(self, path: Path, asset: SourceAsset) -> None:
         """Show a model file instead: front to +x, z up, its box centred, its farthest vertex on the unit sphere.
 
-        Raises :class:`DatasetError` for a model that cannot be drawn.
+        Raises :class:`DatasetError` for a model that cannot be rendered.
         """
         from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
@@ -127,15 +127,12 @@ class OffscreenScene:
         """One view of the model, from an azimuth of a pass."""
         self._aim(orbit, azimuth_deg)
         self._light_up(orbit.light)
-        drawn = self._grab().astype(np.float32)
-        n = self.size
-        mean = drawn.reshape(n, SUPERSAMPLE, n, SUPERSAMPLE, 4).mean((1, 3))
+        mean = self._blocks(self._grab().astype(np.float32)).mean((1, 3))
         # VTK's colours are multiplied by alpha, which is exact also at the edges.
         color = mean[..., :3] * (255 / np.maximum(mean[..., 3:], 1e-6))
         rgba = np.round(np.concatenate([color, mean[..., 3:]], -1)).clip(0, 255).astype(np.uint8)
         rgba[rgba[..., 3] == 0] = 0
-        z = self._depth(orbit) if depth else None
-        return RenderedView(rgba, z, self._normal() if normal else None)
+        return RenderedView(rgba, self._depth(orbit) if depth else None, self._normal() if normal else None)
 
     def _aim(self, orbit: Pass, azimuth_deg: float) -> None:
         a, e = np.radians(azimuth_deg), np.radians(orbit.elevation_deg)
@@ -175,8 +172,11 @@ class OffscreenScene:
         n = self.size * SUPERSAMPLE
         out: Any = vtkUnsignedCharArray()
         window.GetRGBACharPixelData(0, 0, n - 1, n - 1, 0, out)
-        pixels: NDArray[np.uint8] = vtk_to_numpy(out).reshape(n, n, 4)[::-1]
-        return pixels
+        return vtk_to_numpy(out).reshape(n, n, 4)[::-1]
+
+    def _blocks(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """(2S, 2S, C) as (S, 2, S, 2, C): axes 1 and 3 run over the samples of a pixel."""
+        return pixels.reshape(self.size, SUPERSAMPLE, self.size, SUPERSAMPLE, -1)
 
     def _depth(self, orbit: Pass) -> NDArray[np.uint16]:
         """The nearest of each pixel's samples: a mean across an edge would lie on no surface."""
@@ -187,21 +187,20 @@ class OffscreenScene:
         self._window.GetZbufferData(0, 0, n - 1, n - 1, out)
         stored = vtk_to_numpy(out).reshape(n, n)[::-1].astype(np.float64)
         near, far = self._renderer.GetActiveCamera().GetClippingRange()
-        nearest = stored.reshape(self.size, SUPERSAMPLE, self.size, SUPERSAMPLE).min((1, 3))
+        nearest = self._blocks(stored[..., None]).min((1, 3))[..., 0]
         z = near * far / (far - nearest * (far - near))
         steps = 1 + np.round((z - orbit.distance + 1) / 2 * DEPTH_STEPS)
         return np.where(nearest < 1, steps.clip(1, 65535), 0).astype(np.uint16)
 
     def _normal(self) -> NDArray[np.uint8]:
         self._show_normals(True)
-        drawn = self._grab().astype(np.float64)
+        pixels = self._grab().astype(np.float64)
         self._show_normals(False)
-        covered = drawn[..., 3:] > 127
+        covered = pixels[..., 3:] > 127
         view = self._renderer.GetActiveCamera().GetViewTransformMatrix()
         to_world = np.array([[view.GetElement(j, i) for j in range(3)] for i in range(3)])
-        normals = np.where(covered, (drawn[..., :3] / 127.5 - 1) @ to_world.T, 0)
-        n = self.size
-        mean = normals.reshape(n, SUPERSAMPLE, n, SUPERSAMPLE, 3).mean((1, 3))
+        normals = np.where(covered, (pixels[..., :3] / 127.5 - 1) @ to_world.T, 0)
+        mean = self._blocks(normals).mean((1, 3))
         length = np.linalg.norm(mean, axis=-1, keepdims=True)
         coded = np.round((mean / np.maximum(length, 1e-6) + 1) * 127.5)
         return np.where(length > 0.05, coded, 0).astype(np.uint8)

@@ -1,25 +1,24 @@
-"""Shards drawn by several processes. A process that dies or hangs costs only the asset it was at."""
+"""Shards rendered by several processes. A process that dies or hangs costs only the asset it was at."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dream3d.dataset.check.limits import LIMITS, Limits
-from dream3d.dataset.records import SourceAsset, Split
+from dream3d.dataset.records import ATTRIBUTION, SourceAsset, Split
 from dream3d.dataset.rendering.scene import OffscreenScene
-from dream3d.dataset.rendering.views import ViewsRecipe, draw
+from dream3d.dataset.rendering.views import ViewsRecipe, render_object
 from dream3d.dataset.shards import shard_name, write_tar
 from dream3d.errors import DatasetError
-from dream3d.files import write_atomically
+from dream3d.files import write_text
+from dream3d.processes import Answer, Loss, Say, Work, run_jobs
 
 CRASHED = "the renderer crashed"
 HUNG = "the renderer hung"
@@ -38,16 +37,20 @@ class ShardTask:
         return folder / shard_name(self.split, self.number)
 
     def record(self, folder: Path) -> Path:
-        """Beside the tar file: what was drawn and what was skipped. It is written last, so it means "done"."""
+        """Beside the tar file: what was rendered and what was skipped. It is written last, so it means "done"."""
         return self.shard(folder).with_suffix(".json")
 
+    def read_record(self, folder: Path) -> dict[str, Any]:
+        """The lists "drawn" and "skipped" of a shard that is done."""
+        return json.loads(self.record(folder).read_text(encoding="utf-8"))
+
     def is_done(self, folder: Path) -> bool:
-        """Whether the shard need not be drawn again; a shard of skipped assets alone has no tar file."""
+        """Whether the shard need not be rendered again; a shard of skipped assets alone has no tar file."""
         try:
-            drawn = json.loads(self.record(folder).read_text(encoding="utf-8"))["drawn"]
+            rendered = self.read_record(folder)["drawn"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        return not drawn or self.shard(folder).is_file()
+        return not rendered or self.shard(folder).is_file()
 
 
 @dataclass(frozen=True)
@@ -61,24 +64,6 @@ class Bounds:
     limits: Limits = LIMITS
 
 
-@dataclass
-class _Worker:
-    process: SpawnProcess
-    pipe: Connection
-    task: ShardTask | None = None
-    asset: SourceAsset | None = None
-    deadline: float = 0.0
-
-
-@dataclass
-class Progress:
-    """Counts so far, of assets; assets of a shard that is drawn again after a crash count once."""
-
-    drawn: int = 0
-    skipped: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-
 def render_shards(
     tasks: Sequence[ShardTask],
     folder: Path,
@@ -87,147 +72,66 @@ def render_shards(
     bounds: Bounds,
     report: Callable[[int, int], None],
 ) -> None:
-    """Draw shards into a folder; ``report`` is called with (drawn, skipped) assets as shards are done.
+    """Render shards into a folder; ``report`` is called with (rendered, skipped) assets as shards are done.
 
-    Raises :class:`DatasetError` if processes die before they come to an asset.
+    Raises :class:`DatasetError` if a shard cannot be written, or processes die before they come to an asset.
     """
-    waiting, lost = list(reversed(tasks)), dict[str, str]()
-    progress, pool, deaths = Progress(), list[_Worker](), 0
-    try:
-        while waiting or any(worker.task for worker in pool):
-            while waiting and len(pool) < workers:
-                pool.append(_start(folder, recipe, bounds))
-            for worker in pool:
-                if worker.task is None and waiting:
-                    _give(worker, waiting.pop(), lost, bounds)
-            for worker in _ready(pool):
-                message = _receive(worker)
-                if message is None:  # dead or hung: the shard is drawn again without the asset it was at
-                    pool.remove(worker)
-                    assert worker.task is not None
-                    waiting.append(worker.task)
-                    if worker.asset is None:
-                        deaths += 1
-                        if deaths > 2 * workers:
-                            raise DatasetError(
-                                "the drawing processes die when they start; is VTK installed and working? "
-                                "(pip install 'dream3d[train]')"
-                            )
-                    else:
-                        lost[worker.asset.key] = HUNG if time.monotonic() > worker.deadline else CRASHED
-                elif isinstance(message, int):
-                    assert worker.task is not None
-                    worker.asset = worker.task.assets[message]
-                    worker.deadline = time.monotonic() + bounds.seconds
-                elif isinstance(message, str):
-                    raise DatasetError(message)
-                else:
-                    progress.drawn, progress.skipped = progress.drawn + message[0], progress.skipped + message[1]
-                    worker.task = worker.asset = None
-                    report(progress.drawn, progress.skipped)
-    finally:
-        for worker in pool:
-            _end(worker)
+    waiting = deque((task, dict[int, str]()) for task in tasks)
+    rendered = skipped = deaths = 0
+    prepare = partial(open_renderer, folder, recipe, bounds)
+    events = run_jobs(waiting, prepare, workers, silence_seconds=bounds.seconds, memory_bytes=bounds.memory_bytes)
+    with contextlib.closing(events):
+        for event in events:
+            if isinstance(event, Answer):
+                if isinstance(event.content, DatasetError):
+                    raise event.content
+                rendered, skipped = rendered + event.content[0], skipped + event.content[1]
+                report(rendered, skipped)
+            elif isinstance(event, Loss):  # the shard is rendered again without the asset that it was at
+                task, lost = event.job
+                if event.last is not None:
+                    lost = lost | {event.last: HUNG if event.hung else CRASHED}
+                elif (deaths := deaths + 1) > 2 * workers:
+                    raise DatasetError(
+                        "the drawing processes die when they start; is VTK installed and working? "
+                        "(pip install 'dream3d[train]')"
+                    )
+                waiting.appendleft((task, lost))
 
 
-START_SECONDS = 300.0
-"""For a process to import its libraries and open a window, on a busy machine."""
-
-
-def _start(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> _Worker:
-    context = multiprocessing.get_context("spawn")  # a forked process would share the parent's OpenGL and threads
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, folder, recipe, bounds), daemon=True)
-    process.start()
-    theirs.close()
-    return _Worker(process, ours)
-
-
-def _give(worker: _Worker, task: ShardTask, lost: dict[str, str], bounds: Bounds) -> None:
-    worker.task, worker.asset = task, None
-    worker.deadline = time.monotonic() + START_SECONDS + bounds.seconds
-    with contextlib.suppress(OSError):  # it may be dead; the next look at it says so
-        worker.pipe.send((task, {a.key: lost[a.key] for a in task.assets if a.key in lost}))
-
-
-def _ready(pool: Sequence[_Worker]) -> Iterator[_Worker]:
-    """Workers that have something to say, are dead, or are too late."""
-    busy = [worker for worker in pool if worker.task]
-    now = time.monotonic()
-    patience = max(0.0, min(worker.deadline for worker in busy) - now)
-    heard = wait([worker.pipe for worker in busy], timeout=patience)
-    now = time.monotonic()
-    return iter([worker for worker in busy if worker.pipe in heard or now > worker.deadline])
-
-
-def _receive(worker: _Worker) -> Any:
-    """The worker's message, or None if it is dead or too late; it is ended then."""
-    try:
-        if worker.pipe.poll():
-            return worker.pipe.recv()
-    except (EOFError, OSError):
-        pass
-    _end(worker)
-    return None
-
-
-def _end(worker: _Worker) -> None:
-    worker.process.kill()
-    worker.process.join()
-    worker.process.close()
-    worker.pipe.close()
-
-
-def _work(pipe: Connection, folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> None:
-    """A drawing process: shards in; the index of each asset as it begins, then (drawn, skipped), out."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends this process
+def open_renderer(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> Work:
+    """What a rendering process does: shards in; the index of each asset as it begins, then (rendered, skipped), out."""
     scene = OffscreenScene(recipe.size)
-    _bound_memory(bounds.memory_bytes)
-    while True:
+
+    def work(job: tuple[ShardTask, Mapping[int, str]], say: Say) -> tuple[int, int] | DatasetError:
+        task, lost = job
         try:
-            task, lost = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(_draw_shard(task, lost, folder, recipe, scene, bounds, pipe.send))
+            return _render_shard(task, lost, folder, recipe, scene, bounds, say)
         except OSError as error:
-            pipe.send(f"{task.shard(folder)} cannot be written ({error.strerror or error}); free some space or choose"
-                      " another --out")  # fmt: skip
+            return DatasetError(
+                f"{task.shard(folder)} cannot be written ({error.strerror or error}); free some space or choose"
+                " another --out"
+            )
+
+    return work
 
 
-def _bound_memory(allowance: int) -> None:
-    """Limit this process's address space; where the system cannot, the time limit alone holds."""
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        limit = pages * resource.getpagesize() + allowance
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    except (ImportError, OSError, ValueError):
-        pass
-
-
-def _draw_shard(
+def _render_shard(
     task: ShardTask,
-    lost: dict[str, str],
+    lost: Mapping[int, str],
     folder: Path,
     recipe: ViewsRecipe,
     scene: OffscreenScene,
     bounds: Bounds,
-    begin: Callable[[int], None],
+    say: Say,
 ) -> tuple[int, int]:
-    drawn, skipped, members = list[dict[str, str]](), list[dict[str, str]](), list[tuple[str, bytes]]()
+    rendered, skipped, members = list[dict[str, str]](), list[dict[str, str]](), list[tuple[str, bytes]]()
     for index, asset in enumerate(task.assets):
-        begin(index)
-        reason = lost.get(asset.key, "")
+        say(index)
+        reason = lost.get(index, "")
         if not reason:
             try:
-                members += draw(asset, task.split, recipe, scene, bounds.limits).members()
+                members += render_object(asset, task.split, recipe, scene, bounds.limits)
             except DatasetError as error:
                 reason = str(error)
             except MemoryError:
@@ -239,10 +143,8 @@ def _draw_shard(
             path = f"{asset.path.name}/{asset.member}" if asset.member else asset.path.name
             skipped.append({"key": asset.key, "path": path, "reason": " ".join(reason.split())})
         else:
-            facts = {"name": asset.name, "key": asset.key, "author": asset.author, "licence": asset.licence}
-            drawn.append(facts | {"source": asset.source})
-    if drawn:
+            rendered.append({column: getattr(asset, column) for column in ATTRIBUTION})
+    if rendered:
         write_tar(task.shard(folder), members)
-    text = json.dumps({"drawn": drawn, "skipped": skipped}, ensure_ascii=False, indent=1)
-    write_atomically(task.record(folder), lambda file: file.write_text(text, encoding="utf-8"))
-    return len(drawn), len(skipped)
+    write_text(task.record(folder), json.dumps({"drawn": rendered, "skipped": skipped}, ensure_ascii=False, indent=1))
+    return len(rendered), len(skipped)
