@@ -10,7 +10,7 @@ import numpy as np
 from dream3d.dataset.records import ObjectRecord, Pass
 from dream3d.dataset.shards import ObjectViews, object_members, shard_name, write_tar
 
-TRIP = Pass(elevation_deg=15, fovy_deg=40, distance=3, azimuths_deg=(0, 90, 180, 270))
+ORBIT = Pass(elevation_deg=15, fovy_deg=40, distance=3, azimuths_deg=(0, 90, 180, 270))
 
 
 def record(key: str = "chair", **changes: Any) -> ObjectRecord:
@@ -26,7 +26,7 @@ def record(key: str = "chair", **changes: Any) -> ObjectRecord:
         "licence": "CC0",
         "author": "A. Maker",
         "source": "a catalogue",
-        "passes": (TRIP,),
+        "passes": (ORBIT,),
     }
     return ObjectRecord(**{**fields, **changes})
 

@@ -30,7 +30,7 @@ from dream3d.batch.prompts import read_lists
 from dream3d.dataset.assets.sh3f import extract, read_catalogue
 from dream3d.dataset.assets.sources import read_manifest
 from dream3d.dataset.captions.concepts import read_concepts
-from dream3d.dataset.check.limits import LIMITS, check_file
+from dream3d.dataset.check.file import check_file
 from dream3d.dataset.images import Skipped, images_from_folder
 from dream3d.dataset.shards import read_images, read_objects
 from dream3d.errors import Dream3DError
@@ -68,7 +68,7 @@ def _sh3f(path: Path) -> object:
     for asset in read_catalogue(path):
         if not asset.reason:
             with tempfile.TemporaryDirectory() as folder:
-                check_file(extract(asset, Path(folder)), LIMITS)
+                check_file(extract(asset, Path(folder)))
     return None
 
 

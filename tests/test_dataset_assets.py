@@ -12,24 +12,24 @@ from assets import BOX_OBJ, box_obj, catalogue, cube_glb, sphere_ply
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream3d.dataset.assets.names import slug, words
 from dream3d.dataset.assets.sh3f import extract, properties, read_catalogue
-from dream3d.dataset.assets.sources import find_assets
-from dream3d.dataset.check.limits import Limits, check_file, is_inside
+from dream3d.dataset.assets.sources import find_assets, words_of_stem
+from dream3d.dataset.check.file import check_file
+from dream3d.dataset.check.limits import Limits, is_inside
 from dream3d.dataset.check.obj import texture_name
-from dream3d.dataset.draw.models import load_actors
-from dream3d.dataset.records import KEY
+from dream3d.dataset.records import KEY, key_from
+from dream3d.dataset.rendering.models import load_actors
 from dream3d.errors import DatasetError, UsageError
 
 
 @given(st.text())
 def test_any_text_gives_a_key(text: str) -> None:
-    assert KEY.fullmatch(slug(text))
+    assert KEY.fullmatch(key_from(text))
 
 
 def test_a_stem_is_said_in_words() -> None:
-    assert words("oakChair_02") == "oak chair"
-    assert words("7") == "7"
+    assert words_of_stem("oakChair_02") == "oak chair"
+    assert words_of_stem("7") == "7"
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/../../b", "C:\\a", "http://x/a", "..\\a", "", "a\0b"])

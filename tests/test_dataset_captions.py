@@ -15,7 +15,7 @@ from dream3d.dataset.captions.concepts import Leak, leaks, mentions, read_concep
 from dream3d.dataset.captions.templates import article, captions_for, materials_in, with_article
 from dream3d.dataset.procedural.families import FAMILIES
 from dream3d.dataset.procedural.make import draw
-from dream3d.dataset.records import Asset
+from dream3d.dataset.records import SourceAsset
 from dream3d.errors import DatasetError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def paint(*parts: tuple[tuple[int, int, int], int]) -> Any:
 
 
 def make(name: str = "chair", colors: tuple[str, ...] = (), seed: int = 0, **fields: Any) -> tuple[str, ...]:
-    asset = Asset("key", Path("model.obj"), name, **fields)
+    asset = SourceAsset("key", Path("model.obj"), name, **fields)
     return captions_for(asset, colors, np.random.default_rng(seed))
 
 
@@ -149,7 +149,7 @@ def test_several_things_have_no_article_whatever_their_colours() -> None:
 
 
 def test_an_asset_without_a_name_is_called_by_its_key() -> None:
-    assert captions_for(Asset("old_jar-2", Path("x"), ""), (), np.random.default_rng(0))[0] == "old jar 2"
+    assert captions_for(SourceAsset("old_jar-2", Path("x"), ""), (), np.random.default_rng(0))[0] == "old jar 2"
 
 
 def test_the_generator_decides_the_choice() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_samples import TRIP, record, views, write_shard
+from dataset_samples import ORBIT, record, views, write_shard
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -30,7 +30,7 @@ def fill(folder: Path) -> Path:
     """Three objects of two splits and a captioned picture."""
     write_shard(folder, [views(record("one")), views(record("two", colors=("white",), licence=""))])
     write_shard(
-        folder, [views(record("three", split="heldout", name="stool", captions=("stool",), passes=(TRIP, TRIP)))]
+        folder, [views(record("three", split="heldout", name="stool", captions=("stool",), passes=(ORBIT, ORBIT)))]
     )
     image = CaptionedImage("a", ("a clock",), np.zeros((8, 8, 3), np.uint8), "CC-BY")
     write_tar(folder / "images-00000.tar", image_members(image))

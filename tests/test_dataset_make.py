@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from dream3d.cli.app import app
 from dream3d.dataset.assets.sources import read_manifest
 from dream3d.dataset.procedural.compositions import on_top
-from dream3d.dataset.procedural.drawn import JITTER, PALETTE
 from dream3d.dataset.procedural.families import FAMILIES
 from dream3d.dataset.procedural.make import draw, make_asset, make_assets
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, torus, tube
+from dream3d.dataset.procedural.sketch import JITTER, PALETTE
 from dream3d.dataset.records import KEY
 from dream3d.errors import UsageError
 from dream3d.mesh.formats.glb import glb_document

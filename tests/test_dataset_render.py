@@ -6,7 +6,8 @@ import os
 import signal
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,50 +20,53 @@ from typer.testing import CliRunner
 from dream3d.cameras import Cameras, look_at_origin
 from dream3d.cli.app import app
 from dream3d.dataset.assets.sources import find_assets
-from dream3d.dataset.draw import workers
-from dream3d.dataset.draw.dataset import DatasetPlan, plan_shards, render_dataset
-from dream3d.dataset.draw.stage import LIGHTS, Stage
-from dream3d.dataset.draw.views import PRESETS, RenderRecipe, draw_passes, split_of
-from dream3d.dataset.draw.workers import Bounds
 from dream3d.dataset.procedural.compositions import on_top
-from dream3d.dataset.records import Asset, Pass
+from dream3d.dataset.records import Pass, SourceAsset
+from dream3d.dataset.rendering import workers
+from dream3d.dataset.rendering.dataset import DatasetPlan, plan_shards, render_dataset
+from dream3d.dataset.rendering.scene import LIGHTS, OffscreenScene
+from dream3d.dataset.rendering.views import PRESETS, ViewsRecipe, sample_orbits, split_of
+from dream3d.dataset.rendering.workers import Bounds, open_renderer
 from dream3d.dataset.shards import read_objects, shards
 from dream3d.errors import DatasetError, UsageError
 from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.formats.glb import glb_bytes
+from dream3d.processes import Work
 
-SMALL = RenderRecipe(size=16, passes=1, azimuths=4)
+SMALL = ViewsRecipe(size=16, passes=1, azimuths=4)
 LEVEL = Pass(0.0, 30.0, 6.0, (0.0, 90.0, 180.0, 270.0))
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    stage = Stage(48)
-    yield stage
-    stage.close()
+def scene() -> Iterator[OffscreenScene]:
+    scene = OffscreenScene(48)
+    yield scene
+    scene.close()
 
 
-def test_a_red_front_is_red_at_azimuth_0_and_a_green_left_side_green_at_90(stage: Stage, tmp_path: Path) -> None:
+def test_a_red_front_is_red_at_azimuth_0_and_a_green_left_side_green_at_90(
+    scene: OffscreenScene, tmp_path: Path
+) -> None:
     path = cube_glb(tmp_path / "cube.glb")
-    stage.load(path, Asset("cube", path, "cube"))
+    scene.load(path, SourceAsset("cube", path, "cube"))
     for azimuth, channel in ((0.0, 0), (90.0, 1), (180.0, 2), (270.0, 2)):
-        middle = stage.shoot(LEVEL, azimuth).rgba[24, 24]
+        middle = scene.render(LEVEL, azimuth).rgba[24, 24]
         assert middle[3] == 255
         assert middle[channel] > 60
         assert (np.delete(middle[:3], channel) == 0).all()
 
 
-def test_a_turn_brings_another_side_to_the_front(stage: Stage, tmp_path: Path) -> None:
+def test_a_turn_brings_another_side_to_the_front(scene: OffscreenScene, tmp_path: Path) -> None:
     path = cube_glb(tmp_path / "cube.glb")
-    stage.load(path, Asset("cube", path, "cube", turn_deg=-90))  # the left side turns clockwise to the front
-    assert stage.shoot(LEVEL, 0).rgba[24, 24, 1] > 60
+    scene.load(path, SourceAsset("cube", path, "cube", turn_deg=-90))  # the left side turns clockwise to the front
+    assert scene.render(LEVEL, 0).rgba[24, 24, 1] > 60
 
 
-def test_a_silhouette_is_where_the_rays_of_the_camera_meet_the_sphere(stage: Stage, tmp_path: Path) -> None:
+def test_a_silhouette_is_where_the_rays_of_the_camera_meet_the_sphere(scene: OffscreenScene, tmp_path: Path) -> None:
     path = sphere_ply(tmp_path / "ball.ply")
-    stage.load(path, Asset("ball", path, "ball"))
-    trip = Pass(20.0, 40.0, 4.0, (30.0,))
-    shot = stage.shoot(trip, 30.0, depth=True, normal=True)
+    scene.load(path, SourceAsset("ball", path, "ball"))
+    orbit = Pass(20.0, 40.0, 4.0, (30.0,))
+    shot = scene.render(orbit, 30.0, depth=True, normal=True)
     c2w = look_at_origin(torch.tensor([20.0]), torch.tensor([30.0]), torch.tensor([4.0]))
     origins, directions = Cameras(c2w, torch.tensor([40.0])).rays(48, 48)
     along = -(origins * directions).sum(-1)
@@ -79,10 +83,10 @@ def test_a_silhouette_is_where_the_rays_of_the_camera_meet_the_sphere(stage: Sta
     np.testing.assert_allclose(shot.normal[24, 24] / 127.5 - 1, c2w[0, :3, 2], atol=0.06)
 
 
-def test_a_texture_is_drawn_with_straight_alpha(stage: Stage, tmp_path: Path) -> None:
+def test_a_texture_is_drawn_with_straight_alpha(scene: OffscreenScene, tmp_path: Path) -> None:
     path = box_obj(tmp_path / "box.obj")
-    stage.load(path, Asset("box", path, "box"))
-    rgba = stage.shoot(LEVEL, 20.0).rgba
+    scene.load(path, SourceAsset("box", path, "box"))
+    rgba = scene.render(LEVEL, 20.0).rgba
     edge = (rgba[..., 3] > 0) & (rgba[..., 3] < 255)
     assert edge.any()
     for pixels in (rgba[edge], rgba[rgba[..., 3] == 255]):  # orange keeps its hue, also where it is half covered
@@ -90,35 +94,35 @@ def test_a_texture_is_drawn_with_straight_alpha(stage: Stage, tmp_path: Path) ->
         assert (pixels[:, 2] == 0).all()
 
 
-def test_every_light_lights_and_they_differ(stage: Stage, tmp_path: Path) -> None:
+def test_every_light_lights_and_they_differ(scene: OffscreenScene, tmp_path: Path) -> None:
     path = cube_glb(tmp_path / "cube.glb")
-    stage.load(path, Asset("cube", path, "cube"))
-    views = {stage.shoot(Pass(20.0, 30.0, 6.0, (45.0,), light), 45.0).rgba.tobytes() for light in LIGHTS}
+    scene.load(path, SourceAsset("cube", path, "cube"))
+    views = {scene.render(Pass(20.0, 30.0, 6.0, (45.0,), light), 45.0).rgba.tobytes() for light in LIGHTS}
     assert len(views) == len(LIGHTS)
 
 
 def test_passes_depend_on_seed_and_key_and_stay_in_their_ranges() -> None:
     for name, recipe in PRESETS.items():
-        assert draw_passes(recipe, "a") == draw_passes(recipe, "a") != draw_passes(recipe, "b")
-        for trip in draw_passes(recipe, "a"):
-            half = np.radians(trip.fovy_deg / 2)
-            relative = trip.distance * (np.tan(half) if name == "mvdream" else np.sin(half))
+        assert sample_orbits(recipe, "a") == sample_orbits(recipe, "a") != sample_orbits(recipe, "b")
+        for orbit in sample_orbits(recipe, "a"):
+            half = np.radians(orbit.fovy_deg / 2)
+            relative = orbit.distance * (np.tan(half) if name == "mvdream" else np.sin(half))
             low, high = recipe.cameras.relative_distance
             assert low <= relative <= high
-            assert len(trip.azimuths_deg) == recipe.azimuths
-            steps = np.diff(trip.azimuths_deg) % 360
+            assert len(orbit.azimuths_deg) == recipe.azimuths
+            steps = np.diff(orbit.azimuths_deg) % 360
             np.testing.assert_allclose(steps, 360 / recipe.azimuths)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     for wrong in ({"azimuths": 6}, {"size": 1}, {"passes": 0}, {"lights": ("sun",)}, {"seed": -1}):
         with pytest.raises(UsageError):
-            RenderRecipe(**wrong)
+            ViewsRecipe(**wrong)
 
 
 def test_a_split_depends_on_the_words_then_on_seed_and_key() -> None:
     def split(name: str, key: str = "k") -> str:
-        return split_of(Asset(key, Path("a.obj"), name), 0, 0.2, ("elk", "office chair"))
+        return split_of(SourceAsset(key, Path("a.obj"), name), 0, 0.2, ("elk", "office chair"))
 
     assert split("Elk skull") == split("red office chair") == "unseen"
     assert split("two elks") == "unseen"
@@ -144,7 +148,7 @@ def test_a_data_set_is_the_same_for_any_workers_and_resumes(tmp_path: Path) -> N
     assets, out = find_assets([_models(tmp_path / "models")]), tmp_path / "one"
     plan = DatasetPlan(heldout=0.0, objects_per_shard=2)
     summary = render_dataset(assets, out, SMALL, plan)
-    assert (summary.drawn, summary.skipped, summary.shards_new) == (3, 1, 2)
+    assert (summary.rendered, summary.skipped, summary.shards_new) == (3, 1, 2)
     render_dataset(assets[::-1], tmp_path / "two", SMALL, plan, workers=2)
     before = _contents(out)
     assert before == _contents(tmp_path / "two")
@@ -163,46 +167,48 @@ def test_a_data_set_is_the_same_for_any_workers_and_resumes(tmp_path: Path) -> N
     assert _contents(out) == before
     assert (out / "train-00000.tar").stat().st_mtime_ns == kept
     with pytest.raises(UsageError, match="seed 0, now 1"):
-        render_dataset(assets, out, RenderRecipe(size=16, passes=1, azimuths=4, seed=1), plan)
+        render_dataset(assets, out, ViewsRecipe(size=16, passes=1, azimuths=4, seed=1), plan)
     with pytest.raises(UsageError, match="other assets"):
         render_dataset(assets[1:], out, SMALL, plan)
 
 
-def _dies(folder: Path, asset: Asset) -> None:
+def _die(asset: SourceAsset) -> None:
     if asset.key == "cube":
         os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(60 if asset.key == "green-ball" else 0)
 
 
-def _deadly_work(pipe: object, folder: Path, recipe: RenderRecipe, bounds: Bounds) -> None:
-    """What a drawing process runs in the next test: the real one, on a stage that one model kills and one hangs."""
-    real = Stage.load
+def _want_memory(asset: SourceAsset) -> None:
+    if asset.key == "cube":
+        bytearray(4 * 2**30)
 
-    def load(self: Stage, path: Path, asset: Asset) -> None:
-        _dies(path, asset)
+
+def _rendering(before: Callable[[SourceAsset], None], folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> Work:
+    """What a rendering process prepares in the next tests: the real thing, but something happens before each model."""
+    real = OffscreenScene.load
+
+    def load(self: OffscreenScene, path: Path, asset: SourceAsset) -> None:
+        before(asset)
         real(self, path, asset)
 
-    Stage.load = load  # type: ignore[method-assign]
-    _work(pipe, folder, recipe, bounds)  # type: ignore[arg-type]
-
-
-_work = workers._work
+    OffscreenScene.load = load  # type: ignore[method-assign]
+    return open_renderer(folder, recipe, bounds)
 
 
 @pytest.mark.slow
 def test_a_crash_and_a_hang_cost_only_their_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_work", _deadly_work)
+    monkeypatch.setattr(workers, "open_renderer", partial(_rendering, _die))
     assets = find_assets([_models(tmp_path / "models")])
     out = tmp_path / "out"
     summary = render_dataset(assets, out, SMALL, DatasetPlan(heldout=0.0), bounds=Bounds(seconds=10.0))
-    assert (summary.drawn, summary.skipped) == (1, 3)
+    assert (summary.rendered, summary.skipped) == (1, 3)
     reasons = {row["key"]: row["reason"] for row in csv.DictReader((out / "skipped.csv").read_text().splitlines())}
     assert reasons["cube"] == "the renderer crashed"
     assert reasons["green-ball"] == "the renderer hung"
 
 
 def test_shards_do_not_depend_on_the_order_of_the_assets() -> None:
-    assets = [Asset(f"k{number}", Path("a.obj"), "thing") for number in range(40)]
+    assets = [SourceAsset(f"k{number}", Path("a.obj"), "thing") for number in range(40)]
     assert plan_shards(assets, 0, DatasetPlan()) == plan_shards(assets[::-1], 0, DatasetPlan())
 
 
@@ -239,25 +245,12 @@ def test_depth_and_normals_lie_beside_the_views_and_unseen_concepts_apart(tmp_pa
     np.testing.assert_allclose(length, 1, atol=0.05)
 
 
-def _greedy_work(pipe: object, folder: Path, recipe: RenderRecipe, bounds: Bounds) -> None:
-    """A drawing process in which one model wants four gigabytes."""
-    real = Stage.load
-
-    def load(self: Stage, path: Path, asset: Asset) -> None:
-        if asset.key == "cube":
-            bytearray(4 * 2**30)
-        real(self, path, asset)
-
-    Stage.load = load  # type: ignore[method-assign]
-    _work(pipe, folder, recipe, bounds)  # type: ignore[arg-type]
-
-
 @pytest.mark.slow
 def test_a_model_that_wants_too_much_memory_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_work", _greedy_work)
+    monkeypatch.setattr(workers, "open_renderer", partial(_rendering, _want_memory))
     assets, out = find_assets([_models(tmp_path / "models")]), tmp_path / "out"
     summary = render_dataset(assets, out, SMALL, DatasetPlan(heldout=0.0), bounds=Bounds(memory_bytes=2 * 2**30))
-    assert (summary.drawn, summary.skipped) == (2, 2)
+    assert (summary.rendered, summary.skipped) == (2, 2)
     reasons = {row["key"]: row["reason"] for row in csv.DictReader((out / "skipped.csv").read_text().splitlines())}
     assert "memory" in reasons["cube"]
 
@@ -268,15 +261,15 @@ def test_a_data_set_of_broken_assets_is_an_error(tmp_path: Path) -> None:
         render_dataset(find_assets([tmp_path / "a.glb"]), tmp_path / "out", SMALL, DatasetPlan())
 
 
-def test_a_made_asset_is_drawn_in_its_vertex_colours(stage: Stage, tmp_path: Path) -> None:
+def test_a_made_asset_is_drawn_in_its_vertex_colours(scene: OffscreenScene, tmp_path: Path) -> None:
     # This package's own .glb files colour their vertices in linear light, beside a white material.
     drawn = on_top(np.random.default_rng(0), ("red", "cube"), ("blue", "cylinder"))
     *corners, faces = drawn.sketch.mesh()
     vertices, normals, colors = (values.astype(np.float32) for values in corners)
     path = tmp_path / "pile.glb"
     path.write_bytes(glb_bytes(vertices, normals, VertexColors(colors), faces, {}, {}))
-    stage.load(path, Asset("pile", path, "pile"))
-    middle = stage.shoot(LEVEL, 0.0).rgba[:, 24].astype(int)
+    scene.load(path, SourceAsset("pile", path, "pile"))
+    middle = scene.render(LEVEL, 0.0).rgba[:, 24].astype(int)
     solid = middle[middle[:, 3] == 255, :3]
     red, blue = solid[: len(solid) // 3].mean(0), solid[-len(solid) // 3 :].mean(0)
     assert red[0] > 2 * max(red[1], red[2])

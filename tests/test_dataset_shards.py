@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_samples import TRIP, record, views, write_shard
+from dataset_samples import ORBIT, record, views, write_shard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,7 +114,7 @@ def test_more_captions_than_a_record_holds_are_cut() -> None:
 
 
 def test_objects_come_back_as_they_were(tmp_path: Path) -> None:
-    written = [views(record("one", passes=(TRIP, TRIP))), views(record("two"), size=8)]
+    written = [views(record("one", passes=(ORBIT, ORBIT))), views(record("two"), size=8)]
     read = list(read_objects(write_shard(tmp_path, written)))
     assert [v.record for v in read] == [v.record for v in written]
     for a, b in zip(read, written, strict=True):

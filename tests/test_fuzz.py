@@ -21,10 +21,10 @@ from tiny_shards import write_tiny_shards
 from dream3d.batch.jobs import plan
 from dream3d.batch.prompts import read_lists
 from dream3d.dataset.assets.sources import find_assets
-from dream3d.dataset.draw.dataset import DatasetPlan, render_dataset
-from dream3d.dataset.draw.views import RenderRecipe
-from dream3d.dataset.draw.workers import Bounds
 from dream3d.dataset.images import Skipped, images_from_folder, write_image_shards
+from dream3d.dataset.rendering.dataset import DatasetPlan, render_dataset
+from dream3d.dataset.rendering.views import ViewsRecipe
+from dream3d.dataset.rendering.workers import Bounds
 from dream3d.dataset.shards import read_images, read_objects
 from dream3d.errors import Dream3DError
 from dream3d.generate import generate, resume
@@ -124,7 +124,7 @@ def test_runs_and_their_checkpoints(tmp_path: Path) -> None:
         pass
 
     def stop(progress: object) -> None:
-        if getattr(progress, "stage", "") == "optimise" and getattr(progress, "step", 0) == 3:
+        if getattr(progress, "scene", "") == "optimise" and getattr(progress, "step", 0) == 3:
             raise Stop
 
     prior = OraclePrior(MASCOT, image_size=16)
@@ -178,10 +178,10 @@ def test_models_and_catalogues(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "good/box.mtl", folder)
     shutil.copy(tmp_path / "good/skin.png", folder)
     assets = find_assets([folder])
-    recipe = RenderRecipe(size=16, passes=1, azimuths=4)
+    recipe = ViewsRecipe(size=16, passes=1, azimuths=4)
     bounds = Bounds(seconds=LIMIT_SECONDS)
     summary = render_dataset(assets, tmp_path / "out", recipe, DatasetPlan(heldout=0.0), workers=2, bounds=bounds)
-    assert summary.drawn + summary.skipped == len(assets)
+    assert summary.rendered + summary.skipped == len(assets)
     assert summary.skipped > 50
     reasons = (tmp_path / "out/skipped.csv").read_text()
     assert "the renderer hung" not in reasons

@@ -21,41 +21,43 @@ from typer.testing import CliRunner
 from dream3d.cli.app import app
 from dream3d.dataset.assets.sh3f import read_catalogue
 from dream3d.dataset.check.limits import Limits
-from dream3d.dataset.draw import workers
-from dream3d.dataset.draw.dataset import DatasetPlan, plan_shards
-from dream3d.dataset.draw.stage import Stage
-from dream3d.dataset.draw.views import Drawn, RenderRecipe, draw
-from dream3d.dataset.draw.workers import Bounds, ShardTask, draw_shards
 from dream3d.dataset.images import ImageOptions
-from dream3d.dataset.records import Asset
-from dream3d.dataset.shards import read_images
+from dream3d.dataset.records import SourceAsset
+from dream3d.dataset.rendering import workers
+from dream3d.dataset.rendering.dataset import DatasetPlan, plan_shards
+from dream3d.dataset.rendering.scene import OffscreenScene
+from dream3d.dataset.rendering.views import ViewsRecipe, render_object
+from dream3d.dataset.rendering.workers import Bounds, ShardTask, open_renderer, render_shards
+from dream3d.dataset.shards import ObjectViews, read_images, read_objects, write_tar
 from dream3d.errors import DatasetError
+from dream3d.processes import Work
 
 # Views of objects.
 
-VIEWS = RenderRecipe(size=16, passes=2, azimuths=4)
+VIEWS = ViewsRecipe(size=16, passes=2, azimuths=4)
 NOT_IN_DATA_SETS = {"cameras.sphere_elevation_probability": "the elevations of a data set are always uniform"}
 
 
 @dataclass(frozen=True)
 class Views:
-    """A drawn cube."""
+    """A rendered cube."""
 
-    drawn: Drawn
+    files: list[tuple[str, bytes]]
+    views: ObjectViews
 
     def mean(self, name: str) -> float:
         """Of a number of the orbits."""
-        return float(np.mean([getattr(one, name) for one in self.drawn.views.record.passes]))
+        return float(np.mean([getattr(one, name) for one in self.views.record.passes]))
 
     def members(self, kind: str) -> int:
         """How many pictures of a kind a shard gets."""
-        return sum(name.endswith(f"{kind}.png") for name, _ in self.drawn.members())
+        return sum(name.endswith(f"{kind}.png") for name, _ in self.files)
 
 
 VIEWS_TABLE: Table[Views] = {
-    "size": rises(lambda run: run.drawn.views.rgba.shape[3], 24),
-    "passes": rises(lambda run: run.drawn.views.rgba.shape[0], 3),
-    "azimuths": rises(lambda run: run.drawn.views.rgba.shape[1], 8),
+    "size": rises(lambda run: run.views.rgba.shape[3], 24),
+    "passes": rises(lambda run: run.views.rgba.shape[0], 3),
+    "azimuths": rises(lambda run: run.views.rgba.shape[1], 8),
     "cameras.elevation_deg[0]": rises(lambda run: run.mean("elevation_deg"), 20.0),
     "cameras.elevation_deg[1]": rises(lambda run: run.mean("elevation_deg"), 60.0),
     "cameras.fovy_deg[0]": rises(lambda run: run.mean("fovy_deg"), 40.0),
@@ -63,29 +65,32 @@ VIEWS_TABLE: Table[Views] = {
     "cameras.relative_distance[0]": rises(lambda run: run.mean("distance"), 0.95),
     "cameras.relative_distance[1]": rises(lambda run: run.mean("distance"), 2.0),
     "cameras.distance_rule": rises(lambda run: run.mean("distance"), "sin"),
-    "lights": changes(lambda run: run.drawn.views.rgba.tobytes(), ("left",)),
-    "seed": changes(lambda run: run.drawn.views.record.passes, 1),
+    "lights": changes(lambda run: run.views.rgba.tobytes(), ("left",)),
+    "seed": changes(lambda run: run.views.record.passes, 1),
     "depth": rises(lambda run: run.members("depth"), True),
     "normals": rises(lambda run: run.members("normal"), True),
 }
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Runs[RenderRecipe, Views]:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Runs[ViewsRecipe, Views]:
     path = cube_glb(tmp_path_factory.mktemp("cube") / "cube.glb")
 
-    def run(recipe: RenderRecipe) -> Views:
-        stage = Stage(recipe.size)
+    def run(recipe: ViewsRecipe) -> Views:
+        scene = OffscreenScene(recipe.size)
         try:
-            return Views(draw(Asset("cube", path, "cube"), "train", recipe, stage))
+            files = list(render_object(SourceAsset("cube", path, "cube"), "train", recipe, scene))
         finally:
-            stage.close()
+            scene.close()
+        write_tar(path.with_name("cube.tar"), files)
+        (views,) = read_objects(path.with_name("cube.tar"))
+        return Views(files, views)
 
     return Runs(run)
 
 
 @pytest.mark.parametrize("place", VIEWS_TABLE)
-def test_a_field_of_views_has_its_effect(drawn: Runs[RenderRecipe, Views], place: str) -> None:
+def test_a_field_of_views_has_its_effect(drawn: Runs[ViewsRecipe, Views], place: str) -> None:
     drawn.check(VIEWS, place, VIEWS_TABLE[place])
 
 
@@ -101,7 +106,7 @@ PLAN_TABLE: Table[list[ShardTask]] = {
 
 @pytest.mark.parametrize("place", PLAN_TABLE)
 def test_a_field_of_a_plan_has_its_effect(place: str) -> None:
-    assets = [Asset(f"k{i}", Path("a.obj"), "chair" if i % 3 else "table") for i in range(60)]
+    assets = [SourceAsset(f"k{i}", Path("a.obj"), "chair" if i % 3 else "table") for i in range(60)]
     runs = Runs[DatasetPlan, list[ShardTask]](lambda plan: plan_shards(assets, 0, plan))
     runs.check(PLAN, place, PLAN_TABLE[place])
 
@@ -109,7 +114,7 @@ def test_a_field_of_a_plan_has_its_effect(place: str) -> None:
 # What a drawing process may use.
 
 
-class _NoStage:
+class _NoScene:
     """In place of a window."""
 
     def __init__(self, size: int) -> None:
@@ -119,7 +124,7 @@ class _NoStage:
         """Nothing."""
 
 
-def _hungry(asset: Asset, *_: object) -> Drawn:
+def _hungry(asset: SourceAsset, *_: object) -> list[tuple[str, bytes]]:
     """In place of drawing: one asset takes half a second, the other 100 MB."""
     if asset.key == "slow":
         time.sleep(0.5)
@@ -128,13 +133,10 @@ def _hungry(asset: Asset, *_: object) -> Drawn:
     raise DatasetError("drawn")
 
 
-_work = workers._work
-
-
-def _hungry_work(pipe: Any, folder: Path, recipe: RenderRecipe, bounds: Bounds) -> None:
-    """What a drawing process runs here: the real one, with another drawing."""
-    vars(workers).update(Stage=_NoStage, draw=_hungry)
-    _work(pipe, folder, recipe, bounds)
+def _hungry_renderer(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> Work:
+    """What a rendering process runs here: the real one, with another rendering."""
+    vars(workers).update(OffscreenScene=_NoScene, render_object=_hungry)
+    return open_renderer(folder, recipe, bounds)
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,12 @@ class Bounded:
     @cached_property
     def reasons(self) -> dict[str, str]:
         """Why assets were skipped by a process: a slow one, and one that wants much memory."""
-        tasks = [ShardTask("train", i, (Asset(key, Path("a.obj"), key),)) for i, key in enumerate(("slow", "large"))]
+        tasks = [
+            ShardTask("train", i, (SourceAsset(key, Path("a.obj"), key),)) for i, key in enumerate(("slow", "large"))
+        ]
         out = self.folder / str(abs(hash(self.bounds)))
         out.mkdir()
-        draw_shards(tasks, out, VIEWS, 1, self.bounds, lambda drawn, skipped: None)
+        render_shards(tasks, out, VIEWS, 1, self.bounds, lambda drawn, skipped: None)
         rows = [json.loads(task.record(out).read_text())["skipped"][0] for task in tasks]
         return {row["key"]: row["reason"] for row in rows}
 
@@ -166,15 +170,15 @@ class Bounded:
             cube_glb(files / "cube.glb")
             catalogue(files / "small.sh3f")
             box_obj(files / "box.obj")
-        models = [Asset(name[:3], files / name, name) for name in ("cube.glb", "box.obj")]
+        models = [SourceAsset(name[:3], files / name, name) for name in ("cube.glb", "box.obj")]
         models += [asset for name in ("small.sh3f", "large.sh3f") for asset in read_catalogue(files / name)]
-        said, stage = [], Stage(16)
+        said, scene = [], OffscreenScene(16)
         for model in models:
             try:
-                draw(model, "train", VIEWS, stage, self.bounds.limits)
+                render_object(model, "train", VIEWS, scene, self.bounds.limits)
             except DatasetError as error:
                 said.append(str(error))
-        stage.close()
+        scene.close()
         return said
 
 
@@ -198,7 +202,7 @@ BOUNDS_TABLE: Table[Bounded] = {
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs[Bounds, Bounded]]:
     folder = tmp_path_factory.mktemp("bounds")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "_work", _hungry_work)
+        patch.setattr(workers, "open_renderer", _hungry_renderer)
         yield Runs(lambda bounds: Bounded(bounds, folder))
 
 
@@ -253,7 +257,7 @@ def test_an_option_of_pictures_has_its_effect(tmp_path: Path, place: str) -> Non
 @pytest.mark.parametrize(
     ("table", "kind", "besides"),
     [
-        (VIEWS_TABLE, RenderRecipe, NOT_IN_DATA_SETS),
+        (VIEWS_TABLE, ViewsRecipe, NOT_IN_DATA_SETS),
         (PLAN_TABLE, DatasetPlan, {}),
         (BOUNDS_TABLE, Bounds, {}),
         (IMAGES_TABLE, ImageOptions, {}),

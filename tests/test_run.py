@@ -12,8 +12,9 @@ from oracle import MASCOT, OraclePrior
 
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import write_atomically
+from dream3d.names import slug
 from dream3d.recipe.presets import preset
-from dream3d.run.folder import METRIC_COLUMNS, RunFolder, default_run_dir, provenance, slug
+from dream3d.run.folder import METRIC_COLUMNS, RunFolder, default_run_dir, provenance
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from dream3d.batch.places import Place
 from dream3d.batch.prompts import Entry
 from dream3d.checks import MAX_SEED
 from dream3d.errors import UsageError
+from dream3d.names import slug
 from dream3d.recipe.overrides import changed_recipe
-from dream3d.run.folder import parse_run, slug
+from dream3d.run.folder import parse_run
 
 RUNS = "runs"
 

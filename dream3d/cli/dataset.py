@@ -35,9 +35,9 @@ class Preset(str, Enum):
 
 
 _THE_PRESETS = "the preset's"
-PassesOption = Annotated[int | None, typer.Option(help="Trips around each object.", show_default=_THE_PRESETS)]
+PassesOption = Annotated[int | None, typer.Option(help="Orbits around each object.", show_default=_THE_PRESETS)]
 AzimuthsOption = Annotated[
-    int | None, typer.Option(help="Views of a trip, a multiple of four.", show_default=_THE_PRESETS)
+    int | None, typer.Option(help="Views of a orbit, a multiple of four.", show_default=_THE_PRESETS)
 ]
 
 
@@ -54,7 +54,7 @@ def render(
     passes: PassesOption = None,
     azimuths: AzimuthsOption = None,
     lights: Annotated[
-        str, typer.Option(help="studio, soft, left, right, above: one of these for each trip.")
+        str, typer.Option(help="studio, soft, left, right, above: one of these for each orbit.")
     ] = "studio",
     seed: Annotated[int, typer.Option(help="Of cameras, lights, captions and splits.")] = 0,
     depth: Annotated[bool, typer.Option("--depth", help="Also depth, 16-bit PNG.")] = False,
@@ -72,9 +72,9 @@ def render(
     from dream3d.cli.console import duration
     from dream3d.dataset.assets.sources import find_assets
     from dream3d.dataset.captions.concepts import read_concepts
-    from dream3d.dataset.draw.dataset import DatasetPlan, render_dataset
-    from dream3d.dataset.draw.views import PRESETS
-    from dream3d.dataset.draw.workers import Bounds
+    from dream3d.dataset.rendering.dataset import DatasetPlan, render_dataset
+    from dream3d.dataset.rendering.views import PRESETS
+    from dream3d.dataset.rendering.workers import Bounds
     from dream3d.errors import UsageError
 
     started = time.monotonic()
@@ -98,7 +98,7 @@ def render(
         summary = render_dataset(assets, out, recipe, plan, workers=workers, bounds=bounds, report=report)
     listed = f" (listed in {out / 'skipped.csv'})" if summary.skipped else ""
     took = duration(time.monotonic() - started)
-    typer.echo(f"drawn {summary.drawn}, skipped {summary.skipped}{listed}, {summary.shards_new} new shards, {took}")
+    typer.echo(f"drawn {summary.rendered}, skipped {summary.skipped}{listed}, {summary.shards_new} new shards, {took}")
     typer.echo(f"data set: {out}")
 
 

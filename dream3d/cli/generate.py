@@ -111,7 +111,8 @@ def _checked(
 
     from dream3d.cli.device import resolve_device
     from dream3d.mesh.export import check_extension
-    from dream3d.run.folder import default_run_dir, slug
+    from dream3d.names import slug
+    from dream3d.run.folder import default_run_dir
     from dream3d.weights.loading import load_prior, prompt_cut
 
     run_dir = run_dir or checks.check_run_dir(default_run_dir(prompt, seed))

@@ -86,9 +86,9 @@ def views(
     seed_list = checks.parse_seeds(seeds)
 
     from dream3d.cli.device import resolve_device
+    from dream3d.names import slug
     from dream3d.prior.memory import plan_for
     from dream3d.prior.sampling import sampling_for
-    from dream3d.run.folder import slug
     from dream3d.weights.loading import load_prior
 
     sheet = checks.check_output_file(out or Path(f"{slug(prompt)}.png"), extensions=(".png",))

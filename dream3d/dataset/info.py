@@ -28,7 +28,7 @@ CAPTION_HEIGHT = 12
 
 
 @dataclass(frozen=True)
-class Summary:
+class FolderSummary:
     """What was counted in a folder of shards."""
 
     records: tuple[ObjectRecord, ...]
@@ -45,7 +45,7 @@ class Summary:
     """Tiles of the contact sheet, each (h, w, 3); empty if none was asked for."""
 
 
-def summarise(folder: Path, concepts: Sequence[str] = (), *, sheet: bool = False) -> Summary:
+def summarise(folder: Path, concepts: Sequence[str] = (), *, sheet: bool = False) -> FolderSummary:
     """Read every shard of a folder once, damaged ones up to the damage.
 
     ``concepts`` are those that no object outside the split ``unseen`` may name; ``sheet`` asks for tiles too (the
@@ -74,12 +74,12 @@ def summarise(folder: Path, concepts: Sequence[str] = (), *, sheet: bool = False
             damaged.append(str(error))
     twice = [key for key, count in Counter(record.key for record in records).items() if count > 1]
     damaged += [f"key {key} is there more than once" for key in twice]
-    summary = Summary(tuple(records), licences.total(), licences, sides, tuple(damaged), tiles=tuple(tiles))
+    summary = FolderSummary(tuple(records), licences.total(), licences, sides, tuple(damaged), tiles=tuple(tiles))
     in_images = [leak for leak in leaked if leak is not None]
     return replace(summary, leaks=(*leaks(records, concepts), *in_images))
 
 
-def report(summary: Summary) -> Iterator[str]:
+def report(summary: FolderSummary) -> Iterator[str]:
     """The summary in lines of text: a title, then what was counted, most frequent first."""
     records = summary.records
     yield f"objects    {len(records)}" + _listed(Counter(str(record.split) for record in records))

@@ -1,4 +1,4 @@
-"""What is known of an asset before it is drawn, and of an object after: plain records, to and from json."""
+"""What is known of an asset before it is rendered, and of an object after: plain records, to and from json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dream3d.errors import DatasetError
+from dream3d.names import slug
 
 Split = Literal["train", "heldout", "unseen"]
 """``train`` is learnt from; ``heldout`` are other objects of the same concepts; ``unseen`` are concepts that no
@@ -18,14 +19,18 @@ SPLITS: tuple[Split, ...] = ("train", "heldout", "unseen")
 
 KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}")
 """Keys name files inside shards; a dot would end the key there."""
+KEY_LENGTH = 72
+"""Of a key made of a text: room for a number that makes it unique."""
+ATTRIBUTION = ("name", "key", "author", "licence", "source")
+"""Columns of a data set's ``attribution.csv``; fields of :class:`SourceAsset`."""
 MAX_CAPTIONS = 64
 MAX_TEXT = 500
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Asset:
-    """A 3D model that could be drawn, and what is said of it."""
+class SourceAsset:
+    """A 3D model that could be rendered, and what is said of it."""
 
     key: str
     """Unique in a data set; matches :data:`KEY`."""
@@ -52,12 +57,12 @@ class Asset:
     source: str = ""
     """Title of the catalogue or collection."""
     reason: str = ""
-    """Why it cannot be used, if that is known before drawing (a broken catalogue entry): it is listed as skipped."""
+    """Why it cannot be used, if that is known before rendering (a broken catalogue entry): it is listed as skipped."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One trip around an object: its views share everything but the azimuth (facts, section 5)."""
+    """One orbit around an object: its views share everything but the azimuth (MVDream, Shi et al. 2023)."""
 
     elevation_deg: float
     fovy_deg: float
@@ -70,7 +75,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class ObjectRecord:
-    """What a shard says of one object, besides its pictures."""
+    """What a shard says of one object, besides its images."""
 
     key: str
     name: str
@@ -90,6 +95,11 @@ class ObjectRecord:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
+def key_from(text: str) -> str:
+    """A key made of any text: it matches :data:`KEY`."""
+    return slug(text, KEY_LENGTH)
+
+
 def object_from_json(text: str, where: str) -> ObjectRecord:
     """The record of one object from a shard, checked; ``where`` names the place in a :class:`DatasetError`."""
     data = json_object(text, where)
@@ -107,15 +117,12 @@ def object_from_json(text: str, where: str) -> ObjectRecord:
         record = ObjectRecord(
             key=str(data["key"]),
             name=text_field(data["name"]),
-            category=text_field(data.get("category", "")),
             captions=texts(data["captions"]),
             colors=texts(data.get("colors", ())),
             materials=texts(data.get("materials", ())),
             split=data["split"],
-            licence=text_field(data.get("licence", "")),
-            author=text_field(data.get("author", "")),
-            source=text_field(data.get("source", "")),
             passes=passes,
+            **{name: text_field(data.get(name, "")) for name in ("category", "licence", "author", "source")},
             extra={str(k): text_field(v) for k, v in dict(data.get("extra", {})).items()},
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 A multi-view shard ``{split}-{number:05d}.tar`` holds, for each object, ``{key}.json`` (:class:`ObjectRecord`) and
 ``{key}.{pass:02d}-{view:02d}.png`` (RGBA, straight alpha), optionally with a ``.depth.png`` and a ``.normal.png``
-of that name (see ``dream3d.dataset.draw.stage``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json``
+of that name (see ``dream3d.dataset.rendering.scene``). An image shard ``images-{number:05d}.tar`` holds ``{key}.json``
 (captions, licence, author) and ``{key}.png`` (RGB).
 """
 
@@ -109,8 +109,8 @@ def read_objects(path: Path) -> Iterator[ObjectViews]:
             raise DatasetError(f"{where} has no json; the shard is incomplete, render it again")
         record = object_from_json(_decode(members[".json"], where), where)
         groups = []
-        for p, trip in enumerate(record.passes):
-            names = [view_member("", p, v) for v in range(len(trip.azimuths_deg))]
+        for p, orbit in enumerate(record.passes):
+            names = [view_member("", p, v) for v in range(len(orbit.azimuths_deg))]
             missing = [name for name in names if name not in members]
             if missing:
                 raise DatasetError(f"{where}{missing[0]} is missing; the shard is incomplete, render it again")

@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import platform
-import re
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import remove_leftovers, write_atomically
+from dream3d.names import slug
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
 from dream3d.version import __version__
@@ -22,13 +21,6 @@ from dream3d.version import __version__
 LOCK = ".lock"
 MAX_RUN_JSON_BYTES = 2**20
 METRIC_COLUMNS = ("step", "loss", "timestep", "t_min", "t_max", "opacity", "occupancy")
-
-
-def slug(prompt: str, limit: int = 48) -> str:
-    """A file name made of a prompt: lower-case ASCII letters, digits and dashes; never empty."""
-    ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()
-    cleaned = re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")
-    return cleaned[:limit].rstrip("-") or "asset"
 
 
 def default_run_dir(prompt: str, seed: int) -> Path:

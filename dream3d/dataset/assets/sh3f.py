@@ -6,16 +6,15 @@ import re
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from dream3d.dataset.assets.names import slug
 from dream3d.dataset.check.limits import LIMITS, Limits, archive_size, is_inside
-from dream3d.dataset.records import IDENTITY, Asset
+from dream3d.dataset.records import IDENTITY, SourceAsset, key_from
 from dream3d.errors import DatasetError
 
 CATALOGUE = "PluginFurnitureCatalog.properties"
 MAX_CATALOGUE_BYTES = 16 * 2**20
 
 
-def read_catalogue(archive: Path) -> list[Asset]:
+def read_catalogue(archive: Path) -> list[SourceAsset]:
     """The entries of a ``.sh3f`` file, in its order; their keys are the slugs of their ids, perhaps not unique.
 
     An entry that cannot be drawn (no model, a rotation that is none) has its ``reason`` set. Raises
@@ -35,7 +34,7 @@ def properties(text: str) -> dict[str, str]:
     return {key: _unescaped(value).strip() for key, value in pairs}
 
 
-def extract(asset: Asset, folder: Path, limits: Limits = LIMITS) -> Path:
+def extract(asset: SourceAsset, folder: Path, limits: Limits = LIMITS) -> Path:
     """Unpack the folder of one model and return the path of the model in it.
 
     Raises :class:`DatasetError` if it is missing, would leave ``folder``, or unpacks to more than the limits.
@@ -81,7 +80,7 @@ def _unescaped(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value)
 
 
-def _entry(archive: Path, entries: dict[str, str], number: str) -> Asset:
+def _entry(archive: Path, entries: dict[str, str], number: str) -> SourceAsset:
     def field(name: str) -> str:
         return entries.get(f"{name}#{number}", "")[:200]
 
@@ -97,10 +96,10 @@ def _entry(archive: Path, entries: dict[str, str], number: str) -> Asset:
         rotation = ()
     if len(rotation) != 9 or not all(abs(number) <= 1.001 for number in rotation):
         reason, rotation = f"its modelRotation {field('modelRotation')[:90]!r} is no rotation", IDENTITY
-    return Asset(
-        key=slug(field("id")),
+    return SourceAsset(
+        key=key_from(field("id")),
         path=archive,
-        name=field("name").lower() or slug(field("id")),
+        name=field("name").lower() or key_from(field("id")),
         member=member,
         category=field("category"),
         rotation=rotation,

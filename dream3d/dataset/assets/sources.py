@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dream3d.dataset.assets.names import slug, words
 from dream3d.dataset.assets.sh3f import read_catalogue
-from dream3d.dataset.check.limits import FORMATS, is_inside
-from dream3d.dataset.records import IDENTITY, Asset, json_object, text_field, texts
+from dream3d.dataset.check.file import CHECKS
+from dream3d.dataset.check.limits import is_inside
+from dream3d.dataset.records import IDENTITY, KEY_LENGTH, SourceAsset, json_object, key_from, text_field, texts
 from dream3d.errors import DatasetError, UsageError
 
 MANIFEST = "assets.jsonl"
+FORMATS = tuple(CHECKS)
 CATALOGUES = ".sh3f"
 MAX_MANIFEST_BYTES = 256 * 2**20
 
 
-def find_assets(sources: Sequence[Path], select: Path | None = None) -> list[Asset]:
+def find_assets(sources: Sequence[Path], select: Path | None = None) -> list[SourceAsset]:
     """All assets of files and folders, each key once, in the order of the sources and of the names in them.
 
     A folder with an ``assets.jsonl`` is described by that alone. ``select`` picks and renames (see :func:`selected`).
     Raises :class:`UsageError` for a source that is not there or holds nothing, :class:`DatasetError` for a damaged one.
     """
-    found: list[Asset] = []
+    found: list[SourceAsset] = []
     for source in sources:
         some = list(_assets_of(source))
         if not some:
@@ -35,7 +37,7 @@ def find_assets(sources: Sequence[Path], select: Path | None = None) -> list[Ass
     return found if select is None else selected(found, select)
 
 
-def selected(assets: Sequence[Asset], file: Path) -> list[Asset]:
+def selected(assets: Sequence[SourceAsset], file: Path) -> list[SourceAsset]:
     """The assets that a json list names, in its order and with its words.
 
     Each item is ``{"id": catalogue id or key}``, optionally with ``name``, ``captions``, ``turn`` (degrees) and
@@ -48,7 +50,7 @@ def selected(assets: Sequence[Asset], file: Path) -> list[Asset]:
         by_key = {asset.key: asset for asset in assets}
         picked = []
         for item in items:
-            asset = by_key.get(str(item["id"])) or by_key.get(slug(str(item["id"])))
+            asset = by_key.get(str(item["id"])) or by_key.get(key_from(str(item["id"])))
             if asset is None:
                 raise UsageError(f"--select {file}: {str(item['id'])[:90]!r} is not among the {len(assets)} assets")
             picked.append(
@@ -67,8 +69,8 @@ def selected(assets: Sequence[Asset], file: Path) -> list[Asset]:
     return _with_unique_keys(picked)
 
 
-def read_manifest(file: Path) -> list[Asset]:
-    """The assets of an ``assets.jsonl``: a json object a line with the fields of :class:`Asset`, paths relative to it.
+def read_manifest(file: Path) -> list[SourceAsset]:
+    """The assets of an ``assets.jsonl``: each line a JSON object, the fields of a :class:`SourceAsset`; relative paths.
 
     Raises :class:`DatasetError` that names the line which does not fit.
     """
@@ -82,7 +84,7 @@ def read_manifest(file: Path) -> list[Asset]:
     return [_asset(json_object(line, where), file.parent, where) for where, line in rows]
 
 
-def _assets_of(source: Path) -> Iterable[Asset]:
+def _assets_of(source: Path) -> Iterable[SourceAsset]:
     if source.is_dir():
         if (source / MANIFEST).is_file():
             return read_manifest(source / MANIFEST)
@@ -92,28 +94,35 @@ def _assets_of(source: Path) -> Iterable[Asset]:
         raise UsageError(f"{source}: no such file or folder")
     if source.name == MANIFEST or source.suffix == ".jsonl":
         return read_manifest(source)
-    if source.suffix.lower() == CATALOGUES:
-        try:
-            return read_catalogue(source)
-        except DatasetError as error:  # listed with the other assets that cannot be used
-            return [Asset(key=slug(source.stem), path=source, name=words(source.stem), reason=str(error))]
-    return [Asset(key=slug(source.stem), path=source, name=words(source.stem), source=source.parent.resolve().name)]
+    alone = SourceAsset(key_from(source.stem), source, words_of_stem(source.stem))
+    if source.suffix.lower() != CATALOGUES:
+        return [dataclasses.replace(alone, source=source.parent.resolve().name)]
+    try:
+        return read_catalogue(source)
+    except DatasetError as error:  # listed with the other assets that cannot be used
+        return [dataclasses.replace(alone, reason=str(error))]
 
 
-def _with_unique_keys(assets: Sequence[Asset]) -> list[Asset]:
+def words_of_stem(stem: str) -> str:
+    """A model file's stem in words: "oakChair_02" is "oak chair"."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", stem)
+    return " ".join(re.findall(r"[^\W\d_]+", spaced)).lower() or stem.lower()
+
+
+def _with_unique_keys(assets: Sequence[SourceAsset]) -> list[SourceAsset]:
     taken: set[str] = set()
     unique = []
     for asset in assets:
         key, number = asset.key, 1
         while key in taken:
             number += 1
-            key = f"{asset.key[:72]}-{number}"
+            key = f"{asset.key[:KEY_LENGTH]}-{number}"
         taken.add(key)
         unique.append(asset if key == asset.key else dataclasses.replace(asset, key=key))
     return unique
 
 
-def _asset(data: dict[str, Any], folder: Path, where: str) -> Asset:
+def _asset(data: dict[str, Any], folder: Path, where: str) -> SourceAsset:
     try:
         rotation = tuple(float(number) for number in data.get("rotation") or IDENTITY)
         if len(rotation) != 9:
@@ -122,20 +131,19 @@ def _asset(data: dict[str, Any], folder: Path, where: str) -> Asset:
             raise ValueError(f"up is 'y' or 'z', not {data['up']!r}")
         path = text_field(data["path"])
         names = ("member", "category", "licence", "author", "source", "reason")
-        return Asset(
-            key=slug(text_field(data.get("key") or Path(path).stem)),
+        asset = SourceAsset(
+            key=key_from(text_field(data.get("key") or Path(path).stem)),
             path=folder / path,
-            name=text_field(data.get("name") or words(Path(path).stem)),
+            name=text_field(data.get("name") or words_of_stem(Path(path).stem)),
             captions=texts(data.get("captions", ())),
             colors=texts(data.get("colors", ())),
             materials=texts(data.get("materials", ())),
             rotation=rotation,
             up=data.get("up", "y"),
             turn_deg=float(data.get("turn_deg", 0.0)),
-            **{name: text_field(data.get(name, "")) for name in names}
-            | (
-                {} if is_inside(path) else {"reason": f"its path {path[:90]!r} lies outside the folder of the manifest"}
-            ),
+            **{name: text_field(data.get(name, "")) for name in names},
         )
+        outside = f"its path {path[:90]!r} lies outside the folder of the manifest"
+        return asset if is_inside(path) else dataclasses.replace(asset, reason=outside)
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{where}: not an asset ({type(error).__name__}: {error})") from error

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from dream3d.dataset.captions.colors import REFERENCES
-from dream3d.dataset.records import MAX_CAPTIONS, MAX_TEXT, Asset
+from dream3d.dataset.records import MAX_CAPTIONS, MAX_TEXT, SourceAsset
 
 MOST_MADE = 10
 """Captions made from templates for one object, at most; the plain name is always among them."""
@@ -46,7 +46,7 @@ LETTERS_AN = re.compile(r"[fhlmnrsx][^aeiouy\W]*\b")
 """Words without a vowel are read letter by letter: "an mp3 player", but "a tv"."""
 
 
-def captions_for(asset: Asset, colors: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
+def captions_for(asset: SourceAsset, colors: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
     """Several captions of one object, without duplicates: given ones first and unchanged, then templates.
 
     ``colors`` are the dominant colours in words, most first. Templates say only what the asset's fields say; a colour

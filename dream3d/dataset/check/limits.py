@@ -13,7 +13,6 @@ from urllib.parse import unquote
 
 from dream3d.errors import DatasetError
 
-FORMATS = (".glb", ".gltf", ".obj", ".ply")
 MAX_MEMBERS = 4096
 """Files beside one model in an archive."""
 
@@ -34,31 +33,6 @@ class Limits:
 
 
 LIMITS = Limits()
-
-
-def check_file(path: Path, limits: Limits = LIMITS) -> None:
-    """Refuse a model file that is empty, cut off, too large, of an unknown format, or refers to files it may not.
-
-    Raises :class:`DatasetError` with the reason. Reads headers and counts lines; memory stays bounded.
-    """
-    from dream3d.dataset.check import gltf as check_gltf
-    from dream3d.dataset.check import obj as check_obj
-    from dream3d.dataset.check import ply as check_ply
-
-    checks = {
-        ".glb": check_gltf.check,
-        ".gltf": check_gltf.check,
-        ".obj": check_obj.check,
-        ".ply": check_ply.check,
-    }
-    check = checks.get(path.suffix.lower())
-    if check is None:
-        raise DatasetError(f"unknown format {path.suffix[:20]!r}; known are {', '.join(FORMATS)}")
-    check_size(path, limits)
-    try:
-        check(path, limits)
-    except OSError as error:
-        raise DatasetError(f"the file cannot be read ({error.strerror})") from error
 
 
 def check_size(path: Path, limits: Limits) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dream3d.dataset.procedural.drawn import Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import Solid, cylinder, ellipsoid, lathe, prism, tube
+from dream3d.dataset.procedural.sketch import Design, Sketch, pick
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _beast(sketch: Sketch, coat: str, build: Build, feet: str, nose: str) -> tup
     return head, rump + np.array([0, 0.3 * b.girth, -0.85 * b.girth])
 
 
-def dog(rng: np.random.Generator) -> Drawn:
+def dog(rng: np.random.Generator) -> Design:
     """Hanging ears, a long muzzle, a raised tail and a collar."""
     sketch, coat = Sketch(rng), pick(rng, ("brown", "black", "white", "beige", "grey"))
     ears = pick(rng, ("brown", "black"), (coat,))
@@ -83,10 +83,10 @@ def dog(rng: np.random.Generator) -> Drawn:
     ring = lathe([(0.15, 0), (0.21, 0.0), (0.21, 0.1), (0.15, 0.1)])
     sketch.add(collar, ring.turned("x", 30).at(0, head[1] - 0.27, head[2] - 0.16))
     sketch.add(coat, ellipsoid(0.03).at(*tail))
-    return Drawn(sketch, "dog", coat, (f"with {ears} ears",), ("fur",))
+    return Design(sketch, "dog", coat, (f"with {ears} ears",), ("fur",))
 
 
-def cat(rng: np.random.Generator) -> Drawn:
+def cat(rng: np.random.Generator) -> Design:
     """Pointed ears, a round head, a short muzzle and a long curled tail."""
     sketch, coat = Sketch(rng), pick(rng, ("orange", "black", "white", "grey"))
     build = Build(1.0, 0.21, rng.uniform(0.32, 0.4), 0.07, (0.16, 0.33), 0.14, (0.25, 0.22, 0.2), (0.04, 0.085))
@@ -97,10 +97,10 @@ def cat(rng: np.random.Generator) -> Drawn:
     bend = rng.uniform(0.05, 0.25)
     way = [tail, tail + [0, 0.1, -0.3], tail + [0.5 * bend, 0.42, -0.36], tail + [bend, 0.6, -0.22]]
     sketch.add(coat, tube(way, (0.065, 0.065, 0.06, 0.055)))
-    return Drawn(sketch, "cat", coat, ("with pointed ears", "with a long tail"), ("fur",))
+    return Design(sketch, "cat", coat, ("with pointed ears", "with a long tail"), ("fur",))
 
 
-def horse(rng: np.random.Generator) -> Drawn:
+def horse(rng: np.random.Generator) -> Design:
     """Long legs and neck, mane and hanging tail."""
     sketch, coat = Sketch(rng), pick(rng, ("brown", "black", "white", "beige", "grey"))
     mane = pick(rng, ("black", "white", "brown"), (coat,))
@@ -113,10 +113,10 @@ def horse(rng: np.random.Generator) -> Drawn:
     )
     sketch.pair(coat, cylinder(0.06, 0.17, 0.01, 8).at(0.08, head[1] + 0.13, head[2] - 0.04))
     sketch.add(mane, tube([tail, tail + [0, -0.15, -0.16], tail + [0, -0.65, -0.2]], (0.07, 0.1, 0.07)))
-    return Drawn(sketch, "horse", coat, (f"with a {mane} mane",), ("fur",))
+    return Design(sketch, "horse", coat, (f"with a {mane} mane",), ("fur",))
 
 
-def cow(rng: np.random.Generator) -> Drawn:
+def cow(rng: np.random.Generator) -> Design:
     """Patches, short horns, a pink muzzle and an udder."""
     sketch, coat = Sketch(rng), pick(rng, ("white", "brown", "black"))
     patch = {"white": pick(rng, ("black", "brown")), "brown": "white", "black": "white"}[coat]
@@ -135,10 +135,10 @@ def cow(rng: np.random.Generator) -> Drawn:
     sketch.add("pink", ellipsoid(0.14, 0.12, 0.16).at(0, build.leg + 0.0, -0.36))
     sketch.add(coat, tube([tail, tail + [0, -0.2, -0.1], tail + [0, -0.5, -0.08]], (0.05, 0.045, 0.045)))
     sketch.add(patch, ellipsoid(0.08, 0.12, 0.08).at(*(tail + [0, -0.58, -0.08])))
-    return Drawn(sketch, "cow", coat, (f"with {patch} patches", "with horns"), ("fur",))
+    return Design(sketch, "cow", coat, (f"with {patch} patches", "with horns"), ("fur",))
 
 
-def elephant(rng: np.random.Generator) -> Drawn:
+def elephant(rng: np.random.Generator) -> Design:
     """Trunk, tusks, fan ears and pillars for legs."""
     sketch = Sketch(rng)
     build = Build(1.4, 0.46, rng.uniform(0.4, 0.5), 0.17, (0.3, 0.24), 0.26, (0.3, 0.33, 0.28), (0.02, 0.14))
@@ -154,10 +154,10 @@ def elephant(rng: np.random.Generator) -> Drawn:
         tube([head + [0.16, -0.2, 0.2], head + [0.2, -0.38, 0.42], head + [0.18, -0.36, 0.66]], (0.06, 0.055, 0.03)),
     )
     sketch.add("grey", tube([tail, tail + [0, -0.4, -0.12]], (0.045, 0.035)))
-    return Drawn(sketch, "elephant", "grey", ("with a long trunk", "with tusks"), (), ("an elephant with big ears",))
+    return Design(sketch, "elephant", "grey", ("with a long trunk", "with tusks"), (), ("an elephant with big ears",))
 
 
-def giraffe(rng: np.random.Generator) -> Drawn:
+def giraffe(rng: np.random.Generator) -> Design:
     """A very long neck, brown patches, two small horns."""
     sketch, coat = Sketch(rng), pick(rng, ("yellow", "beige", "orange"))
     rise = rng.uniform(1.05, 1.3)
@@ -172,10 +172,10 @@ def giraffe(rng: np.random.Generator) -> Drawn:
     sketch.pair("brown", tube([head + [0.06, 0.1, -0.02], head + [0.07, 0.26, -0.04]], (0.04, 0.05), 8))
     sketch.pair(coat, ellipsoid(0.1, 0.05, 0.04).at(0.19, head[1] + 0.06, head[2] - 0.06))
     sketch.add("brown", tube([tail, tail + [0, -0.45, -0.1]], (0.04, 0.055)))
-    return Drawn(sketch, "giraffe", coat, ("with brown patches", "with a long neck"), ("fur",))
+    return Design(sketch, "giraffe", coat, ("with brown patches", "with a long neck"), ("fur",))
 
 
-def deer(rng: np.random.Generator) -> Drawn:
+def deer(rng: np.random.Generator) -> Design:
     """Slim, with branching antlers and a white tail."""
     sketch, coat = Sketch(rng), pick(rng, ("brown", "beige", "orange"))
     build = Build(1.1, 0.22, rng.uniform(0.55, 0.65), 0.07, (0.26, 0.46), 0.12, (0.13, 0.14, 0.17), (0.17, 0.08))
@@ -189,10 +189,10 @@ def deer(rng: np.random.Generator) -> Drawn:
         sketch.pair(horn, tube([foot, foot + [0.06, 0.22, 0.2]], (0.042, 0.035), 8))
     sketch.pair(coat, ellipsoid(0.14, 0.06, 0.04).turned("z", 20).at(0.2, head[1] + 0.06, head[2] - 0.06))
     sketch.add("white", ellipsoid(0.08, 0.12, 0.08).at(*tail), ellipsoid(0.12, 0.12, 0.3).at(0, build.leg + 0.1, 0.1))
-    return Drawn(sketch, "deer", coat, ("with antlers",), ("fur",))
+    return Design(sketch, "deer", coat, ("with antlers",), ("fur",))
 
 
-def rabbit(rng: np.random.Generator) -> Drawn:
+def rabbit(rng: np.random.Generator) -> Design:
     """Sits; long ears and a round tail."""
     sketch, coat = Sketch(rng), pick(rng, ("white", "grey", "brown", "beige"))
     tall, lean = rng.uniform(0.28, 0.38), rng.uniform(5, 18)
@@ -206,7 +206,7 @@ def rabbit(rng: np.random.Generator) -> Drawn:
         coat, ellipsoid(0.12, 0.08, 0.24).at(0.24, 0.08, 0.22), tube([(0.14, 0.55, 0.2), (0.13, 0.08, 0.36)], 0.08)
     )
     sketch.add("white" if coat != "white" else "grey", ellipsoid(0.16).at(0, 0.3, -0.56))
-    return Drawn(sketch, "rabbit", coat, ("with long ears",), ("fur",), (f"a {coat} bunny",))
+    return Design(sketch, "rabbit", coat, ("with long ears",), ("fur",), (f"a {coat} bunny",))
 
 
 def _bird_eyes(sketch: Sketch, x: float, y: float, z: float, size: float) -> None:
@@ -214,7 +214,7 @@ def _bird_eyes(sketch: Sketch, x: float, y: float, z: float, size: float) -> Non
     sketch.pair("black", ellipsoid(0.6 * size).at(1.1 * x, y, z + 0.55 * size))
 
 
-def bird(rng: np.random.Generator) -> Drawn:
+def bird(rng: np.random.Generator) -> Design:
     """A songbird that stands on two legs, with folded wings."""
     sketch, coat = Sketch(rng), pick(rng, ("red", "blue", "yellow", "green", "brown"))
     wing = pick(rng, ("black", "brown", "white"), (coat,))
@@ -227,10 +227,10 @@ def bird(rng: np.random.Generator) -> Drawn:
     sketch.pair(
         "orange", tube([(0.12, 0.4, 0.02), (0.12, 0.06, 0.04)], 0.04), ellipsoid(0.09, 0.035, 0.15).at(0.12, 0.035, 0.1)
     )
-    return Drawn(sketch, "bird", coat, (f"with {wing} wings",), ("feathers",))
+    return Design(sketch, "bird", coat, (f"with {wing} wings",), ("feathers",))
 
 
-def duck(rng: np.random.Generator) -> Drawn:
+def duck(rng: np.random.Generator) -> Design:
     """Swims or stands: flat bill, boat-shaped body, raised tail."""
     sketch, coat = Sketch(rng), pick(rng, ("yellow", "white", "brown"))
     sketch.add(coat, ellipsoid(0.38, 0.3, 0.58).at(0, 0.42, 0), ellipsoid(0.25).at(0, 0.98, 0.36))
@@ -243,10 +243,10 @@ def duck(rng: np.random.Generator) -> Drawn:
         sketch.pair(
             "orange", tube([(0.16, 0.2, 0), (0.16, 0.0, 0)], 0.045), ellipsoid(0.14, 0.04, 0.2).at(0.16, -0.04, 0.1)
         )
-    return Drawn(sketch, "duck", coat, ("with an orange bill",), ("feathers",))
+    return Design(sketch, "duck", coat, ("with an orange bill",), ("feathers",))
 
 
-def owl(rng: np.random.Generator) -> Drawn:
+def owl(rng: np.random.Generator) -> Design:
     """Upright, with great eyes and ear tufts."""
     sketch, coat = Sketch(rng), pick(rng, ("brown", "grey", "white"))
     belly = "beige" if coat != "white" else "grey"
@@ -258,10 +258,10 @@ def owl(rng: np.random.Generator) -> Drawn:
     sketch.pair(coat, cylinder(0.13, rng.uniform(0.2, 0.34), 0.0, 8).turned("z", -18).at(0.24, 1.36, 0.06))
     sketch.pair(coat, ellipsoid(0.1, 0.42, 0.24).turned("z", 8).at(0.42, 0.62, -0.02))
     sketch.pair("orange", ellipsoid(0.11, 0.06, 0.16).at(0.17, 0.05, 0.22))
-    return Drawn(sketch, "owl", coat, ("with big yellow eyes",), ("feathers",))
+    return Design(sketch, "owl", coat, ("with big yellow eyes",), ("feathers",))
 
 
-def penguin(rng: np.random.Generator) -> Drawn:
+def penguin(rng: np.random.Generator) -> Design:
     """Black back, white belly, orange bill and feet."""
     sketch = Sketch(rng)
     fat = rng.uniform(0.36, 0.44)
@@ -273,10 +273,10 @@ def penguin(rng: np.random.Generator) -> Drawn:
     spread = rng.uniform(10, 40)
     sketch.pair("black", ellipsoid(0.07, 0.38, 0.15).at(0, -0.33, 0).turned("z", spread).at(fat * 0.85, 1.0, 0))
     sketch.pair("orange", ellipsoid(0.16, 0.06, 0.24).at(0.2, 0.05, 0.16))
-    return Drawn(sketch, "penguin", "black", ("with a white belly",), ("feathers",), ("a black and white penguin",))
+    return Design(sketch, "penguin", "black", ("with a white belly",), ("feathers",), ("a black and white penguin",))
 
 
-def fish(rng: np.random.Generator) -> Drawn:
+def fish(rng: np.random.Generator) -> Design:
     """Oval body, tail fin, back fin; seen best from the side."""
     sketch, coat = Sketch(rng), pick(rng, ("orange", "red", "blue", "yellow", "green", "purple"))
     fin = pick(rng, ("yellow", "orange", "red", "white", "blue"), (coat,))
@@ -294,10 +294,10 @@ def fish(rng: np.random.Generator) -> Drawn:
         sketch.add(
             fin, *(ellipsoid(0.212, high * f, 0.07).at(0, 0.5, z * long) for z, f in ((0.3, 0.98), (-0.3, 0.98)))
         )
-    return Drawn(sketch, "fish", coat, (f"with {fin} fins",))
+    return Design(sketch, "fish", coat, (f"with {fin} fins",))
 
 
-def turtle(rng: np.random.Generator) -> Drawn:
+def turtle(rng: np.random.Generator) -> Design:
     """A domed shell, four short legs and a raised head."""
     sketch, skin = Sketch(rng), pick(rng, ("green", "beige"))
     shell = pick(rng, ("brown", "green"), (skin,))
@@ -315,7 +315,7 @@ def turtle(rng: np.random.Generator) -> Drawn:
     sketch.pair("black", ellipsoid(0.05).at(0.11, 0.53, 1.05))
     sketch.pair(skin, *(tube([(0.4, 0.16, z), (0.62, 0.08, 1.35 * z)], (0.14, 0.12)) for z in (0.42, -0.42)))
     sketch.add(skin, tube([(0, 0.15, -0.6), (0, 0.1, -0.88)], (0.08, 0.04)))
-    return Drawn(sketch, "turtle", skin, (f"with a {shell} shell",))
+    return Design(sketch, "turtle", skin, (f"with a {shell} shell",))
 
 
 def _on_dome(dome: float, degrees: float) -> Solid:

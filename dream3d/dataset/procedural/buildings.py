@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dream3d.dataset.captions.templates import with_article
-from dream3d.dataset.procedural.drawn import Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, lathe, prism, pyramid
+from dream3d.dataset.procedural.sketch import Design, Sketch, pick
 
 
 def _gable(wide: float, high: float, depth: float) -> Solid:
@@ -14,7 +14,7 @@ def _gable(wide: float, high: float, depth: float) -> Solid:
     return prism([(-wide / 2, 0), (wide / 2, 0), (0, high)], depth)
 
 
-def house(rng: np.random.Generator) -> Drawn:
+def house(rng: np.random.Generator) -> Design:
     """Walls, gable roof, door, windows and chimney."""
     sketch, wall = Sketch(rng), pick(rng, ("white", "yellow", "beige", "pink", "red"))
     roof = pick(rng, ("red", "brown", "grey", "green"), (wall,))
@@ -29,10 +29,10 @@ def house(rng: np.random.Generator) -> Drawn:
             sketch.add("black", box(0.24, 0.28, 0.06).at(x, 0.4 * high, z))
     sketch.pair("black", *(box(0.06, 0.28, 0.26).at(wide / 2, 0.4 * high, z) for z in (-0.27 * deep, 0.27 * deep)))
     sketch.add("brown" if roof != "brown" else "grey", box(0.2, 0.55, 0.2).at(0.3 * wide, high + 0.25, -0.2 * deep))
-    return Drawn(sketch, "house", wall, (f"with a {roof} roof",), ("brick",))
+    return Design(sketch, "house", wall, (f"with a {roof} roof",), ("brick",))
 
 
-def castle(rng: np.random.Generator) -> Drawn:
+def castle(rng: np.random.Generator) -> Design:
     """Four round towers with pointed roofs, battlements and a gate."""
     sketch, stone = Sketch(rng), pick(rng, ("grey", "beige", "white"))
     roof = pick(rng, ("red", "blue", "purple", "green"))
@@ -50,10 +50,10 @@ def castle(rng: np.random.Generator) -> Drawn:
     sketch.add(
         "brown", box(0.36, 0.42, 0.08).at(0, 0, half), cylinder(0.18, 0.08).turned("x", 90).at(0, 0.42, half - 0.04)
     )
-    return Drawn(sketch, "castle", stone, (f"with {roof} roofs", "with four towers"), ("stone",))
+    return Design(sketch, "castle", stone, (f"with {roof} roofs", "with four towers"), ("stone",))
 
 
-def church(rng: np.random.Generator) -> Drawn:
+def church(rng: np.random.Generator) -> Design:
     """A nave with a gable roof behind a tower with spire and cross."""
     sketch, wall = Sketch(rng), pick(rng, ("white", "beige", "grey"))
     roof = pick(rng, ("red", "brown", "black", "green"))
@@ -65,10 +65,10 @@ def church(rng: np.random.Generator) -> Drawn:
     sketch.add("brown", box(0.26, 0.42, 0.06).at(0, 0, 0.61))
     sketch.add("black", box(0.18, 0.24, 0.06).at(0, 0.8 * tower, 0.6), box(0.56, 0.24, 0.18).at(0, 0.8 * tower, 0.35))
     sketch.pair("black", *(box(0.05, 0.32, 0.16).at(0.425, 0.2, z) for z in (-0.2, -0.6, -1.0)))
-    return Drawn(sketch, "church", wall, (f"with a {roof} roof", "with a tower"), ("stone",))
+    return Design(sketch, "church", wall, (f"with a {roof} roof", "with a tower"), ("stone",))
 
 
-def lighthouse(rng: np.random.Generator) -> Drawn:
+def lighthouse(rng: np.random.Generator) -> Design:
     """A striped tower with a lamp room."""
     sketch, stripe = Sketch(rng), pick(rng, ("red", "black", "blue", "orange", "green"))
     bands, high, foot = int(rng.integers(2, 4)) * 2 + 1, rng.uniform(1.6, 2.0), rng.uniform(0.38, 0.46)
@@ -80,7 +80,7 @@ def lighthouse(rng: np.random.Generator) -> Drawn:
     sketch.add("yellow", cylinder(0.2, 0.32).at(0, high + 0.1, 0))
     sketch.add(stripe, cylinder(0.32, 0.3, 0.0).at(0, high + 0.4, 0))
     sketch.add("black", box(0.22, 0.36, 0.1).at(0, 0.02, foot - 0.03))
-    return Drawn(
+    return Design(
         sketch,
         "lighthouse",
         "",
@@ -90,7 +90,7 @@ def lighthouse(rng: np.random.Generator) -> Drawn:
     )
 
 
-def windmill(rng: np.random.Generator) -> Drawn:
+def windmill(rng: np.random.Generator) -> Design:
     """A tapered tower with a cap and four sails in front."""
     sketch, wall = Sketch(rng), pick(rng, ("white", "brown", "beige", "red"))
     cap = pick(rng, ("red", "brown", "black", "green"), (wall,))
@@ -104,4 +104,4 @@ def windmill(rng: np.random.Generator) -> Drawn:
         sketch.add(sail, *(part.turned("z", turn + 90 * i).at(0, high, 0.46) for part in blade))
     sketch.add("black", ellipsoid(0.1, 0.1, 0.12).at(0, high, 0.48), box(0.24, 0.42, 0.08).at(0, 0, 0.45))
     sketch.pair("black", box(0.1, 0.22, 0.2).at(0.36, 0.5 * high, 0))
-    return Drawn(sketch, "windmill", wall, (f"with {sail} sails", f"with a {cap} cap"), ("stone",))
+    return Design(sketch, "windmill", wall, (f"with {sail} sails", f"with a {cap} cap"), ("stone",))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dream3d.dataset.captions.templates import with_article
-from dream3d.dataset.procedural.drawn import PAINT, Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, pyramid, torus
+from dream3d.dataset.procedural.sketch import PAINT, Design, Sketch, pick
 
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
@@ -26,14 +26,14 @@ BODIES: dict[str, Solid] = {
 }
 
 
-def solid_body(rng: np.random.Generator) -> Drawn:
+def solid_body(rng: np.random.Generator) -> Design:
     """One body; its proportions vary a little."""
     sketch, word, paint = Sketch(rng), pick(rng, tuple(BODIES)), pick(rng, PAINT)
     sketch.add(paint, body(word).turned("y", rng.uniform(-30, 30)).scaled(1, rng.uniform(0.9, 1.1), 1))
-    return Drawn(sketch, word, paint)
+    return Design(sketch, word, paint)
 
 
-def counted(rng: np.random.Generator) -> Drawn:
+def counted(rng: np.random.Generator) -> Design:
     """Two to four equal bodies in a row or an arc."""
     sketch, word, paint = Sketch(rng), pick(rng, tuple(BODIES)), pick(rng, PAINT)
     count = int(rng.integers(2, 5))
@@ -42,7 +42,7 @@ def counted(rng: np.random.Generator) -> Drawn:
         sketch.add(paint, body(word).at(x, 0, rng.uniform(-0.3, 0.3)))
     many = f"{NUMBERS[count]} {_plural(word)}"
     coloured = f"{NUMBERS[count]} {paint} {_plural(word)}"
-    return Drawn(sketch, many, paint, sentences=(many, coloured), own_words=True)
+    return Design(sketch, many, paint, sentences=(many, coloured), own_words=True)
 
 
 def _plural(word: str) -> str:
@@ -55,7 +55,7 @@ def _two(rng: np.random.Generator) -> tuple[tuple[str, str], tuple[str, str]]:
     return first, (pick(rng, PAINT, (first[0],)), pick(rng, tuple(BODIES), (first[1],)))
 
 
-def stacked(rng: np.random.Generator) -> Drawn:
+def stacked(rng: np.random.Generator) -> Design:
     """One body on another: "a red cube on a blue cylinder"."""
     upper, lower = _two(rng)
     while lower[1] not in ("cube", "cylinder"):  # nothing rests on a point
@@ -63,7 +63,7 @@ def stacked(rng: np.random.Generator) -> Drawn:
     return on_top(rng, upper, lower)
 
 
-def on_top(rng: np.random.Generator, upper: tuple[str, str], lower: tuple[str, str]) -> Drawn:
+def on_top(rng: np.random.Generator, upper: tuple[str, str], lower: tuple[str, str]) -> Design:
     """``upper`` on ``lower``, both (colour, body)."""
     sketch = Sketch(rng)
     sketch.add(lower[0], body(lower[1]))
@@ -72,7 +72,7 @@ def on_top(rng: np.random.Generator, upper: tuple[str, str], lower: tuple[str, s
     return _related(sketch, upper, lower, ("on", "on top of"), ("under", "below"))
 
 
-def beside(rng: np.random.Generator) -> Drawn:
+def beside(rng: np.random.Generator) -> Design:
     """One body next to another: "a yellow cone next to a red sphere"."""
     first, second = _two(rng)
     sketch, apart = Sketch(rng), rng.uniform(1.15, 1.4) / 2
@@ -83,9 +83,9 @@ def beside(rng: np.random.Generator) -> Drawn:
 
 def _related(
     sketch: Sketch, first: tuple[str, str], second: tuple[str, str], there: tuple[str, str], back: tuple[str, str]
-) -> Drawn:
+) -> Design:
     a, b = with_article(" ".join(first)), with_article(" ".join(second))
     said = [f"{a} {word} {b}" for word in there] + [f"{b} {word} {a}" for word in back]
     plain = f"{with_article(first[1])} {there[0]} {with_article(second[1])}"
     name = f"{first[1]} and {second[1]}"
-    return Drawn(sketch, name, "", sentences=(*said, f"{a} and {b}", plain), own_words=True)
+    return Design(sketch, name, "", sentences=(*said, f"{a} and {b}", plain), own_words=True)

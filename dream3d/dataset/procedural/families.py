@@ -13,7 +13,7 @@ from dream3d.dataset.procedural import (
     tools,
     vehicles,
 )
-from dream3d.dataset.procedural.drawn import Family
+from dream3d.dataset.procedural.sketch import Family
 
 GROUPS: dict[str, tuple[Family, ...]] = {
     "animal": (

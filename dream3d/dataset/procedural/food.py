@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from dream3d.dataset.captions.templates import with_article
-from dream3d.dataset.procedural.drawn import Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, lathe, torus, tube
+from dream3d.dataset.procedural.sketch import Design, Sketch, pick
 
 
 def _turned(radii: list[tuple[float, float]]) -> Solid:
     return lathe(radii, 24)
 
 
-def apple(rng: np.random.Generator) -> Drawn:
+def apple(rng: np.random.Generator) -> Design:
     """A dented ball with stem and leaf."""
     sketch, skin = Sketch(rng), pick(rng, ("red", "green", "yellow"))
     angle = np.linspace(-np.pi / 2, np.pi / 2, 14)
@@ -28,10 +28,10 @@ def apple(rng: np.random.Generator) -> Drawn:
     sketch.add("brown", tube([(0, 0.3, 0), (0.06, 0.62, 0)], (0.05, 0.06), 8))
     sketch.add("green" if skin != "green" else "brown", ellipsoid(0.24, 0.04, 0.11).turned("z", 25).at(0.26, 0.62, 0))
     leaf = "green" if skin != "green" else "brown"
-    return Drawn(sketch, "apple", skin, (f"with a {leaf} leaf",) if leaf in sketch.colours() else ())
+    return Design(sketch, "apple", skin, (f"with a {leaf} leaf",) if leaf in sketch.colours() else ())
 
 
-def banana(rng: np.random.Generator) -> Drawn:
+def banana(rng: np.random.Generator) -> Design:
     """A bent tube with dark ends."""
     sketch, skin = Sketch(rng), pick(rng, ("yellow", "yellow", "green"))
     bend = rng.uniform(0.28, 0.45)
@@ -42,10 +42,10 @@ def banana(rng: np.random.Generator) -> Drawn:
         tube([way[4], way[4] + [0.12, 0.16, 0]], (0.075, 0.065), 8),
         ellipsoid(0.09).at(*(way[0] + [-0.06, 0.06, 0])),
     )
-    return Drawn(sketch, "banana", skin)
+    return Design(sketch, "banana", skin)
 
 
-def pear(rng: np.random.Generator) -> Drawn:
+def pear(rng: np.random.Generator) -> Design:
     """A bottle-shaped body with stem."""
     sketch, skin = Sketch(rng), pick(rng, ("green", "yellow"))
     belly, tall = rng.uniform(0.45, 0.54), rng.uniform(0.55, 0.7)
@@ -62,10 +62,10 @@ def pear(rng: np.random.Generator) -> Drawn:
     ]
     sketch.add(skin, _turned(body))
     sketch.add("brown", tube([(0, tall + 0.55, 0), (0.06, tall + 0.82, 0)], (0.05, 0.06), 8))
-    return Drawn(sketch, "pear", skin, ("with a stem",))
+    return Design(sketch, "pear", skin, ("with a stem",))
 
 
-def carrot(rng: np.random.Generator) -> Drawn:
+def carrot(rng: np.random.Generator) -> Design:
     """An orange cone, point down, with green leaves."""
     sketch, long = Sketch(rng), rng.uniform(1.1, 1.5)
     wide = rng.uniform(0.24, 0.32)
@@ -78,10 +78,10 @@ def carrot(rng: np.random.Generator) -> Drawn:
     for i in range(5):
         leaf = ellipsoid(0.08, 0.32, 0.08).at(0, 0.3, 0).turned("z", 26 if i else 0).turned("y", 90 * i + 20)
         sketch.add("green", leaf.at(0, 0.98 * long, 0))
-    return Drawn(sketch, "carrot", "orange", ("with green leaves",))
+    return Design(sketch, "carrot", "orange", ("with green leaves",))
 
 
-def ice_cream(rng: np.random.Generator) -> Drawn:
+def ice_cream(rng: np.random.Generator) -> Design:
     """A waffle cone with one to three scoops."""
     sketch, count = Sketch(rng), int(rng.integers(1, 4))
     flavours = [pick(rng, ("pink", "white", "brown", "green", "yellow")) for _ in range(count)]
@@ -96,12 +96,12 @@ def ice_cream(rng: np.random.Generator) -> Drawn:
     said = [f"an ice cream cone with {words}", "an ice cream"]
     if len(set(flavours)) == 1:
         said.append(f"{with_article(flavours[0])} ice cream cone")
-    return Drawn(
+    return Design(
         sketch, "ice cream cone", "", (f"with {words}", *(("with a cherry on top",) if topped else ())), (), tuple(said)
     )
 
 
-def hamburger(rng: np.random.Generator) -> Drawn:
+def hamburger(rng: np.random.Generator) -> Design:
     """Bun, lettuce, cheese, meat, sometimes tomato."""
     sketch, wide = Sketch(rng), rng.uniform(0.68, 0.78)
     bun, y = "orange" if rng.random() < 0.4 else "beige", 0.2
@@ -126,10 +126,10 @@ def hamburger(rng: np.random.Generator) -> Drawn:
     for angle in np.arange(8) * 0.785:
         where = (0.6 * wide * np.cos(angle), y + 0.8 * dome, 0.6 * wide * np.sin(angle))
         sketch.add("white", ellipsoid(0.05, 0.035, 0.05, 6).at(*where))
-    return Drawn(sketch, "hamburger", "", ("with cheese", "with lettuce"), (), ("a burger", "a cheeseburger"))
+    return Design(sketch, "hamburger", "", ("with cheese", "with lettuce"), (), ("a burger", "a cheeseburger"))
 
 
-def birthday_cake(rng: np.random.Generator) -> Drawn:
+def birthday_cake(rng: np.random.Generator) -> Design:
     """One or two round tiers with icing and burning candles."""
     sketch, cake = Sketch(rng), pick(rng, ("pink", "white", "brown", "yellow", "blue"))
     icing = pick(rng, ("white", "red", "pink", "brown"), (cake,))
@@ -145,4 +145,4 @@ def birthday_cake(rng: np.random.Generator) -> Drawn:
         x, z = ring * np.sin(angle), ring * np.cos(angle)
         sketch.add("green", cylinder(0.055, 0.32, sides=10).at(x, y, z))
         sketch.add("orange", ellipsoid(0.06, 0.1, 0.06, 8).at(x, y + 0.4, z))
-    return Drawn(sketch, "birthday cake", cake, ("with candles", f"with {icing} icing"), (), ("a cake with candles",))
+    return Design(sketch, "birthday cake", cake, ("with candles", f"with {icing} icing"), (), ("a cake with candles",))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dream3d.dataset.procedural.drawn import PAINT, Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import box, cylinder, ellipsoid, lathe, torus, tube
+from dream3d.dataset.procedural.sketch import PAINT, Design, Sketch, pick
 
 
-def mug(rng: np.random.Generator) -> Drawn:
+def mug(rng: np.random.Generator) -> Design:
     """A hollow cylinder with a handle on its left, filled with coffee."""
     sketch, glaze = Sketch(rng), pick(rng, PAINT)
     wide, high = rng.uniform(0.38, 0.5), rng.uniform(0.8, 1.0)
@@ -21,12 +21,12 @@ def mug(rng: np.random.Generator) -> Drawn:
         (0.9 * wide, 0.22 * high, 0),
     ]
     sketch.add(glaze, tube(way, 0.075))
-    return Drawn(
+    return Design(
         sketch, "mug", glaze, ("with a handle",), ("ceramic",), (f"{'an' if glaze == 'orange' else 'a'} {glaze} cup",)
     )
 
 
-def teapot(rng: np.random.Generator) -> Drawn:
+def teapot(rng: np.random.Generator) -> Design:
     """Round body, lid with knob, spout to the right, handle to the left."""
     sketch, glaze = Sketch(rng), pick(rng, PAINT, ("black",))
     knob = pick(rng, ("black", "white", "yellow"), (glaze,))
@@ -42,10 +42,10 @@ def teapot(rng: np.random.Generator) -> Drawn:
     )
     way = [(0.48, 1.5 * tall, 0), (0.85, 1.65 * tall, 0), (0.95, 0.95 * tall, 0), (0.5, 0.5 * tall, 0)]
     sketch.add(knob, tube(way, 0.07))
-    return Drawn(sketch, "teapot", glaze, (f"with a {knob} lid", f"with a {knob} handle"), ("ceramic",))
+    return Design(sketch, "teapot", glaze, (f"with a {knob} lid", f"with a {knob} handle"), ("ceramic",))
 
 
-def robot(rng: np.random.Generator) -> Drawn:
+def robot(rng: np.random.Generator) -> Design:
     """Box head and body, tube arms and legs, an aerial."""
     sketch, metal = Sketch(rng), pick(rng, ("grey", "red", "yellow", "white", "green", "orange"))
     joints = pick(rng, ("black", "grey", "blue", "purple"), (metal,))
@@ -65,12 +65,12 @@ def robot(rng: np.random.Generator) -> Drawn:
     )
     sketch.pair(metal, ellipsoid(0.13).at(*hand), box(0.26, 0.16, 0.4).at(0.19, 0, 0.05))
     sketch.pair("red" if metal != "red" else "yellow", ellipsoid(0.05).at(0.09, 1.0, 0.26))
-    return Drawn(
+    return Design(
         sketch, "robot", metal, (f"with {eyes} eyes",) if eyes in sketch.colours() else (), ("metal",), ("a toy robot",)
     )
 
 
-def snowman(rng: np.random.Generator) -> Drawn:
+def snowman(rng: np.random.Generator) -> Design:
     """Three snowballs, carrot nose, hat and scarf."""
     sketch, scarf = Sketch(rng), pick(rng, ("red", "green", "blue", "purple", "yellow"))
     big = rng.uniform(0.5, 0.6)
@@ -91,10 +91,10 @@ def snowman(rng: np.random.Generator) -> Drawn:
     sketch.add(scarf, torus(0.28, 0.09).at(0, top - 0.16, 0), box(0.15, 0.4, 0.08).at(0.16, top - 0.58, 0.36))
     tall = rng.uniform(0.3, 0.45)
     sketch.add("black", cylinder(0.4, 0.06).at(0, top + 0.3, 0), cylinder(0.25, tall).at(0, top + 0.34, 0))
-    return Drawn(sketch, "snowman", "white", (f"with a {scarf} scarf", "with a black hat"), ("snow",))
+    return Design(sketch, "snowman", "white", (f"with a {scarf} scarf", "with a black hat"), ("snow",))
 
 
-def lamp(rng: np.random.Generator) -> Drawn:
+def lamp(rng: np.random.Generator) -> Design:
     """A table lamp with a cloth shade."""
     sketch, shade = Sketch(rng), pick(rng, PAINT, ("black",))
     foot = pick(rng, ("black", "brown", "grey", "white"), (shade,))
@@ -102,10 +102,10 @@ def lamp(rng: np.random.Generator) -> Drawn:
     sketch.add(foot, lathe([(0, 0), (0.36, 0), (0.34, 0.08), (0.1, 0.16), (0.08, high + 0.2), (0, high + 0.2)]))
     wide = rng.uniform(0.48, 0.62)
     sketch.add(shade, cylinder(wide, rng.uniform(0.5, 0.65), 0.55 * wide, 24).at(0, high, 0))
-    return Drawn(sketch, "table lamp", shade, (f"with a {foot} foot",), ("cloth",), ("a lamp",))
+    return Design(sketch, "table lamp", shade, (f"with a {foot} foot",), ("cloth",), ("a lamp",))
 
 
-def chair(rng: np.random.Generator) -> Drawn:
+def chair(rng: np.random.Generator) -> Design:
     """Four legs, a seat and a back with bars or a board."""
     sketch, wood = Sketch(rng), pick(rng, (*PAINT, "brown", "brown"))
     high, wide, back = rng.uniform(0.5, 0.65), rng.uniform(0.6, 0.75), rng.uniform(0.6, 0.8)
@@ -118,10 +118,10 @@ def chair(rng: np.random.Generator) -> Drawn:
         sketch.add(wood, box(wide, 0.6 * back, 0.08).at(0, high + 0.45 * back, -z))
     else:
         sketch.add(wood, *(box(wide, 0.14, 0.08).at(0, high + t * back, -z) for t in (0.35, 0.85)))
-    return Drawn(sketch, "chair", wood, ("with four legs",), ("wood",), (f"a wooden chair in {wood}",))
+    return Design(sketch, "chair", wood, ("with four legs",), ("wood",), (f"a wooden chair in {wood}",))
 
 
-def table(rng: np.random.Generator) -> Drawn:
+def table(rng: np.random.Generator) -> Design:
     """A round or square top on one or four legs."""
     sketch, top = Sketch(rng), pick(rng, (*PAINT, "brown", "brown"))
     high, wide, square = rng.uniform(0.65, 0.8), rng.uniform(0.6, 0.75), rng.random() < 0.5
@@ -133,4 +133,4 @@ def table(rng: np.random.Generator) -> Drawn:
     sketch.add(
         top, *(box(0.11, high, 0.11).at(reach * np.sign(a), 0, reach * np.sign(b)) for a in (-1, 1) for b in (-1, 1))
     )
-    return Drawn(sketch, "table", top, ("with four legs",), ("wood",), (f"a {form} table", f"a {form} {top} table"))
+    return Design(sketch, "table", top, ("with four legs",), ("wood",), (f"a {form} table", f"a {form} {top} table"))

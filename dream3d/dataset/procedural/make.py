@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from dream3d.dataset.assets.sources import MANIFEST
-from dream3d.dataset.procedural.drawn import Drawn
 from dream3d.dataset.procedural.families import CATEGORIES, FAMILIES
-from dream3d.dataset.records import Asset
+from dream3d.dataset.procedural.sketch import Design
+from dream3d.dataset.records import SourceAsset
 from dream3d.errors import UsageError
 from dream3d.files import write_atomically
 from dream3d.mesh.appearance import VertexColors
@@ -30,12 +30,12 @@ def check_families(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names)) or tuple(FAMILIES)
 
 
-def draw(family: str, seed: int, index: int) -> Drawn:
-    """Asset ``index`` (from 0) of a family; it depends on these three alone. KeyError for an unknown family."""
+def draw(family: str, seed: int, index: int) -> Design:
+    """SourceAsset ``index`` (from 0) of a family; it depends on these three alone. KeyError for an unknown family."""
     return FAMILIES[family](np.random.default_rng([seed, zlib.crc32(family.encode()), index]))
 
 
-def make_asset(folder: Path, family: str, seed: int, index: int) -> Asset:
+def make_asset(folder: Path, family: str, seed: int, index: int) -> SourceAsset:
     """Draws one asset, writes ``folder``/KEY.glb and describes it, with a path relative to ``folder``."""
     drawn = draw(family, seed, index)
     vertices, normals, colors, faces = drawn.sketch.mesh()
@@ -49,7 +49,7 @@ def make_asset(folder: Path, family: str, seed: int, index: int) -> Asset:
         {},
     )
     write_atomically(folder / f"{key}.glb", lambda path: path.write_bytes(data))
-    return Asset(
+    return SourceAsset(
         key=key,
         path=Path(f"{key}.glb"),
         name=drawn.name,
@@ -63,7 +63,7 @@ def make_asset(folder: Path, family: str, seed: int, index: int) -> Asset:
     )
 
 
-def make_assets(folder: Path, count: int, seed: int, families: Sequence[str] = ()) -> list[Asset]:
+def make_assets(folder: Path, count: int, seed: int, families: Sequence[str] = ()) -> list[SourceAsset]:
     """Writes ``count`` assets, the families in turn, and the manifest, which is written last.
 
     UsageError for a count outside 1 to a million, a seed outside 0 to 2^32 - 1, an unknown family, or a folder that

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dream3d.dataset.procedural.drawn import Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import cylinder, ellipsoid, lathe, tube
+from dream3d.dataset.procedural.sketch import Design, Sketch, pick
 
 
-def pine_tree(rng: np.random.Generator) -> Drawn:
+def pine_tree(rng: np.random.Generator) -> Design:
     """A stack of green cones on a brown trunk."""
     sketch, layers = Sketch(rng), int(rng.integers(3, 6))
     wide, high = rng.uniform(0.5, 0.75), rng.uniform(1.5, 2.0)
@@ -18,10 +18,10 @@ def pine_tree(rng: np.random.Generator) -> Drawn:
     for i in range(layers):
         t = i / layers
         sketch.add("green", cylinder(wide * (1 - 0.75 * t), 1.5 * high / layers, 0.02, 16).at(0, 0.35 + high * t, 0))
-    return Drawn(sketch, "pine tree", "green", ("with a brown trunk",), ("wood",), ("a fir tree",))
+    return Design(sketch, "pine tree", "green", ("with a brown trunk",), ("wood",), ("a fir tree",))
 
 
-def oak_tree(rng: np.random.Generator) -> Drawn:
+def oak_tree(rng: np.random.Generator) -> Design:
     """A round crown of several balls on a thick trunk with branches."""
     sketch = Sketch(rng)
     leaves = pick(rng, ("green", "green", "green", "orange", "red", "yellow"))
@@ -33,7 +33,7 @@ def oak_tree(rng: np.random.Generator) -> Drawn:
         place = (0.5 * np.cos(angle), rng.uniform(1.2, 1.5), 0.5 * np.sin(angle))
         sketch.add(leaves, ellipsoid(size, 0.85 * size, size, 9).at(*place))
     said = () if leaves == "green" else (f"a tree with {leaves} autumn leaves",)
-    return Drawn(
+    return Design(
         sketch,
         "tree",
         leaves,
@@ -43,7 +43,7 @@ def oak_tree(rng: np.random.Generator) -> Drawn:
     )
 
 
-def palm_tree(rng: np.random.Generator) -> Drawn:
+def palm_tree(rng: np.random.Generator) -> Design:
     """A bent trunk and arched fronds."""
     sketch, lean = Sketch(rng), rng.uniform(-0.35, 0.35)
     top = np.array([lean, 1.6, 0])
@@ -56,10 +56,10 @@ def palm_tree(rng: np.random.Generator) -> Drawn:
     sketch.add(
         "orange", *(ellipsoid(0.1).at(*(top + [0.13 * np.cos(a), -0.12, 0.13 * np.sin(a)])) for a in (0.5, 2.6, 4.7))
     )
-    return Drawn(sketch, "palm tree", "green", ("with a brown trunk",), ("wood",), ("a palm with green fronds",))
+    return Design(sketch, "palm tree", "green", ("with a brown trunk",), ("wood",), ("a palm with green fronds",))
 
 
-def mushroom(rng: np.random.Generator) -> Drawn:
+def mushroom(rng: np.random.Generator) -> Design:
     """A domed cap, mostly spotted, on a white stalk."""
     sketch, cap = Sketch(rng), pick(rng, ("red", "brown", "orange", "purple", "yellow"))
     wide, dome, stalk = rng.uniform(0.55, 0.75), rng.uniform(0.35, 0.55), rng.uniform(0.5, 0.75)
@@ -77,10 +77,10 @@ def mushroom(rng: np.random.Generator) -> Drawn:
                     r * np.cos(angle), stalk + dome * np.sin(ring), r * np.sin(angle)
                 )
                 sketch.add("white", spot)
-    return Drawn(sketch, "mushroom", cap, features)
+    return Design(sketch, "mushroom", cap, features)
 
 
-def cactus(rng: np.random.Generator) -> Drawn:
+def cactus(rng: np.random.Generator) -> Design:
     """A column with two raised arms, sometimes in a pot."""
     sketch, high = Sketch(rng), rng.uniform(1.3, 1.7)
     sketch.add("green", tube([(0, 0, 0), (0, high, 0)], 0.24, 14))
@@ -95,10 +95,10 @@ def cactus(rng: np.random.Generator) -> Drawn:
         features = (f"in {'an' if pot == 'orange' else 'a'} {pot} pot", *features)
     if rng.random() < 0.4:
         sketch.add("pink", ellipsoid(0.16, 0.12, 0.16).at(0, high + 0.26, 0))
-    return Drawn(sketch, "cactus", "green", features)
+    return Design(sketch, "cactus", "green", features)
 
 
-def flower(rng: np.random.Generator) -> Drawn:
+def flower(rng: np.random.Generator) -> Design:
     """One great blossom on a stem with leaves, in a pot."""
     sketch, petal = Sketch(rng), pick(rng, ("red", "yellow", "pink", "purple", "white", "orange"))
     pot = pick(rng, ("brown", "orange", "blue", "white"), (petal,))
@@ -111,7 +111,7 @@ def flower(rng: np.random.Generator) -> Drawn:
     blossom = [ellipsoid(0.15, 0.07, 0.25, 9).at(0, 0, 0.31).turned("y", 360 * i / count) for i in range(count)]
     sketch.add(petal, *(leaf.turned("x", tilt).at(0, high, 0.1) for leaf in blossom))
     sketch.add(heart, ellipsoid(0.17, 0.1, 0.17).turned("x", tilt).at(0, high + 0.03, 0.14))
-    return Drawn(
+    return Design(
         sketch,
         "flower",
         petal,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dream3d.dataset.procedural.drawn import Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import Solid, ball, blob, box, ellipsoid, round_cone, tube
+from dream3d.dataset.procedural.sketch import Design, Sketch, pick
 
 BONE = ("white", "white", "white", "beige")
 
@@ -63,7 +63,7 @@ def _antler(rng: np.random.Generator, reach: float, tines: int, thick: float) ->
     return solids
 
 
-def _antlered(rng: np.random.Generator, name: str, reach: float, tines: int, muzzle: float) -> Drawn:
+def _antlered(rng: np.random.Generator, name: str, reach: float, tines: int, muzzle: float) -> Design:
     sketch, bone = Sketch(rng), pick(rng, BONE)
     horn = pick(rng, ("brown", bone))
     width = rng.uniform(0.29, 0.33)
@@ -75,7 +75,7 @@ def _antlered(rng: np.random.Generator, name: str, reach: float, tines: int, muz
     sketch.pair(horn, *(part.at(*root) for part in _antler(rng, reach, tines, 0.068)))
     features = ["with antlers", "with branching antlers"]
     features += [f"with {horn} antlers"]
-    return Drawn(sketch, name, bone, tuple(features), ("bone",), (f"the skull of {_an(name)} with antlers",))
+    return Design(sketch, name, bone, tuple(features), ("bone",), (f"the skull of {_an(name)} with antlers",))
 
 
 def _an(name: str) -> str:
@@ -83,27 +83,27 @@ def _an(name: str) -> str:
     return f"an {animal}" if animal[0] in "aeiou" else f"a {animal}"
 
 
-def elk_skull(rng: np.random.Generator) -> Drawn:
+def elk_skull(rng: np.random.Generator) -> Design:
     """Long muzzle and great antlers with four to six tines each."""
     return _antlered(rng, "elk skull", rng.uniform(1.1, 1.4), int(rng.integers(4, 7)), rng.uniform(0.95, 1.15))
 
 
-def deer_skull(rng: np.random.Generator) -> Drawn:
+def deer_skull(rng: np.random.Generator) -> Design:
     """Shorter muzzle and smaller antlers with two or three tines each."""
     return _antlered(rng, "deer skull", rng.uniform(0.65, 0.85), int(rng.integers(2, 4)), rng.uniform(0.68, 0.82))
 
 
-def _horned(rng: np.random.Generator, name: str, horn: Callable[[], Solid], feature: str, width: float) -> Drawn:
+def _horned(rng: np.random.Generator, name: str, horn: Callable[[], Solid], feature: str, width: float) -> Design:
     sketch, bone = Sketch(rng), pick(rng, BONE)
     colour = pick(rng, ("brown", "grey", "black", "beige"), (bone,))
     _beast_skull(sketch, bone, rng.uniform(0.72, 0.9), width)
     _tilted(sketch, rng.uniform(25, 45))
     sketch.pair(colour, horn())
     features = (f"with {feature}", f"with {colour} horns")
-    return Drawn(sketch, name, bone, features, ("bone",), (f"the skull of {_an(name)} with {feature}",))
+    return Design(sketch, name, bone, features, ("bone",), (f"the skull of {_an(name)} with {feature}",))
 
 
-def ram_skull(rng: np.random.Generator) -> Drawn:
+def ram_skull(rng: np.random.Generator) -> Design:
     """Thick horns that curl once beside the head."""
 
     def horn() -> Solid:
@@ -115,7 +115,7 @@ def ram_skull(rng: np.random.Generator) -> Drawn:
     return _horned(rng, "ram skull", horn, "curled horns", rng.uniform(0.27, 0.31))
 
 
-def bull_skull(rng: np.random.Generator) -> Drawn:
+def bull_skull(rng: np.random.Generator) -> Design:
     """Wide horns that leave the head sideways and turn up."""
 
     def horn() -> Solid:
@@ -126,7 +126,7 @@ def bull_skull(rng: np.random.Generator) -> Drawn:
     return _horned(rng, "bull skull", horn, "wide horns", rng.uniform(0.32, 0.37))
 
 
-def human_skull(rng: np.random.Generator) -> Drawn:
+def human_skull(rng: np.random.Generator) -> Design:
     """Round braincase, two eye sockets, a nose hole and a jaw with teeth."""
     sketch, bone = Sketch(rng), pick(rng, BONE)
     w, jaw = rng.uniform(0.5, 0.58), rng.uniform(0.62, 0.74)
@@ -147,4 +147,4 @@ def human_skull(rng: np.random.Generator) -> Drawn:
         depth = 0.5 - 1.0 * x * x
         sketch.add("white" if bone != "white" else "beige", box(0.06, 0.11, 0.06).at(x, -0.47, depth))
         sketch.add(bone, box(0.06, 0.1, 0.06).at(x, -0.6, depth - 0.02))
-    return Drawn(sketch, "human skull", bone, ("with dark eye sockets", "with teeth"), ("bone",), ("skull", "a skull"))
+    return Design(sketch, "human skull", bone, ("with dark eye sockets", "with teeth"), ("bone",), ("skull", "a skull"))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dream3d.dataset.procedural.drawn import PAINT, Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, lathe, prism, torus, tube
+from dream3d.dataset.procedural.sketch import PAINT, Design, Sketch, pick
 
 
-def hammer(rng: np.random.Generator) -> Drawn:
+def hammer(rng: np.random.Generator) -> Design:
     """A metal head with face and peen on a handle."""
     sketch, handle = Sketch(rng), pick(rng, ("brown", "red", "yellow", "beige", "blue"))
     long = rng.uniform(1.2, 1.6)
@@ -20,7 +20,7 @@ def hammer(rng: np.random.Generator) -> Drawn:
     )
     peen = prism([(-0.1, -0.13), (-0.1, 0.13), (-0.55, 0.02), (-0.55, -0.06)], 0.22)
     sketch.add("grey", peen.at(0, long + 0.07, 0))
-    return Drawn(
+    return Design(
         sketch, "hammer", "", (f"with {_a(handle)} handle",), ("metal",), (f"a grey hammer with {_a(handle)} handle",)
     )
 
@@ -29,7 +29,7 @@ def _a(word: str) -> str:
     return f"an {word}" if word == "orange" else f"a {word}"
 
 
-def axe(rng: np.random.Generator) -> Drawn:
+def axe(rng: np.random.Generator) -> Design:
     """A fan-shaped blade on a long handle."""
     sketch, handle = Sketch(rng), pick(rng, ("brown", "red", "beige", "yellow"))
     long, fan = rng.uniform(1.5, 1.9), rng.uniform(0.32, 0.44)
@@ -37,12 +37,12 @@ def axe(rng: np.random.Generator) -> Drawn:
     edge = [(0.55 + 0.08 * np.cos(a), fan * np.sin(a)) for a in np.linspace(-np.pi / 2, np.pi / 2, 6)]
     sketch.add("grey", prism([(0, -0.14), (0.2, -0.16), *edge, (0.2, 0.16), (0, 0.14)], 0.13).at(0, long - 0.15, 0))
     sketch.add("grey", box(0.24, 0.28, 0.2).at(-0.04, long - 0.29, 0))
-    return Drawn(
+    return Design(
         sketch, "axe", "", (f"with {_a(handle)} handle",), ("metal",), (f"a grey axe with {_a(handle)} handle",)
     )
 
 
-def sword(rng: np.random.Generator) -> Drawn:
+def sword(rng: np.random.Generator) -> Design:
     """A broad blade, point up, with crossguard and pommel."""
     sketch, grip = Sketch(rng), pick(rng, ("brown", "black", "red", "blue"))
     long, wide = rng.uniform(1.5, 1.9), rng.uniform(0.11, 0.15)
@@ -50,10 +50,10 @@ def sword(rng: np.random.Generator) -> Drawn:
     sketch.add("grey", blade.at(0, 0.5, 0))
     sketch.add("yellow", box(rng.uniform(0.65, 0.85), 0.12, 0.16).at(0, 0.42, 0), ellipsoid(0.12).at(0, 0.0, 0))
     sketch.add(grip, cylinder(0.075, 0.42).at(0, 0.02, 0))
-    return Drawn(sketch, "sword", "grey", (f"with a {grip} grip",), ("metal",), ("a steel sword",))
+    return Design(sketch, "sword", "grey", (f"with a {grip} grip",), ("metal",), ("a steel sword",))
 
 
-def umbrella(rng: np.random.Generator) -> Drawn:
+def umbrella(rng: np.random.Generator) -> Design:
     """Open, in panels of one or two colours, with a hooked handle."""
     sketch, cloth = Sketch(rng), pick(rng, PAINT, ("black", "white"))
     other = pick(rng, ("white", "yellow", "black"), (cloth,)) if rng.random() < 0.5 else cloth
@@ -66,7 +66,7 @@ def umbrella(rng: np.random.Generator) -> Drawn:
     hook = [(0, 1.2 + dome + 0.1, 0), (0, 0.5, 0), (0, 0.15, 0), (0.1, 0.0, 0), (0.22, 0.03, 0), (0.25, 0.16, 0)]
     sketch.add("brown", tube(hook, 0.05, 8))
     said = () if other == cloth else (f"{_a(cloth)} and {other} umbrella",)
-    return Drawn(
+    return Design(
         sketch,
         "umbrella",
         cloth if other == cloth else "",
@@ -76,7 +76,7 @@ def umbrella(rng: np.random.Generator) -> Drawn:
     )
 
 
-def key(rng: np.random.Generator) -> Drawn:
+def key(rng: np.random.Generator) -> Design:
     """An old door key: ring, shaft and two bits."""
     sketch, metal = Sketch(rng), pick(rng, ("yellow", "grey", "black", "brown"))
     ring, long = rng.uniform(0.28, 0.36), rng.uniform(1.1, 1.4)
@@ -84,10 +84,10 @@ def key(rng: np.random.Generator) -> Drawn:
     sketch.add(metal, cylinder(0.14, 0.1).at(0, long - 0.14, 0))
     for y in (0.06, rng.uniform(0.28, 0.36)):
         sketch.add(metal, box(rng.uniform(0.28, 0.4), 0.14, 0.12).at(0.2, y, 0))
-    return Drawn(sketch, "key", metal, (), ("metal",), ("an old door key",))
+    return Design(sketch, "key", metal, (), ("metal",), ("an old door key",))
 
 
-def chess_pawn(rng: np.random.Generator) -> Drawn:
+def chess_pawn(rng: np.random.Generator) -> Design:
     """A turned pawn."""
     sketch, wood = Sketch(rng), pick(rng, ("white", "black", "brown", "red", "beige"))
     high, foot = rng.uniform(0.8, 1.0), rng.uniform(0.38, 0.48)
@@ -103,4 +103,4 @@ def chess_pawn(rng: np.random.Generator) -> Drawn:
         (0, high + 0.08),
     ]
     sketch.add(wood, lathe(body, 24), ellipsoid(rng.uniform(0.24, 0.3)).at(0, high + 0.28, 0))
-    return Drawn(sketch, "chess pawn", wood, (), ("wood",), ("a pawn", f"a {wood} chess piece"))
+    return Design(sketch, "chess pawn", wood, (), ("wood",), ("a pawn", f"a {wood} chess piece"))

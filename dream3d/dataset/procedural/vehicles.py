@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dream3d.dataset.procedural.drawn import PAINT, Drawn, Sketch, pick
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, lathe, prism, torus, tube
+from dream3d.dataset.procedural.sketch import PAINT, Design, Sketch, pick
 
 
 def _axle(sketch: Sketch, x: float, z: float, radius: float, width: float = 0.16) -> None:
@@ -25,7 +25,7 @@ def _paint(rng: np.random.Generator) -> str:
     return pick(rng, PAINT, ("black",))  # black wheels and windows would melt into a black body
 
 
-def car(rng: np.random.Generator) -> Drawn:
+def car(rng: np.random.Generator) -> Design:
     """Low body, glazed cabin, four wheels, lamps."""
     sketch, paint = Sketch(rng), _paint(rng)
     long, cabin = rng.uniform(1.9, 2.2), rng.uniform(0.38, 0.48)
@@ -43,10 +43,10 @@ def car(rng: np.random.Generator) -> Drawn:
     for z in (0.31 * long, -0.31 * long):
         _axle(sketch, 0.44, z, 0.24)
     _lamps(sketch, 0.32, 0.42, 0.49 * long, -0.49 * long)
-    return Drawn(sketch, "car", paint, ("with black wheels",), ("metal",))
+    return Design(sketch, "car", paint, ("with black wheels",), ("metal",))
 
 
-def truck(rng: np.random.Generator) -> Drawn:
+def truck(rng: np.random.Generator) -> Design:
     """A cab and a tall box behind it, of another colour, on six wheels."""
     sketch, paint = Sketch(rng), _paint(rng)
     cargo = pick(rng, ("white", "beige", "orange", "green", "blue", "red"), (paint,))
@@ -59,7 +59,7 @@ def truck(rng: np.random.Generator) -> Drawn:
     for z in (front - 0.3, -front + 0.25, -front + 0.72):
         _axle(sketch, 0.46, z, 0.24)
     _lamps(sketch, 0.32, 0.42, front + 0.06, -front)
-    return Drawn(
+    return Design(
         sketch,
         "truck",
         paint,
@@ -69,7 +69,7 @@ def truck(rng: np.random.Generator) -> Drawn:
     )
 
 
-def bus(rng: np.random.Generator) -> Drawn:
+def bus(rng: np.random.Generator) -> Design:
     """A long box with a row of windows; sometimes two rows."""
     sketch, paint = Sketch(rng), _paint(rng)
     long, floors = rng.uniform(2.3, 2.8), int(rng.random() < 0.35) + 1
@@ -85,7 +85,7 @@ def bus(rng: np.random.Generator) -> Drawn:
     for z in (0.31 * long, -0.31 * long):
         _axle(sketch, 0.42, z, 0.23)
     _lamps(sketch, 0.34, 0.36, long / 2, -long / 2)
-    return Drawn(
+    return Design(
         sketch,
         "bus",
         paint,
@@ -95,7 +95,7 @@ def bus(rng: np.random.Generator) -> Drawn:
     )
 
 
-def airplane(rng: np.random.Generator) -> Drawn:
+def airplane(rng: np.random.Generator) -> Design:
     """A jet: tube, swept wings, tail and two engines."""
     sketch, paint = Sketch(rng), pick(rng, ("white", "white", "red", "yellow", "green", "grey"))
     trim = pick(rng, ("red", "blue", "orange", "green"), (paint,))
@@ -110,7 +110,7 @@ def airplane(rng: np.random.Generator) -> Drawn:
     sketch.pair(trim, cylinder(0.11, 0.34).turned("x", 90).at(0.45, -0.14, 0.0))
     sketch.add("black", ellipsoid(0.15, 0.08, 0.12).at(0, 0.13, 0.93))
     sketch.pair("black", *(ellipsoid(0.03, 0.05, 0.05, 6).at(0.195, 0.05, z) for z in np.arange(-0.5, 0.7, 0.2)))
-    return Drawn(
+    return Design(
         sketch,
         "airplane",
         paint,
@@ -131,7 +131,7 @@ def _signed(points: np.ndarray) -> float:
     return float((points[:, 0] * nxt[:, 1] - points[:, 1] * nxt[:, 0]).sum())
 
 
-def sailing_boat(rng: np.random.Generator) -> Drawn:
+def sailing_boat(rng: np.random.Generator) -> Design:
     """A pointed hull with a mast and two triangular sails."""
     sketch, hull = Sketch(rng), pick(rng, ("red", "brown", "blue", "green", "white"))
     sail = pick(rng, ("white", "yellow", "red", "orange"), (hull,))
@@ -145,10 +145,10 @@ def sailing_boat(rng: np.random.Generator) -> Drawn:
     jib = prism([(0.06, 0.0), (0.75, 0.0), (0.06, 0.8 * high)], 0.06).turned("y", -90)
     sketch.add(sail, main.at(0, 0.5, 0.1), jib.at(0, 0.5, 0.1))
     article = "an orange sail" if sail == "orange" else f"a {sail} sail"
-    return Drawn(sketch, "sailing boat", hull, (f"with {article}",), ("wood",), ("a sailboat", "a boat with sails"))
+    return Design(sketch, "sailing boat", hull, (f"with {article}",), ("wood",), ("a sailboat", "a boat with sails"))
 
 
-def rocket(rng: np.random.Generator) -> Drawn:
+def rocket(rng: np.random.Generator) -> Design:
     """A pointed body on fins, with a round window."""
     sketch, paint = Sketch(rng), pick(rng, ("white", "red", "grey", "yellow"))
     trim = pick(rng, ("red", "blue", "orange", "black"), (paint,))
@@ -165,10 +165,10 @@ def rocket(rng: np.random.Generator) -> Drawn:
         cylinder(0.6 * wide, 0.2, 0.5 * wide).at(0, 0.05, 0),
     )
     sketch.add(trim, torus(0.15, 0.04).turned("x", 90).at(0, 0.75 * high, wide))
-    return Drawn(sketch, "rocket", paint, (f"with {trim} fins",), ("metal",), ("a space rocket",))
+    return Design(sketch, "rocket", paint, (f"with {trim} fins",), ("metal",), ("a space rocket",))
 
 
-def train(rng: np.random.Generator) -> Drawn:
+def train(rng: np.random.Generator) -> Design:
     """A steam locomotive: boiler, chimney, cab and red wheels."""
     sketch, paint = Sketch(rng), pick(rng, ("black", "green", "blue", "red"))
     wheels = "red" if paint != "red" else "black"
@@ -195,7 +195,7 @@ def train(rng: np.random.Generator) -> Drawn:
         wheel = cylinder(radius, 0.12).turned("z", -90).at(0.33, radius, z)
         sketch.pair(wheels, wheel)
         sketch.pair("grey", cylinder(0.4 * radius, 0.16).turned("z", -90).at(0.33, radius, z))
-    return Drawn(
+    return Design(
         sketch,
         "train",
         paint,

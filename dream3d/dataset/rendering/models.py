@@ -1,4 +1,4 @@
-"""Model files as VTK actors. Files are checked by :mod:`dream3d.dataset.check.limits` first."""
+"""Model files as VTK actors. Files are checked by :mod:`dream3d.dataset.check.file` first."""
 
 from __future__ import annotations
 
@@ -30,26 +30,30 @@ def load_actors(path: Path) -> list[Any]:
     return actors
 
 
-def keep_vtk_quiet() -> Any:
-    """Send what VTK has to say to the window that is returned (``GetOutput()``) instead of the terminal."""
+def keep_vtk_quiet() -> None:
+    """Keep what VTK has to say from the terminal."""
     from vtkmodules.vtkCommonCore import vtkLogger, vtkOutputWindow, vtkStringOutputWindow
 
     vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
-    window = vtkStringOutputWindow()
-    vtkOutputWindow.SetInstance(window)
-    return window
+    vtkOutputWindow.SetInstance(vtkStringOutputWindow())
 
 
 def points_of(actor: Any) -> NDArray[np.float64]:
     """(N, 3) points of an actor in the file's coordinates: those that a face uses."""
-    from vtkmodules.util.numpy_support import vtk_to_numpy
-
-    shape = actor.GetMapper().GetInput()
-    points = vtk_to_numpy(shape.GetPoints().GetData()).astype(np.float64)
-    used = vtk_to_numpy(shape.GetPolys().GetConnectivityArray())
+    points, used, _ = _polygons(actor)
     if len(used) and (used.min() < 0 or used.max() >= len(points)):
         raise DatasetError("a face names a vertex that is not there")
     return points[np.unique(used)]
+
+
+def _polygons(actor: Any) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """(N, 3) points, the polygons' corners one after the other, and where each polygon begins and ends in them."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    shape = actor.GetMapper().GetInput()
+    cells = shape.GetPolys()
+    points = vtk_to_numpy(shape.GetPoints().GetData()).astype(np.float64)
+    return points, vtk_to_numpy(cells.GetConnectivityArray()), vtk_to_numpy(cells.GetOffsetsArray())
 
 
 def _check_surface(actors: list[Any]) -> None:
@@ -68,17 +72,13 @@ def _check_surface(actors: list[Any]) -> None:
 
 def _area(actor: Any, size: float) -> float:
     """Area of an actor's triangles (polygons as fans), with ``size`` as the unit of length."""
-    from vtkmodules.util.numpy_support import vtk_to_numpy
-
-    shape = actor.GetMapper().GetInput()
-    points = vtk_to_numpy(shape.GetPoints().GetData()).astype(np.float64) / size
-    corners = vtk_to_numpy(shape.GetPolys().GetConnectivityArray())
-    offsets = vtk_to_numpy(shape.GetPolys().GetOffsetsArray())
-    first = np.repeat(offsets[:-1], np.diff(offsets))
+    points, corners, offsets = _polygons(actor)
+    sides = np.diff(offsets)
+    first = np.repeat(offsets[:-1], sides)
     position = np.arange(len(corners)) - first
-    last = position + 1 == np.repeat(np.diff(offsets), np.diff(offsets))
+    last = position + 1 == np.repeat(sides, sides)
     at = np.nonzero((position > 0) & ~last)[0]
-    a, b, c = (points[corners[index]] for index in (first[at], at, at + 1))
+    a, b, c = (points[corners[index]] / size for index in (first[at], at, at + 1))
     return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
 
 
@@ -88,7 +88,7 @@ def _obj_actors(path: Path) -> list[Any]:
     from vtkmodules.vtkRenderingCore import vtkRenderer, vtkRenderWindow
 
     keep_vtk_quiet()
-    window, renderer = vtkRenderWindow(), vtkRenderer()  # never drawn: the importer wants one to fill
+    window, renderer = vtkRenderWindow(), vtkRenderer()  # never rendered: the importer wants one to fill
     window.AddRenderer(renderer)
     importer = vtkOBJImporter()
     importer.SetFileName(str(path))
@@ -125,7 +125,7 @@ def _trimesh_actors(path: Path) -> list[Any]:
 
 def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
     """One trimesh mesh as an actor; ``linear``: its colours (not its textures) are linear light, as in glTF."""
-    from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
+    from vtkmodules.util.numpy_support import numpy_to_vtkIdTypeArray
     from vtkmodules.vtkCommonCore import vtkPoints
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
     from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper
@@ -134,7 +134,7 @@ def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
     if not (np.isfinite(mesh.vertices).all() and np.isfinite(transform).all()):
         raise DatasetError("a vertex is not finite (NaN or infinity)")
     placed = np.asarray(mesh.vertices) @ transform[:3, :3].T + transform[:3, 3]
-    points.SetData(numpy_to_vtk(np.ascontiguousarray(placed, np.float32), deep=True))
+    points.SetData(_to_vtk(placed, np.float32))
     faces = np.asarray(mesh.faces, np.int64)
     if faces.min() < 0 or faces.max() >= len(placed):
         raise DatasetError("a face names a vertex that is not there")
@@ -145,7 +145,7 @@ def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
     # Normals that the file holds; what trimesh makes up instead would round the edges of a box.
     if "vertex_normals" in mesh._cache:
         normals = np.asarray(mesh.vertex_normals) @ np.linalg.pinv(transform[:3, :3])
-        shape.GetPointData().SetNormals(numpy_to_vtk(np.ascontiguousarray(normals, np.float32), deep=True))
+        shape.GetPointData().SetNormals(_to_vtk(normals, np.float32))
     mapper, actor = vtkPolyDataMapper(), vtkActor()
     mapper.SetInputData(shape)
     actor.SetMapper(mapper)
@@ -155,14 +155,10 @@ def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
 
 def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> None:
     """Give an actor its texture, or its colours per vertex or face, or its one colour."""
-    from vtkmodules.util.numpy_support import numpy_to_vtk
-
-    if visual.kind in ("vertex", "face"):
-        colors = np.asarray(visual.vertex_colors if visual.kind == "vertex" else visual.face_colors, np.uint8)
-        _paint(
-            mapper, shape.GetPointData() if visual.kind == "vertex" else shape.GetCellData(), _display(colors, linear)
-        )
-        return
+    if visual.kind == "vertex":
+        return _paint(mapper, shape.GetPointData(), _display(np.asarray(visual.vertex_colors, np.uint8), linear))
+    if visual.kind == "face":
+        return _paint(mapper, shape.GetCellData(), _display(np.asarray(visual.face_colors, np.uint8), linear))
     material = getattr(visual, "material", None)
     if material is None:
         actor.GetProperty().SetColor(0.8, 0.8, 0.8)
@@ -180,19 +176,22 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
         return
     actor.GetProperty().SetColor(*rgba[:3])
     actor.GetProperty().SetOpacity(float(rgba[3]) if mode == "BLEND" else 1.0)
-    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    if picture is not None and visual.uv is not None and len(visual.uv) == shape.GetNumberOfPoints():
-        uv = np.ascontiguousarray(visual.uv, np.float32)
-        shape.GetPointData().SetTCoords(numpy_to_vtk(uv, deep=True))
-        actor.SetTexture(_texture(picture, mode))
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    if image is not None and visual.uv is not None and len(visual.uv) == shape.GetNumberOfPoints():
+        shape.GetPointData().SetTCoords(_to_vtk(visual.uv, np.float32))
+        actor.SetTexture(_texture(image, mode))
+
+
+def _to_vtk(values: NDArray[Any], dtype: type) -> Any:
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+
+    return numpy_to_vtk(np.ascontiguousarray(values, dtype), deep=True)
 
 
 def _paint(mapper: Any, data: Any, rgba: NDArray[np.uint8]) -> None:
     """Colours (N, 4) of the points or cells of a shape, as they are to be seen."""
-    from vtkmodules.util.numpy_support import numpy_to_vtk
-
     opaque = bool((rgba[:, 3] == 255).all())
-    data.SetScalars(numpy_to_vtk(np.ascontiguousarray(rgba[:, :3] if opaque else rgba), deep=True))
+    data.SetScalars(_to_vtk(rgba[:, :3] if opaque else rgba, np.uint8))
     mapper.SetColorModeToDirectScalars()
 
 
@@ -200,9 +199,8 @@ def _unit(colors: NDArray[Any]) -> NDArray[np.float64]:
     """glTF's ``COLOR_0``, (N, 3 or 4) floats or whole numbers, as (N, 4) in [0, 1]: trimesh hands it over raw."""
     scale = 1.0 if np.issubdtype(colors.dtype, np.floating) else float(np.iinfo(colors.dtype).max)
     values = np.asarray(colors, np.float64) / scale
-    return np.clip(
-        np.concatenate([values[:, :3], values[:, 3:4] if values.shape[1] > 3 else np.ones((len(values), 1))], 1), 0, 1
-    )
+    alpha = values[:, 3:4] if values.shape[1] > 3 else np.ones((len(values), 1))
+    return np.clip(np.concatenate([values[:, :3], alpha], 1), 0, 1)
 
 
 def _display(rgba: NDArray[np.uint8], linear: bool) -> NDArray[np.uint8]:
@@ -213,22 +211,19 @@ def _display(rgba: NDArray[np.uint8], linear: bool) -> NDArray[np.uint8]:
     return np.concatenate([rgb, rgba[:, 3:]], 1)
 
 
-def _texture(picture: Any, mode: str) -> Any:
+def _texture(image: Any, mode: str) -> Any:
     """A VTK texture from a Pillow image; alpha counts by glTF's alphaMode."""
-    from vtkmodules.util.numpy_support import numpy_to_vtk
     from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkRenderingCore import vtkTexture
 
-    pixels = np.asarray(picture.convert("RGB" if mode == "OPAQUE" else "RGBA"), np.uint8)
+    pixels = np.asarray(image.convert("RGB" if mode == "OPAQUE" else "RGBA"), np.uint8)
     if mode == "MASK":
         pixels = np.concatenate([pixels[..., :3], np.where(pixels[..., 3:] < 128, 0, 255).astype(np.uint8)], -1)
     height, width, channels = pixels.shape
-    image = vtkImageData()
-    image.SetDimensions(width, height, 1)
-    flat = np.ascontiguousarray(pixels[::-1]).reshape(-1, channels)
-    image.GetPointData().SetScalars(numpy_to_vtk(flat, deep=True))
-    texture = vtkTexture()
-    texture.SetInputData(image)
+    grid, texture = vtkImageData(), vtkTexture()
+    grid.SetDimensions(width, height, 1)
+    grid.GetPointData().SetScalars(_to_vtk(pixels[::-1].reshape(-1, channels), np.uint8))
+    texture.SetInputData(grid)
     texture.InterpolateOn()
     texture.RepeatOn()
     return texture

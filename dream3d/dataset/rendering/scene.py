@@ -1,4 +1,4 @@
-"""An off-screen stage that shows one model at a time, in the frame of :mod:`dream3d.cameras`, under fixed lights."""
+"""An off-screen scene that shows one model at a time, in the frame of :mod:`dream3d.cameras`, under fixed lights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dream3d.dataset.draw.models import keep_vtk_quiet, load_actors, points_of
-from dream3d.dataset.records import Asset, Pass
+from dream3d.dataset.records import Pass, SourceAsset
+from dream3d.dataset.rendering.models import keep_vtk_quiet, load_actors, points_of
 
 SUPERSAMPLE = 2
-"""Pixels drawn for one pixel, along each side."""
+"""Pixels rendered for one pixel, along each side."""
 DEPTH_STEPS = 65534
-"""Of the depth pictures: from the front of the unit sphere's bounding slab to its back."""
+"""Of the depth images: from the front of the unit sphere's bounding slab to its back."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ LIGHTS = {
 
 
 @dataclass(frozen=True)
-class Shot:
+class RenderedView:
     """One view."""
 
     rgba: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Shot:
     """(S, S, 3): 127.5 (n + 1) of the unit normal in the world's frame, turned towards the camera; 0: nothing."""
 
 
-def model_frame(asset: Asset) -> NDArray[np.float64]:
+def model_frame(asset: SourceAsset) -> NDArray[np.float64]:
     """(3, 3) rotation from the model's own coordinates to the world's: x front, y left, z up."""
     turn = np.radians(asset.turn_deg)
     c, s = np.cos(turn), np.sin(turn)
@@ -63,7 +63,7 @@ def model_frame(asset: Asset) -> NDArray[np.float64]:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]]) @ upright @ np.array(asset.rotation).reshape(3, 3)
 
 
-class Stage:
+class OffscreenScene:
     """An off-screen VTK window. VTK's own complaints are not printed."""
 
     def __init__(self, size: int) -> None:
@@ -97,10 +97,10 @@ class Stage:
             actor.ReleaseGraphicsResources(self._window)
         self._actors = []
 
-    def load(self, path: Path, asset: Asset) -> None:
+    def load(self, path: Path, asset: SourceAsset) -> None:
         """Show a model file instead: front to +x, z up, its box centred, its farthest vertex on the unit sphere.
 
-        Raises :class:`DatasetError` for a model that cannot be drawn.
+        Raises :class:`DatasetError` for a model that cannot be rendered.
         """
         from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
@@ -123,29 +123,26 @@ class Stage:
             self._renderer.AddActor(actor)
         self._actors, self._light = actors, ""
 
-    def shoot(self, trip: Pass, azimuth_deg: float, *, depth: bool = False, normal: bool = False) -> Shot:
+    def render(self, orbit: Pass, azimuth_deg: float, *, depth: bool = False, normal: bool = False) -> RenderedView:
         """One view of the model, from an azimuth of a pass."""
-        self._aim(trip, azimuth_deg)
-        self._light_up(trip.light)
-        drawn = self._grab().astype(np.float32)
-        n = self.size
-        mean = drawn.reshape(n, SUPERSAMPLE, n, SUPERSAMPLE, 4).mean((1, 3))
+        self._aim(orbit, azimuth_deg)
+        self._light_up(orbit.light)
+        mean = self._blocks(self._grab().astype(np.float32)).mean((1, 3))
         # VTK's colours are multiplied by alpha, which is exact also at the edges.
         color = mean[..., :3] * (255 / np.maximum(mean[..., 3:], 1e-6))
         rgba = np.round(np.concatenate([color, mean[..., 3:]], -1)).clip(0, 255).astype(np.uint8)
         rgba[rgba[..., 3] == 0] = 0
-        z = self._depth(trip) if depth else None
-        return Shot(rgba, z, self._normal() if normal else None)
+        return RenderedView(rgba, self._depth(orbit) if depth else None, self._normal() if normal else None)
 
-    def _aim(self, trip: Pass, azimuth_deg: float) -> None:
-        a, e = np.radians(azimuth_deg), np.radians(trip.elevation_deg)
+    def _aim(self, orbit: Pass, azimuth_deg: float) -> None:
+        a, e = np.radians(azimuth_deg), np.radians(orbit.elevation_deg)
         back = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
         camera = self._renderer.GetActiveCamera()
-        camera.SetPosition(*(trip.distance * back))
+        camera.SetPosition(*(orbit.distance * back))
         camera.SetFocalPoint(0, 0, 0)
         camera.SetViewUp(-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e))
-        camera.SetViewAngle(trip.fovy_deg)
-        camera.SetClippingRange(max(trip.distance - 1.05, 0.01), trip.distance + 1.05)
+        camera.SetViewAngle(orbit.fovy_deg)
+        camera.SetClippingRange(max(orbit.distance - 1.05, 0.01), orbit.distance + 1.05)
 
     def _light_up(self, name: str) -> None:
         from vtkmodules.vtkRenderingCore import vtkLight
@@ -175,10 +172,13 @@ class Stage:
         n = self.size * SUPERSAMPLE
         out: Any = vtkUnsignedCharArray()
         window.GetRGBACharPixelData(0, 0, n - 1, n - 1, 0, out)
-        pixels: NDArray[np.uint8] = vtk_to_numpy(out).reshape(n, n, 4)[::-1]
-        return pixels
+        return vtk_to_numpy(out).reshape(n, n, 4)[::-1]
 
-    def _depth(self, trip: Pass) -> NDArray[np.uint16]:
+    def _blocks(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """(2S, 2S, C) as (S, 2, S, 2, C): axes 1 and 3 run over the samples of a pixel."""
+        return pixels.reshape(self.size, SUPERSAMPLE, self.size, SUPERSAMPLE, -1)
+
+    def _depth(self, orbit: Pass) -> NDArray[np.uint16]:
         """The nearest of each pixel's samples: a mean across an edge would lie on no surface."""
         from vtkmodules.util.numpy_support import vtk_to_numpy
         from vtkmodules.vtkCommonCore import vtkFloatArray
@@ -187,21 +187,20 @@ class Stage:
         self._window.GetZbufferData(0, 0, n - 1, n - 1, out)
         stored = vtk_to_numpy(out).reshape(n, n)[::-1].astype(np.float64)
         near, far = self._renderer.GetActiveCamera().GetClippingRange()
-        nearest = stored.reshape(self.size, SUPERSAMPLE, self.size, SUPERSAMPLE).min((1, 3))
+        nearest = self._blocks(stored[..., None]).min((1, 3))[..., 0]
         z = near * far / (far - nearest * (far - near))
-        steps = 1 + np.round((z - trip.distance + 1) / 2 * DEPTH_STEPS)
+        steps = 1 + np.round((z - orbit.distance + 1) / 2 * DEPTH_STEPS)
         return np.where(nearest < 1, steps.clip(1, 65535), 0).astype(np.uint16)
 
     def _normal(self) -> NDArray[np.uint8]:
         self._show_normals(True)
-        drawn = self._grab().astype(np.float64)
+        pixels = self._grab().astype(np.float64)
         self._show_normals(False)
-        covered = drawn[..., 3:] > 127
+        covered = pixels[..., 3:] > 127
         view = self._renderer.GetActiveCamera().GetViewTransformMatrix()
         to_world = np.array([[view.GetElement(j, i) for j in range(3)] for i in range(3)])
-        normals = np.where(covered, (drawn[..., :3] / 127.5 - 1) @ to_world.T, 0)
-        n = self.size
-        mean = normals.reshape(n, SUPERSAMPLE, n, SUPERSAMPLE, 3).mean((1, 3))
+        normals = np.where(covered, (pixels[..., :3] / 127.5 - 1) @ to_world.T, 0)
+        mean = self._blocks(normals).mean((1, 3))
         length = np.linalg.norm(mean, axis=-1, keepdims=True)
         coded = np.round((mean / np.maximum(length, 1e-6) + 1) * 127.5)
         return np.where(length > 0.05, coded, 0).astype(np.uint8)

@@ -69,7 +69,7 @@ class Sketch:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Design:
     """One procedural asset and its description."""
 
     sketch: Sketch
@@ -97,7 +97,7 @@ class Drawn:
         return tuple(dict.fromkeys([*all_of_them, *self.sentences]))
 
 
-Family = Callable[[np.random.Generator], Drawn]
+Family = Callable[[np.random.Generator], Design]
 
 
 def pick(rng: np.random.Generator, words: Sequence[str], but: Sequence[str] = ()) -> str:

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dream3d.dataset.draw.views import RenderRecipe, split_of
-from dream3d.dataset.draw.workers import Bounds, ShardTask, draw_shards
-from dream3d.dataset.records import SPLITS, Asset
+from dream3d.dataset.records import ATTRIBUTION, SPLITS, SourceAsset
+from dream3d.dataset.rendering.views import ViewsRecipe, split_of
+from dream3d.dataset.rendering.workers import Bounds, ShardTask, render_shards
 from dream3d.errors import DatasetError, UsageError
-from dream3d.files import write_atomically
+from dream3d.files import write_json, write_text
 from dream3d.version import __version__
 
-ATTRIBUTION = ("name", "key", "author", "licence", "source")
 SKIPPED = ("key", "path", "reason")
 
 
@@ -41,16 +40,16 @@ class DatasetPlan:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RenderSummary:
     """What a data set holds."""
 
-    drawn: int
+    rendered: int
     skipped: int
     shards_new: int
-    """Drawn by this call; the others were there."""
+    """RenderedObject by this call; the others were there."""
 
 
-def plan_shards(assets: Iterable[Asset], seed: int, plan: DatasetPlan) -> list[ShardTask]:
+def plan_shards(assets: Iterable[SourceAsset], seed: int, plan: DatasetPlan) -> list[ShardTask]:
     """The shards of a data set; the same for any order of the assets."""
     ordered = sorted(assets, key=lambda asset: asset.key)
     tasks = []
@@ -62,19 +61,19 @@ def plan_shards(assets: Iterable[Asset], seed: int, plan: DatasetPlan) -> list[S
 
 
 def render_dataset(
-    assets: Sequence[Asset],
+    assets: Sequence[SourceAsset],
     folder: Path,
-    recipe: RenderRecipe,
+    recipe: ViewsRecipe,
     plan: DatasetPlan,
     *,
     workers: int = 1,
     bounds: Bounds | None = None,
     report: Callable[[int, int, int], None] = lambda done, total, skipped: None,
-) -> Summary:
-    """Draw what is missing of a data set, and write its lists. ``report``: assets done, of how many, skipped.
+) -> RenderSummary:
+    """Render what is missing of a data set, and write its lists. ``report``: assets done, of how many, skipped.
 
     Raises :class:`UsageError` if the folder holds a data set with other settings or assets, :class:`DatasetError`
-    if not one asset could be drawn.
+    if not one asset could be rendered.
     """
     if workers < 1:
         raise UsageError(f"there must be at least one worker, got {workers}")
@@ -84,28 +83,30 @@ def render_dataset(
     _claim(folder, settings)
     tasks = plan_shards(assets, recipe.seed, plan)
     missing = [task for task in tasks if not task.is_done(folder)]
-    before = sum(len(task.assets) for task in tasks) - sum(len(task.assets) for task in missing)
-    old_skipped = sum(len(_record(task, folder)["skipped"]) for task in tasks if task not in missing)
+    done = [task.read_record(folder) for task in tasks if task not in missing]
+    old_rendered, old_skipped = (sum(len(record[kind]) for record in done) for kind in ("drawn", "skipped"))
 
-    def tell(drawn: int, skipped: int) -> None:
-        report(before + drawn + skipped, len(assets), old_skipped + skipped)
+    def tell(rendered: int, skipped: int) -> None:
+        report(old_rendered + old_skipped + rendered + skipped, len(assets), old_skipped + skipped)
 
     if missing:
-        draw_shards(missing, folder, recipe, min(workers, len(missing)), bounds or Bounds(), tell)
-    records = [_record(task, folder) for task in tasks]
-    drawn = [row for record in records for row in record["drawn"]]
-    skipped = [row for record in records for row in record["skipped"]]
-    _write_csv(folder / "attribution.csv", ATTRIBUTION, drawn)
+        render_shards(missing, folder, recipe, min(workers, len(missing)), bounds or Bounds(), tell)
+    counts = dict.fromkeys(SPLITS, 0)
+    rendered, skipped = list[dict[str, str]](), list[dict[str, str]]()
+    for task in tasks:
+        record = task.read_record(folder)
+        counts[task.split] += len(record["drawn"])
+        rendered += record["drawn"]
+        skipped += record["skipped"]
+    _write_csv(folder / "attribution.csv", ATTRIBUTION, rendered)
     _write_csv(folder / "skipped.csv", SKIPPED, skipped)
-    counts = {split: sum(len(r["drawn"]) for t, r in zip(tasks, records, strict=True) if t.split == split)
-              for split in SPLITS}  # fmt: skip
-    _write_json(folder / "dataset.json", settings | {"objects": counts, "skipped": len(skipped)})
-    if not drawn:
+    write_json(folder / "dataset.json", settings | {"objects": counts, "skipped": len(skipped)})
+    if not rendered:
         raise DatasetError(f"not one of {len(assets)} assets could be drawn; {folder / 'skipped.csv'} says why")
-    return Summary(len(drawn), len(skipped), len(missing))
+    return RenderSummary(len(rendered), len(skipped), len(missing))
 
 
-def _settings(assets: Sequence[Asset], recipe: RenderRecipe, plan: DatasetPlan) -> dict[str, Any]:
+def _settings(assets: Sequence[SourceAsset], recipe: ViewsRecipe, plan: DatasetPlan) -> dict[str, Any]:
     """What must be the same in a later call; json values only."""
     digest = hashlib.sha256()
     for asset in sorted(assets, key=lambda asset: asset.key):
@@ -127,7 +128,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     if old is None:
         if any(folder.glob("*.tar")):
             raise UsageError(f"{folder} holds shards but no dataset.json; choose another --out")
-        _write_json(file, settings)
+        write_json(file, settings)
         return
     if not isinstance(old, dict):
         raise UsageError(f"{file} is not the description of a data set; choose another --out")
@@ -140,18 +141,9 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
             raise UsageError(f"{folder} was begun with different settings ({what}); use the same, or another --out")
 
 
-def _record(task: ShardTask, folder: Path) -> dict[str, Any]:
-    return json.loads(task.record(folder).read_text(encoding="utf-8"))
-
-
-def _write_json(path: Path, value: object) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
-
-
 def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[dict[str, str]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, lambda file: file.write_text(text.getvalue(), encoding="utf-8"))
+    write_text(path, text.getvalue())

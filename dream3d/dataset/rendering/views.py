@@ -1,48 +1,47 @@
-"""From an asset to its views: which cameras and lights, drawn by seed and key alone."""
+"""From an asset to its views: which cameras and lights, by seed and key alone."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dream3d.cameras import CameraRange
 from dream3d.dataset.assets.sh3f import extract
 from dream3d.dataset.captions.colors import dominant_colors
 from dream3d.dataset.captions.concepts import leak_in
 from dream3d.dataset.captions.templates import captions_for
-from dream3d.dataset.check.limits import LIMITS, Limits, check_file
-from dream3d.dataset.draw.stage import LIGHTS, Shot, Stage
-from dream3d.dataset.records import Asset, ObjectRecord, Pass, Split
+from dream3d.dataset.check.file import check_file
+from dream3d.dataset.check.limits import LIMITS, Limits
+from dream3d.dataset.records import ATTRIBUTION, ObjectRecord, Pass, SourceAsset, Split
+from dream3d.dataset.rendering.scene import LIGHTS, OffscreenScene
 from dream3d.dataset.shards import MAX_SIDE, ObjectViews, object_members, png_bytes, view_member
 from dream3d.errors import DatasetError, UsageError
 
 
 @dataclass(frozen=True)
-class RenderRecipe:
-    """How objects are drawn."""
+class ViewsRecipe:
+    """How objects are rendered."""
 
     size: int = 64
     """Pixels along a side."""
     passes: int = 4
-    """Trips around each object; its views share elevation, field of view, distance and light."""
+    """Orbits around each object; the views of one share elevation, field of view, distance and light."""
     azimuths: int = 8
-    """Views of a pass, evenly spaced from a random one; a multiple of four."""
+    """Views of an orbit, evenly spaced from a random one; a multiple of four."""
     cameras: CameraRange = CameraRange()
     lights: tuple[str, ...] = ("studio",)
-    """Names of :data:`LIGHTS`; each pass has one of them."""
+    """Names of :data:`LIGHTS`; each orbit has one of them."""
     seed: int = 0
     depth: bool = False
     normals: bool = False
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= MAX_SIDE:
-            raise UsageError(f"pictures can have 8 to {MAX_SIDE} pixels a side, got {self.size}")
+            raise UsageError(f"images can have 8 to {MAX_SIDE} pixels a side, got {self.size}")
         if not 1 <= self.passes <= 99:
             raise UsageError(f"there can be 1 to 99 passes, got {self.passes}")
         if not 4 <= self.azimuths <= 96 or self.azimuths % 4:
@@ -55,11 +54,11 @@ class RenderRecipe:
 
 
 PRESETS = {
-    # Facts, section 5: 32 views, each object drawn twice.
-    "mvdream": RenderRecipe(
+    # MVDream, Shi et al. 2023: 32 views an orbit, each object rendered twice (docs/method.md, Training).
+    "mvdream": ViewsRecipe(
         passes=2, azimuths=32, cameras=CameraRange((0.0, 30.0), 0.0, (15.0, 60.0), (0.9, 1.1), "tan")
     ),
-    "mini": RenderRecipe(passes=4, azimuths=8, cameras=CameraRange((0.0, 35.0), 0.0, (25.0, 50.0), (0.85, 1.0), "sin")),
+    "mini": ViewsRecipe(passes=4, azimuths=8, cameras=CameraRange((0.0, 35.0), 0.0, (25.0, 50.0), (0.85, 1.0), "sin")),
 }
 
 
@@ -69,10 +68,10 @@ def generator(seed: int, key: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
-def draw_passes(recipe: RenderRecipe, key: str) -> tuple[Pass, ...]:
+def sample_orbits(recipe: ViewsRecipe, key: str) -> tuple[Pass, ...]:
     """The cameras and lights of an object."""
     rng, cameras = generator(recipe.seed, key, "cameras"), recipe.cameras
-    trips = []
+    orbits = []
     for _ in range(recipe.passes):
         elevation, fovy, relative = (
             float(rng.uniform(*bounds))
@@ -82,65 +81,51 @@ def draw_passes(recipe: RenderRecipe, key: str) -> tuple[Pass, ...]:
         distance = relative / float(np.tan(half) if cameras.distance_rule == "tan" else np.sin(half))
         azimuths = (float(rng.uniform(0, 360)) + 360 / recipe.azimuths * np.arange(recipe.azimuths)) % 360
         light = recipe.lights[int(rng.integers(len(recipe.lights)))]
-        trips.append(Pass(elevation, fovy, distance, tuple(azimuths.tolist()), light))
-    return tuple(trips)
+        orbits.append(Pass(elevation, fovy, distance, tuple(azimuths.tolist()), light))
+    return tuple(orbits)
 
 
-def split_of(asset: Asset, seed: int, heldout: float, unseen: tuple[str, ...]) -> Split:
+def split_of(asset: SourceAsset, seed: int, heldout: float, unseen: tuple[str, ...]) -> Split:
     """Where an object goes: by its words if one is an unseen concept, else by seed and key."""
     if leak_in(asset.key, (asset.name, asset.category, *asset.captions), unseen):
         return "unseen"
     return "heldout" if generator(seed, asset.key, "split").random() < heldout else "train"
 
 
-def draw(asset: Asset, split: Split, recipe: RenderRecipe, stage: Stage, limits: Limits = LIMITS) -> Drawn:
-    """All views of an asset, with its record. Raises :class:`DatasetError` with the reason if it cannot be drawn."""
+def render_object(
+    asset: SourceAsset, split: Split, recipe: ViewsRecipe, scene: OffscreenScene, limits: Limits = LIMITS
+) -> list[tuple[str, bytes]]:
+    """All views of an asset, with its record: what a shard holds of it.
+
+    Raises :class:`DatasetError` with the reason if it cannot be rendered.
+    """
     if asset.reason:
         raise DatasetError(asset.reason)
-    passes = draw_passes(recipe, asset.key)
+    orbits = sample_orbits(recipe, asset.key)
     with tempfile.TemporaryDirectory(prefix="dream3d-") as folder:
         model = extract(asset, Path(folder), limits) if asset.member else asset.path
         check_file(model, limits)
-        stage.load(model, asset)
-        shots = [
-            [stage.shoot(trip, azimuth, depth=recipe.depth, normal=recipe.normals) for azimuth in trip.azimuths_deg]
-            for trip in passes
+        scene.load(model, asset)
+        views = [
+            [scene.render(orbit, azimuth, depth=recipe.depth, normal=recipe.normals) for azimuth in orbit.azimuths_deg]
+            for orbit in orbits
         ]
-    rgba = np.array([[shot.rgba for shot in group] for group in shots])
+    rgba = np.array([[view.rgba for view in group] for group in views])
     if not rgba[..., 3].any():
         raise DatasetError("nothing of it can be seen")
-    colors = asset.colors or dominant_colors(rgba.reshape(-1, *rgba.shape[2:]))
+    colors = asset.colors or dominant_colors(rgba)
     record = ObjectRecord(
-        key=asset.key,
-        name=asset.name,
-        category=asset.category,
         captions=captions_for(asset, colors, generator(recipe.seed, asset.key, "captions")),
         colors=colors,
-        materials=asset.materials,
         split=split,
-        licence=asset.licence,
-        author=asset.author,
-        source=asset.source,
-        passes=passes,
+        passes=orbits,
+        **{name: getattr(asset, name) for name in ("category", "materials", *ATTRIBUTION)},
     )
-    return Drawn(ObjectViews(record, rgba), shots)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """An object's record and pictures, with depth and normals where they were asked for."""
-
-    views: ObjectViews
-    shots: list[list[Shot]]
-    """Passes of views."""
-
-    def members(self) -> Iterator[tuple[str, bytes]]:
-        """What a shard holds of it."""
-        yield from object_members(self.views)
-        for p, group in enumerate(self.shots):
-            for v, shot in enumerate(group):
-                pictures: tuple[tuple[str, NDArray[np.uint8] | NDArray[np.uint16] | None], ...]
-                pictures = (("depth", shot.depth), ("normal", shot.normal))
-                for kind, pixels in pictures:
-                    if pixels is not None:
-                        yield view_member(self.views.record.key, p, v, kind), png_bytes(pixels)
+    members = list(object_members(ObjectViews(record, rgba)))
+    for p, group in enumerate(views):
+        for v, view in enumerate(group):
+            if view.depth is not None:
+                members.append((view_member(asset.key, p, v, "depth"), png_bytes(view.depth)))
+            if view.normal is not None:
+                members.append((view_member(asset.key, p, v, "normal"), png_bytes(view.normal)))
+    return members

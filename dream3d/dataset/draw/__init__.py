@@ -1,1 +1,0 @@
-"""Rendering models to views: VTK stage, cameras and lights, worker processes, shards."""

@@ -1,0 +1,1 @@
+"""Rendering models to views: VTK scene, cameras and lights, worker processes, shards."""

@@ -1,0 +1,187 @@
+"""Jobs for a few processes of this machine. A process that dies or hangs costs only the job it was at."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+Job = TypeVar("Job")
+Say = Callable[[Any], None]
+Work = Callable[[Any, Say], Any]
+"""What a process does with a job: it may say things on its way, and returns the answer."""
+
+START_SECONDS = 300.0
+"""For a process to import its libraries and open what it needs, on a busy machine."""
+DEATH_SECONDS = 5.0
+"""Between the last word of a process that dies and its end."""
+
+
+@dataclass(frozen=True)
+class Message(Generic[Job]):
+    """What a process says of its job on its way."""
+
+    job: Job
+    content: Any
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Job]):
+    """What came out of a job."""
+
+    job: Job
+    content: Any
+
+
+@dataclass(frozen=True)
+class Loss(Generic[Job]):
+    """A job whose process died, or was killed because it hung."""
+
+    job: Job
+    last: Any
+    """Content of the job's last message; None if there was none."""
+    hung: bool
+    exit_code: int | None
+
+
+def run_jobs(
+    jobs: deque[Job],
+    prepare: Callable[[], Work],
+    workers: int,
+    *,
+    silence_seconds: float = math.inf,
+    memory_bytes: int | None = None,
+    grace_seconds: float = 0.0,
+) -> Generator[Message[Job] | Answer[Job] | Loss[Job], None, None]:
+    """Do jobs in up to ``workers`` processes, which are started when they are needed and ended with the generator.
+
+    Jobs are taken from the front of the queue, to which the caller may return a lost one. Jobs, messages, answers and
+    ``prepare``, which each process calls once, are sent between processes. A job must not be None.
+
+    A process that says nothing for ``silence_seconds`` (at first :data:`START_SECONDS` more) is killed. After
+    ``prepare``, it may add ``memory_bytes`` to its address space. When the generator is closed, processes at work get a
+    SIGTERM and ``grace_seconds``; the rest is killed.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked process would share the parent's threads and OpenGL
+    pool: list[_Worker[Job]] = []
+    try:
+        while jobs or any(worker.job is not None for worker in pool):
+            idle = sum(worker.job is None for worker in pool)
+            for _ in range(min(workers - len(pool), len(jobs) - idle)):
+                ours, theirs = context.Pipe()
+                # What gets no grace need not outlive the interpreter either.
+                daemon = not grace_seconds
+                process = context.Process(target=_serve, args=(theirs, prepare, memory_bytes), daemon=daemon)
+                process.start()
+                theirs.close()
+                pool.append(_Worker(process, ours, silence_seconds))
+            for worker in pool:
+                if worker.job is None and jobs:
+                    worker.give(jobs.popleft())
+            for worker in _ready([worker for worker in pool if worker.job is not None]):
+                event = worker.hear()
+                if isinstance(event, Loss):
+                    pool.remove(worker)
+                yield event
+    finally:
+        for worker in pool if grace_seconds else ():
+            worker.stop()
+        for worker in pool:
+            worker.end(grace_seconds)
+
+
+@dataclass(eq=False)
+class _Worker(Generic[Job]):
+    """A process, seen from outside."""
+
+    process: SpawnProcess
+    pipe: Connection
+    silence_seconds: float
+    job: Job | None = None
+    last: Any = None
+    deadline: float = math.inf
+
+    def give(self, job: Job) -> None:
+        self.job, self.last = job, None
+        self.deadline = time.monotonic() + START_SECONDS + self.silence_seconds
+        with contextlib.suppress(OSError):  # it may be dead; the next look at it says so
+            self.pipe.send(job)
+
+    def hear(self) -> Message[Job] | Answer[Job] | Loss[Job]:
+        """The next word of a process that has something to say, is dead, or is too late; the latter two are ended."""
+        assert self.job is not None  # only those at work are listened to
+        job, hung = self.job, False
+        try:
+            if self.pipe.poll():
+                is_answer, content = self.pipe.recv()
+                if is_answer:
+                    self.job = None
+                    return Answer(job, content)
+                self.last, self.deadline = content, time.monotonic() + self.silence_seconds
+                return Message(job, content)
+            hung = True
+        except (EOFError, OSError):
+            pass
+        return Loss(job, self.last, hung, self.end(0.0 if hung else DEATH_SECONDS))
+
+    def stop(self) -> None:
+        """Ask the process to end: at once if it has nothing to do, else as its handler of SIGTERM does."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
+        if self.job is not None:
+            self.process.terminate()
+
+    def end(self, grace_seconds: float) -> int | None:
+        """End the process, by force if it is still there after the grace; its exit code."""
+        self.process.join(grace_seconds)
+        self.process.kill()
+        self.process.join()
+        code = self.process.exitcode
+        self.process.close()
+        self.pipe.close()
+        return code
+
+
+def _ready(busy: Sequence[_Worker[Job]]) -> list[_Worker[Job]]:
+    """Those that have something to say, are dead, or are too late; waits for the first."""
+    first = min(worker.deadline for worker in busy)
+    patience = None if first == math.inf else max(0.0, first - time.monotonic())
+    heard = wait([worker.pipe for worker in busy], patience)
+    now = time.monotonic()
+    return [worker for worker in busy if worker.pipe in heard or now > worker.deadline]
+
+
+def _serve(pipe: Connection, prepare: Callable[[], Work], memory_bytes: int | None) -> None:
+    """What a process does: jobs in, words and answers out, until there are no more jobs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
+    work = prepare()
+    if memory_bytes is not None:
+        _limit_memory(memory_bytes)
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
+        while (job := pipe.recv()) is not None:
+            answer = work(job, lambda content: pipe.send((False, content)))
+            pipe.send((True, answer))
+
+
+def _limit_memory(allowance: int) -> None:
+    """Limit this process's address space; where the system cannot, the time limit alone holds."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + allowance
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (ImportError, OSError, ValueError):
+        pass

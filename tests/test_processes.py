@@ -1,0 +1,123 @@
+"""The pool of processes: each job has one end, whatever happens to the process that it is in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dream3d import processes
+from dream3d.processes import Answer, Loss, Message, Say, Work, run_jobs
+
+Event = Message[str] | Answer[str] | Loss[str]
+
+
+def prepare() -> Work:
+    """A job is a word that says what happens."""
+    return obey
+
+
+def obey(job: str, say: Say) -> str:
+    if job != "dies before a word":
+        say(f"begin {job}")
+    if job.startswith("dies"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job == "exits":
+        sys.exit(3)
+    if job == "hangs":
+        time.sleep(60)
+    if job == "is slow and talks":
+        for _ in range(5):
+            time.sleep(0.5)
+            say("still here")
+    if job == "is greedy":
+        try:
+            bytearray(2**31)
+        except MemoryError:
+            return "no memory"
+    return job.upper()
+
+
+def events_of(*jobs: str, workers: int = 2, **options: Any) -> list[Event]:
+    with contextlib.closing(run_jobs(deque(jobs), prepare, workers, **options)) as events:
+        return list(events)
+
+
+def test_every_job_is_answered_after_its_messages() -> None:
+    events = events_of("a", "b", "c", "d", workers=3)
+    for job in "abcd":
+        assert [event for event in events if event.job == job] == [
+            Message(job, f"begin {job}"),
+            Answer(job, job.upper()),
+        ]
+    assert len(events) == 8
+
+
+def test_no_jobs_need_no_process() -> None:
+    assert events_of() == []
+
+
+def test_a_process_that_dies_loses_its_job_and_no_other() -> None:
+    events = events_of("a", "dies", "b", "dies before a word", "exits", "c", workers=1)
+    assert [event.job for event in events if isinstance(event, Answer)] == ["a", "b", "c"]
+    assert [event for event in events if isinstance(event, Loss)] == [
+        Loss("dies", "begin dies", False, -signal.SIGKILL),
+        Loss("dies before a word", None, False, -signal.SIGKILL),
+        Loss("exits", "begin exits", False, 3),
+    ]
+
+
+def test_a_process_that_says_nothing_for_too_long_is_killed_and_one_that_talks_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = events_of("hangs", "is slow and talks", silence_seconds=2.0)
+    (loss,) = [event for event in events if isinstance(event, Loss)]
+    assert (loss.job, loss.last, loss.hung) == ("hangs", "begin hangs", True)
+    assert Answer("is slow and talks", "IS SLOW AND TALKS") in events
+    monkeypatch.setattr(processes, "START_SECONDS", 0.0)
+    assert Loss("a", None, True, -signal.SIGKILL) in events_of("a", silence_seconds=1e-3)
+
+
+def test_a_process_has_no_more_memory_than_it_may() -> None:
+    assert events_of("is greedy", memory_bytes=2**30)[-1] == Answer("is greedy", "no memory")
+    assert events_of("is greedy", memory_bytes=2**33)[-1] == Answer("is greedy", "IS GREEDY")
+
+
+def test_a_job_that_was_lost_can_be_given_again() -> None:
+    jobs, lost = deque(["dies", "a"]), 0
+    with contextlib.closing(run_jobs(jobs, prepare, 1)) as events:
+        for event in events:
+            if isinstance(event, Loss) and (lost := lost + 1) < 3:
+                jobs.appendleft(event.job)
+    assert lost == 3
+
+
+def note_the_end(folder: Path) -> Work:
+    def work(job: str, say: Say) -> None:
+        def stop(number: int, frame: object) -> None:
+            (folder / job).write_text("kept")
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGTERM, stop)
+        say("begin")
+        time.sleep(60)
+
+    return work
+
+
+@pytest.mark.parametrize(("grace", "kept"), [(30.0, ["a", "b"]), (0.0, [])])
+def test_closing_gives_processes_at_work_their_grace(tmp_path: Path, grace: float, kept: list[str]) -> None:
+    events = run_jobs(deque("ab"), partial(note_the_end, tmp_path), 2, grace_seconds=grace)
+    assert {next(events).job, next(events).job} == {"a", "b"}
+    began = time.monotonic()
+    events.close()
+    assert time.monotonic() - began < 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept
