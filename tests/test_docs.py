@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import importlib.util
 import json
 import multiprocessing
 import re
@@ -137,8 +138,6 @@ NEEDS_DATA = ("docs/dataset-captions.md", "docs/evaluation.md", "docs/training.m
 """Documents that begin with a folder ``data`` of rendered shards."""
 EXACT = ("docs/method.md",)
 """Documents whose Python looks at the presets as they are."""
-NOT_YET = ("prior/conditioning.py",)
-"""Files that documents name before they are there."""
 
 
 def documents() -> list[str]:
@@ -316,7 +315,7 @@ def check_mentions(document: Path) -> None:
     for file in mentioned_files(document):
         places = (ROOT / file, ROOT / "dream3d" / file, document.parent / file)
         of_the_code = file.endswith(".py") or document.name in ("CONTRIBUTING.md", "design.md")
-        known = not of_the_code or any(place.exists() for place in places) or file in NOT_YET
+        known = not of_the_code or any(place.exists() for place in places)
         assert known, f"{document.name} names {file}, which does not exist"
     for words in inline_commands(document):
         problem = refusal(words)
@@ -339,6 +338,16 @@ def test_the_readme_counts_what_the_prior_knows() -> None:
     names = json.loads((PACKAGED / "mini/prior.json").read_text("utf-8"))["names"]
     assert f"**{len(names)} things**" in (ROOT / "README.md").read_text("utf-8")
     assert f"The {len(names)} `names`" in (ROOT / "docs/mini.md").read_text("utf-8")
+
+
+def test_the_new_names_in_the_changelog_exist() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+) \|$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) > 30
+    for old, new in rows:
+        for module in re.findall(r"`([\w.]+)`", new):
+            assert importlib.util.find_spec(f"dream3d.{module}"), (
+                f"{old} is said to be in {module}, which does not exist"
+            )
 
 
 BROKEN = {
