@@ -15,7 +15,7 @@ if VERSION is None:
 setup(
     name="dream3d",
     version=VERSION[1],
-    description="A sentence becomes a textured 3D asset.",
+    description="Make a coloured 3D mesh from a sentence, by score distillation from a multi-view diffusion prior.",
     long_description=README.read_text("utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license_expression="Apache-2.0",
