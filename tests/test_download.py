@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -137,13 +137,17 @@ def test_a_disk_that_fills_up_keeps_the_part(
 ) -> None:
     server.put("w", BODY)
 
-    def append(self: partial.Partial, chunk: bytes) -> None:
-        if self.offset > 100_000:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(self, chunk)
+    def receive(self: partial.Partial, chunks: Iterable[bytes], limit: int, progress: Callable[[int], None]) -> bool:
+        def until_full() -> Iterator[bytes]:
+            for chunk in chunks:
+                if self.offset > 100_000:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                yield chunk
 
-    real = partial.Partial.append
-    monkeypatch.setattr(partial.Partial, "append", append)
+        return real(self, until_full(), limit, progress)
+
+    real = partial.Partial.receive
+    monkeypatch.setattr(partial.Partial, "receive", receive)
     assert "the disk is full; make room and run the command again" in refuse(target, wanted(server.url("w")))
     monkeypatch.undo()
     server.requests.clear()
@@ -213,7 +217,8 @@ def test_a_killed_process_leaves_a_part_to_go_on_from(server: WeightServer, targ
 def test_a_part_is_taken_up_with_its_hash(tmp_path: Path) -> None:
     part = partial.Partial(tmp_path / "x")
     part.restart('"v"', 4)
-    with part.appending():
-        part.append(b"ab")
+    told: list[int] = []
+    assert part.receive([b"a", b"b"], 4, told.append)
+    assert told == [1, 2]
     again = partial.Partial(tmp_path / "x")
     assert (again.resumable_bytes, again.complete, again.sha256) == (2, False, sha256(b"ab"))

@@ -13,9 +13,8 @@ from weight_server import WeightServer, serving, sha256
 
 from dream3d.errors import DownloadError
 from dream3d.weights import download
-from dream3d.weights.download import DownloadSpec, RetryPolicy, download_file
+from dream3d.weights.download import DownloadSpec, download_file
 from dream3d.weights.table import RemoteFile, Source, check_relative, is_allowed
-from dream3d.weights.transport import NoConnection
 
 
 @pytest.fixture
@@ -173,35 +172,3 @@ def test_a_path_of_the_table_cannot_leave_the_folder(path: str) -> None:
         RemoteFile(path, ("https://example.org/x",), 1)
     with pytest.raises(ValueError, match="not a plain relative path"):
         Source("x", (), path)
-
-
-@pytest.mark.parametrize(("first_attempts", "requests"), [(1, 1), (4, 4)])
-def test_an_address_that_was_never_reached_has_a_limit_of_its_own(
-    target: Path, monkeypatch: pytest.MonkeyPatch, first_attempts: int, requests: int
-) -> None:
-    tried: list[str] = []
-
-    def unreachable(url: str, *_: object) -> None:
-        tried.append(url)
-        raise NoConnection(f"{url}: no connection")
-
-    monkeypatch.setattr(download, "opened", unreachable)
-    retries = RetryPolicy(attempts=9, first_attempts=first_attempts, first_wait=0.0)
-    with pytest.raises(DownloadError, match=f"gave up after {requests} attempts"):
-        download_file(wanted("http://127.0.0.1:9/w"), target, retries=retries)
-    assert len(tried) == requests
-
-
-@pytest.mark.parametrize(("worth_bytes", "completes"), [(40_000, True), (100_000, False)])
-def test_an_attempt_that_gained_enough_bytes_starts_the_count_anew(
-    server: WeightServer, target: Path, worth_bytes: int, completes: bool
-) -> None:
-    # Two attempts in a row are allowed, and each but the last brings one chunk of 65536 bytes or so.
-    server.put("w", BODY, cuts=[70_000, 70_000, 70_000, None])
-    retries = RetryPolicy(attempts=2, first_wait=0.0, worth_bytes=worth_bytes)
-    if completes:
-        download_file(wanted(server.url("w")), target, retries=retries)
-        assert target.read_bytes() == BODY
-    else:
-        with pytest.raises(DownloadError, match="gave up after 2 attempts"):
-            download_file(wanted(server.url("w")), target, retries=retries)

@@ -125,8 +125,9 @@ def _keep_trying(
             failures += 1
             if failures >= (retries.attempts if reached else retries.first_attempts):
                 kept = part.resumable_bytes
+                cause = str(error).removeprefix(f"{url}: ")
                 advice = f"; {kept} bytes are kept, run the command again to go on" if kept else ""
-                raise Refused(f"{url}: gave up after {failures} attempts ({_cause(url, error)}){advice}") from error
+                raise Refused(f"{url}: gave up after {failures} attempts ({cause}){advice}") from error
             wait = retries.first_wait * 2 ** (failures - 1)
             notify(f"{error}; trying again in {wait:g} s")
             time.sleep(wait)
@@ -146,22 +147,11 @@ def _attempt(url: str, spec: DownloadSpec, part: Partial, progress: FileProgress
             part.discard()
             raise Dropped(f"{url}: the file changed on the server")
         limit = spec.limit if reply.total is None else reply.total
-        if not _receive(reply, part, limit, progress):
+        if not part.receive(reply.chunks, limit, lambda done: progress(done, reply.total)):
             part.discard()
             raise Refused(f"{url}: sends more than {limit} bytes")
     if reply.total is not None and part.offset < reply.total:
         raise Dropped(f"{url}: the connection ended at {part.offset} of {reply.total} bytes")
-
-
-def _receive(reply: Reply, part: Partial, limit: int, progress: FileProgress) -> bool:
-    """Append the body to the part; False as soon as there is more of it than there may be."""
-    with part.appending():
-        for chunk in reply.chunks:
-            if part.offset + len(chunk) > limit:
-                return False
-            part.append(chunk)
-            progress(part.offset, reply.total)
-    return True
 
 
 def _check_offer(url: str, spec: DownloadSpec, reply: Reply, part: Partial) -> None:
@@ -184,7 +174,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed + SPARE_BYTES > free:
         raise DownloadError(
-            f"{folder}: {_gigabytes(needed + SPARE_BYTES)} are needed and {_gigabytes(free)} are free; "
+            f"{folder}: {(needed + SPARE_BYTES) / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
             "make room, or name another folder with DREAM3D_CACHE"
         )
 
@@ -215,11 +205,3 @@ def _disk_trouble(destination: Path, error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return f"{destination.parent}: the disk is full; make room and run the command again, it goes on from there"
     return f"{destination}: cannot be written ({error.strerror or error}); name another folder with DREAM3D_CACHE"
-
-
-def _cause(url: str, error: Exception) -> str:
-    return str(error).removeprefix(f"{url}: ")
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"

@@ -83,14 +83,9 @@ def fault_of(file: Path, record: Record) -> str | None:
     return None
 
 
-def folder_record_path(folder: Path) -> Path:
-    """Where the record of a converted folder lies: beside it, since the folder itself is the loader's."""
-    return folder.with_name(f"{folder.name}.files.json")
-
-
 def read_folder_record(folder: Path) -> FolderRecord | None:
     """The record of a converted folder, None if there is none; :class:`DownloadError` if it cannot be read."""
-    return _read(folder_record_path(folder), _parse_folder)
+    return _read(_folder_record(folder), _parse_folder)
 
 
 def write_folder_record(folder: Path, origin: str, dtype: str) -> None:
@@ -99,7 +94,11 @@ def write_folder_record(folder: Path, origin: str, dtype: str) -> None:
     files = {
         path.relative_to(folder).as_posix(): Record(hash_file(path), path.stat().st_size, "converted") for path in paths
     }
-    write_json(folder_record_path(folder), asdict(FolderRecord(origin, dtype, files)))
+    write_json(_folder_record(folder), asdict(FolderRecord(origin, dtype, files)))
+
+
+def _folder_record(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.files.json")  # beside it, since the folder itself is the loader's
 
 
 def _read(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed | None:

@@ -20,17 +20,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from dream3d.errors import PriorError
 from dream3d.prior.codec import vae_skeleton
 from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, shapes_of
-from dream3d.prior.official import ldm_keys
-from dream3d.prior.official.architecture import (
-    SD15,
-    SD21,
-    Family,
-    count_blocks,
-    family_of,
-    text_config,
-    unet_config,
-    vae_config,
-)
+from dream3d.prior.official import architecture, ldm_keys
+from dream3d.prior.official.architecture import SD15, SD21, Family, family_of
 from dream3d.prior.official.ldm_keys import Origin, Piece
 from dream3d.prior.official.tensors import Tensors, open_tensors
 from dream3d.prior.text import CLIP_PREFIX, clip_file_name
@@ -89,27 +80,29 @@ def read_folder(folder: Path) -> tuple[Family, list[Component]]:
 
 
 def _unet(tensors: Tensors, family: Family) -> Component:
-    config = unet_config(tensors, family)
+    config = architecture.unet_config(tensors, family)
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     expected = shapes_of(build_on_meta(lambda: UNet2DConditionModel(**arguments), tensors.path))
     return Component("unet", STOCK_WEIGHTS, config, tensors, expected, ldm_keys.unet_origin)
 
 
 def _vae(tensors: Tensors, family: Family, stock_names: bool = False) -> Component:
-    config = vae_config(tensors, stock_names)
+    config = architecture.vae_config(tensors, stock_names)
     expected = shapes_of(vae_skeleton(config, tensors.path))
     origin = ldm_keys.same_name if stock_names else ldm_keys.vae_origin
     return Component("vae", STOCK_WEIGHTS, config, tensors, expected, origin)
 
 
 def _openclip_text(tensors: Tensors, family: Family) -> Component:
-    config = text_config(tensors, family, openclip=True)
-    last = ldm_keys.openclip_block_names(count_blocks(tensors, "transformer.resblocks.") - 1)
+    config = architecture.text_config(tensors, family, openclip=True)
+    last = ldm_keys.openclip_block_names(architecture.count_blocks(tensors, "transformer.resblocks.") - 1)
     return _text(config, tensors, ldm_keys.openclip_origin, last | ldm_keys.OPENCLIP_UNUSED)
 
 
 def _clip_text(tensors: Tensors, family: Family) -> Component:
-    return _text(text_config(tensors, family, openclip=False), tensors, ldm_keys.same_name, ldm_keys.CLIP_UNUSED)
+    return _text(
+        architecture.text_config(tensors, family, openclip=False), tensors, ldm_keys.same_name, ldm_keys.CLIP_UNUSED
+    )
 
 
 def _text(config: dict[str, Any], tensors: Tensors, origin: Origin, unused: frozenset[str]) -> Component:
