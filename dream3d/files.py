@@ -7,14 +7,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
 
-    The temporary name keeps the ending, since writers choose a format by it. On any failure the
+    The temporary name keeps the file extension, since writers choose a format by it. On any failure the
     temporary file is removed and an existing ``path`` is left as it was.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
@@ -40,34 +41,64 @@ def write_json(path: Path, value: object) -> None:
 
 
 def build_folder(path: Path, fill: Callable[[Path], object]) -> None:
-    """Let ``fill`` fill a temporary folder beside ``path``, then move it there in one step.
+    """Let ``fill`` fill a new folder beside ``path``, then move it there in one step.
 
-    On any failure the temporary folder is removed. ``path`` must not exist or be an empty folder: OSError otherwise.
+    On any failure nothing is left behind. ``path`` must not exist or be an empty folder: OSError otherwise.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
+    with _staging(path) as staging:
+        fill(staging / "new")
+        os.replace(staging / "new", path)
+
+
+def replace_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Like :func:`build_folder`, in place of the folder that may be at ``path``.
+
+    The old folder goes only when the new one is complete, and comes back if that cannot be moved in. A process that is
+    killed between the two moves leaves both beside ``path``, for :func:`remove_leftovers`.
+    """
+    with _staging(path) as staging:
+        new, old = staging / "new", staging / "old"
+        fill(new)
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` with a folder ``new`` in it, whose rights are those of the user's folders."""
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
     try:
-        fill(temporary)
-        os.chmod(temporary, 0o777 & ~_umask())  # as for files: mkdtemp's 0700 is for secrets
-        os.replace(temporary, path)
+        (staging / "new").mkdir()
+        yield staging
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 LEFTOVER = re.compile(r"\.(.{1,40})-[a-z0-9_]{8}(\.[A-Za-z0-9]+)?")
-"""Temporary names of :func:`write_atomically` and :func:`build_folder`."""
+"""Temporary names of :func:`write_atomically`, :func:`build_folder` and :func:`replace_folder`."""
 
 
-def remove_leftovers(folder: Path, stem: str | None = None) -> None:
+def remove_leftovers(folder: Path, stem: str | None = None, folders: bool = False) -> None:
     """Remove temporary files that a killed :func:`write_atomically` left in a folder, where nobody else is writing.
 
-    Only those of files called ``stem`` if it is given.
+    Only those of files called ``stem`` if it is given. With ``folders`` also those of the functions that build folders.
     """
     if not folder.is_dir():
         return
     for path in folder.iterdir():
         found = LEFTOVER.fullmatch(path.name)
-        if found and path.is_file() and stem in (None, found[1]):
+        if not found or stem not in (None, found[1]):
+            continue
+        if path.is_file():
             path.unlink(missing_ok=True)
+        elif folders:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -20,6 +20,9 @@ Pairs = list[tuple[str, str]]
 
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 OPENCLIP_PREFIX, CLIP_PREFIX = "cond_stage_model.model.", "cond_stage_model.transformer.text_model."
+UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
+TEXT_FILE = "text_encoder/model.safetensors"
 BUFFERS = [
     "betas",
     "alphas_cumprod",
@@ -237,10 +240,10 @@ def write_folder(official: Official, folder: Path) -> Path:
     for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         (folder / name).mkdir(parents=True)
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "MVDreamPipeline"}))
-    save_file(official.parts[UNET_PREFIX], folder / "unet/diffusion_pytorch_model.safetensors")
-    save_file(official.vae.state_dict(), folder / "vae/diffusion_pytorch_model.safetensors")
+    save_file(official.parts[UNET_PREFIX], folder / UNET_FILE)
+    save_file(official.vae.state_dict(), folder / VAE_FILE)
     text = {"text_model." + name.removeprefix("text_model."): v for name, v in kept_text(official).items()}
-    save_file(text, folder / "text_encoder/model.safetensors")
+    save_file(text, folder / TEXT_FILE)
     return folder
 
 

@@ -1,7 +1,8 @@
-"""The official networks as functions of a checkpoint's own tensors, written from the facts and not from diffusers.
+"""The official networks as functions of a checkpoint's own tensors, written from a description and not from diffusers.
 
 Nothing here is shared with the product: a converted network must give these numbers. ``state`` maps official
-names (without the component's prefix) to tensors. Sections are those of the facts about MVDream.
+names (without the component's prefix) to tensors. The description is docs/method.md, Multi-view network and
+Official weights.
 """
 
 import math
@@ -14,7 +15,7 @@ State = dict[str, Tensor]
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """1.4: cosines first, then sines; longest period 10000."""
+    """Cosines first, then sines; longest period 10000."""
     frequencies = torch.exp(-math.log(10000) * torch.arange(width // 2) / (width // 2))
     angles = t[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], -1)
@@ -48,7 +49,7 @@ def _attention(state: State, name: str, x: Tensor, context: Tensor, heads: int) 
 
 
 def _transformer(state: State, name: str, x: Tensor, text: Tensor, views: int, sd15: bool) -> Tensor:
-    """1.3: group norm with eps 1e-6; self-attention over all views of an object; exact GELU on the second half."""
+    """Group norm with eps 1e-6; self-attention over all views of an object; exact GELU on the second half."""
     count, channels, height, width = x.shape
     heads = 8 if sd15 else channels // 64
     h = _group_norm(state, f"{name}.norm", x, 1e-6)
@@ -151,7 +152,7 @@ def vae_decode(state: State, latents: Tensor) -> Tensor:
 
 
 def openclip_states(state: State, ids: Tensor) -> Tensor:
-    """1.7: ids (N, T) -> (N, T, width): all blocks but the last, then ``ln_final``; causal attention, no projection."""
+    """Ids (N, T) -> (N, T, width): all blocks but the last, then ``ln_final``; causal attention, no projection."""
     x = state["token_embedding.weight"][ids] + state["positional_embedding"][: ids.shape[1]]
     width, blocks = x.shape[-1], 0
     while f"transformer.resblocks.{blocks}.ln_1.weight" in state:

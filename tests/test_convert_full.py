@@ -83,7 +83,7 @@ def available_memory() -> float:
 def test_the_full_size_converts_in_bounded_memory(numbers: tuple[Path, dict[str, float]], tmp_path: Path) -> None:
     source, expected = numbers
     size = source.stat().st_size
-    assert size == pytest.approx(5.22e9, rel=0.002)  # facts 1.8
+    assert size == pytest.approx(5.22e9, rel=0.002)  # the published size
     script = Path(__file__).parent / "full_size.py"
     command = [sys.executable, str(script), str(source), str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # this checkout, whatever is installed
@@ -103,7 +103,7 @@ def test_the_full_size_converts_in_bounded_memory(numbers: tuple[Path, dict[str,
                 numel += tensor.numel()
     kept = {name: value for name, value in expected.items() if name not in BUFFERS and not unused(name)}
     assert set(found) == set(kept.values())  # eighths below 256 are exact in half precision
-    # Facts 1.8: UNet, VAE and the text tower of 354032641 less its last block, projection and logit scale.
+    # UNet, VAE and the text tower of 354032641 less its last block, projection and logit scale.
     assert numel == 867_572_164 + 83_653_863 + 340_387_840
 
 

@@ -43,7 +43,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_timestep_embedding_by_hand() -> None:
-    """Cosines first (facts, fixture of width 8); ours, and the stock one with the converted configuration."""
+    """Cosines first, by hand at width 8; ours, and the stock one with the converted configuration."""
     expected = torch.tensor(
         [[1, 1, 1, 1, 0, 0, 0, 0], [0.67996, -0.75796, -0.92672, 0.55619, 0.73325, -0.6523, -0.37576, 0.83105]]
     )

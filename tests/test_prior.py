@@ -18,11 +18,12 @@ from dream3d.guidance import x0_from_prediction
 from dream3d.prior.attention import set_attention
 from dream3d.prior.codec import PatchPCA
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.prior.layout import PRIOR_FILES
+from dream3d.prior.layout import files_of
 from dream3d.weights.catalogue import catalogue
 from dream3d.weights.loading import load_prior, prompt_cut
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+PRIOR_FILES = files_of(Path("a linear codec"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from recipe_effects import Runs, Table, assert_complete, falls, rises
 from weight_server import WeightServer, serving, sha256
 
 from dream3d.errors import DownloadError
-from dream3d.weights.download import Patience, Wanted, download_file
+from dream3d.weights.download import DownloadSpec, RetryPolicy, download_file
 
 BODY = bytes(range(256)) * 1024  # 256 KiB
 NOBODY = "http://127.0.0.1:9/nobody"
@@ -38,13 +38,13 @@ class Attempt:
     """Seconds between attempts."""
 
 
-def attempt(server: WeightServer, folder: Path, wanted: Wanted, patience: Patience) -> Attempt:
+def attempt(server: WeightServer, folder: Path, wanted: DownloadSpec, patience: RetryPolicy) -> Attempt:
     """A download into a folder, without the waiting."""
     waits, message = list[float](), ""
     server.requests.clear()
     with mock.patch("time.sleep", waits.append):
         try:
-            download_file(wanted, folder / "w", patience=patience)
+            download_file(wanted, folder / "w", retries=patience)
         except DownloadError as error:
             message = str(error)
     return Attempt(message, len(server.requests), tuple(waits))
@@ -54,12 +54,12 @@ def attempt(server: WeightServer, folder: Path, wanted: Wanted, patience: Patien
 class Patient:
     """Somebody's patience, tried by servers of several kinds."""
 
-    patience: Patience
+    patience: RetryPolicy
     server: WeightServer
     folder: Path
 
     def _get(self, name: str, url: str | None = None) -> Attempt:
-        wanted = Wanted((url or self.server.url(name),), limit=len(BODY))
+        wanted = DownloadSpec((url or self.server.url(name),), limit=len(BODY))
         return attempt(self.server, self.folder / name / str(hash(self.patience)), wanted, self.patience)
 
     def with_a_busy_server(self) -> Attempt:
@@ -88,7 +88,7 @@ class Patient:
         return self._get("cuts")
 
 
-PATIENCE = Patience(attempts=2, first_attempts=2, first_wait=0.5, timeout=20.0)
+PATIENCE = RetryPolicy(attempts=2, first_attempts=2, first_wait=0.5, timeout=20.0)
 PATIENCE_TABLE: Table[Patient] = {
     "attempts": rises(lambda who: who.with_a_busy_server().requests, 3),
     "first_attempts": rises(lambda who: len(who.with_nobody().waits), 4),
@@ -101,7 +101,7 @@ PATIENCE_TABLE: Table[Patient] = {
 
 @pytest.mark.parametrize("place", PATIENCE_TABLE)
 def test_a_field_of_patience_has_its_effect(server: WeightServer, tmp_path: Path, place: str) -> None:
-    runs = Runs[Patience, Patient](lambda patience: Patient(patience, server, tmp_path))
+    runs = Runs[RetryPolicy, Patient](lambda patience: Patient(patience, server, tmp_path))
     runs.check(PATIENCE, place, PATIENCE_TABLE[place])
 
 
@@ -109,7 +109,7 @@ def says(words: str) -> Callable[[Attempt], bool]:
     return lambda attempt: words in attempt.message
 
 
-WANTED = Wanted(("w",), limit=10**6)
+WANTED = DownloadSpec(("w",), limit=10**6)
 WRONG = {"sha256": "0" * 64}
 WANTED_TABLE: Table[Attempt] = {
     "urls": rises(lambda attempt: attempt.requests, ("none", "w")),
@@ -125,13 +125,13 @@ WANTED_TABLE: Table[Attempt] = {
 def test_a_field_of_what_is_wanted_has_its_effect(server: WeightServer, tmp_path: Path, place: str) -> None:
     server.put("w", BODY)
 
-    def run(wanted: Wanted) -> Attempt:
+    def run(wanted: DownloadSpec) -> Attempt:
         asked = dataclasses.replace(wanted, urls=tuple(server.url(name) for name in wanted.urls))
-        return attempt(server, tmp_path / str(abs(hash(wanted))), asked, Patience())
+        return attempt(server, tmp_path / str(abs(hash(wanted))), asked, RetryPolicy())
 
     Runs(run).check(WANTED, place, WANTED_TABLE[place])
 
 
-@pytest.mark.parametrize(("table", "kind"), [(PATIENCE_TABLE, Patience), (WANTED_TABLE, Wanted)])
+@pytest.mark.parametrize(("table", "kind"), [(PATIENCE_TABLE, RetryPolicy), (WANTED_TABLE, DownloadSpec)])
 def test_every_field_has_an_entry(table: Table[Any], kind: type) -> None:
     assert_complete(table, kind)

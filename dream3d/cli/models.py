@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,22 +10,18 @@ import typer
 
 from dream3d.cli.group import DebugOption, OneLineGroup
 from dream3d.errors import Dream3DError, UsageError
+from dream3d.prior.layout import Dtype
+from dream3d.weights.catalogue import PACKAGED, PriorInfo, catalogue
+from dream3d.weights.records import read_record
+from dream3d.weights.store import download_path, is_downloaded, is_offline, prior_folder
+from dream3d.weights.table import Entry, Source, find_entry, mirrored
 
 if TYPE_CHECKING:
-    from dream3d.weights.catalogue import PriorInfo
-    from dream3d.weights.table import Entry
     from dream3d.weights.verify import Finding
 
 models = typer.Typer(
     cls=OneLineGroup, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
-
-
-class Dtype(str, Enum):
-    """Number formats of converted weights."""
-
-    FP16 = "fp16"
-    FP32 = "fp32"
 
 
 NameArgument = Annotated[str, typer.Argument(help="Name that 'dream3d models list' shows.", metavar="NAME")]
@@ -47,7 +42,6 @@ def list_models(debug: DebugOption = False) -> None:
     from rich.text import Text
 
     from dream3d.cli.console import make_console, memory
-    from dream3d.weights.catalogue import catalogue
 
     table = Table(box=box.SIMPLE, padding=(0, 1))
     for title in ("name", "present", "size", "licence"):
@@ -64,14 +58,13 @@ def info(name: NameArgument, debug: DebugOption = False) -> None:
     """Show a prior's licence, the files it comes from, and where they go."""
     from dream3d.cli.console import memory
 
-    known = _known(name)
-    entry = _entry(name)
+    known, entry = _known(name), find_entry(name)
     for title, value in (
         ("name", known.name),
         ("note", known.note),
         ("licence", known.licence),
         ("present", _presence(known)),
-        ("folder", str(known.path or _folder(name))),
+        ("folder", str(known.path or (prior_folder(entry) if entry else PACKAGED / name))),
     ):
         typer.echo(f"{title:<9}{value}")
     if entry is None:
@@ -80,7 +73,7 @@ def info(name: NameArgument, debug: DebugOption = False) -> None:
     typer.echo(f"{'size':<9}about {memory(entry.converted_bytes)} as fp16, twice that as fp32")
     for number, source in enumerate(entry.sources, 1):
         typer.echo(f"source {number} {source.title}, about {memory(source.about_bytes)}")
-        for line in _file_lines(entry, number - 1):
+        for line in _file_lines(entry, source):
             typer.echo(f"  {line}")
 
 
@@ -97,8 +90,7 @@ def pull(
     debug: DebugOption = False,
 ) -> None:
     """Download a prior, check it and convert it, so that '--prior NAME' works. Goes on where it broke off."""
-    known = _known(name)
-    entry = _entry(name)
+    known, entry = _known(name), find_entry(name)
     if entry is None:
         if known.path is None:
             raise Dream3DError(known.absence())
@@ -109,11 +101,10 @@ def pull(
     from dream3d.cli.transfer import transferring
     from dream3d.weights.pull import PullOptions
     from dream3d.weights.pull import pull as run_pull
-    from dream3d.weights.store import is_offline
 
-    options = PullOptions(dtype.value if dtype else None, offline or is_offline(), discard_download)
-    with transferring(make_console()) as watch:
-        folder = run_pull(entry, options, watch)
+    options = PullOptions(dtype, offline or is_offline(), discard_download)
+    with transferring(make_console()) as reporter:
+        folder = run_pull(entry, options, reporter)
     typer.echo(f"{name} is in {folder} (licence: {entry.licence})")
 
 
@@ -123,12 +114,12 @@ def verify(
     debug: DebugOption = False,
 ) -> None:
     """Read every file again and hold it against its recorded sha256. Exit code 1 if one is damaged or missing."""
-    from dream3d.weights.catalogue import catalogue
+    from dream3d.weights.verify import verify_entry, verify_packaged
 
     bad: list[Finding] = []
     for one in [name] if name else [info.name for info in catalogue()]:
-        known, count = _known(one), 0
-        for finding in _findings(one):
+        known, entry, count = _known(one), find_entry(one), 0
+        for finding in verify_entry(entry) if entry else verify_packaged():
             count += 1
             if finding.state != "sound":
                 typer.echo(f"{finding.path}: {finding.detail}")
@@ -159,7 +150,7 @@ def path(name: NameArgument, debug: DebugOption = False) -> None:
 def convert(
     source: Annotated[Path, typer.Argument(help="Official checkpoint file, or diffusers folder.", metavar="SRC")],
     destination: Annotated[Path, typer.Argument(help="Folder to write; not there yet.", metavar="DST")],
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the converted weights.")] = Dtype.FP16,
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the converted weights.")] = "fp16",
     debug: DebugOption = False,
 ) -> None:
     """Convert weights that you have to a folder that '--prior DST' loads."""
@@ -170,61 +161,39 @@ def convert(
     if destination.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{destination} lies inside {source}; name a folder elsewhere")
 
-    from dream3d.weights.pull import place_converted
+    from dream3d.prior.official.convert import convert as run_convert
 
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        place_converted(source, destination, dtype.value)
     except OSError as error:
         raise UsageError(
             f"{destination} cannot be written ({error.strerror or error}); choose another place"
         ) from error
+    run_convert(source, destination, dtype)
     typer.echo(destination)
 
 
 def _known(name: str) -> PriorInfo:
     """The catalogue's entry; UsageError with the known names."""
-    from dream3d.weights.catalogue import catalogue
-
     found = {info.name: info for info in catalogue()}
     if name not in found:
         raise UsageError(f"unknown prior {name!r}; known: {', '.join(found)}")
     return found[name]
 
 
-def _entry(name: str) -> Entry | None:
-    """The entry of the table of downloads; None for a prior inside the package."""
-    from dream3d.weights.table import find_entry
-
-    return find_entry(name)
-
-
-def _folder(name: str) -> Path:
-    from dream3d.weights.catalogue import PACKAGED
-    from dream3d.weights.store import prior_folder
-
-    entry = _entry(name)
-    return prior_folder(entry) if entry else PACKAGED / name
-
-
 def _presence(info: PriorInfo) -> str:
-    from dream3d.weights.store import is_downloaded
-
     if info.present:
         return "yes"
-    entry = _entry(info.name)
+    entry = find_entry(info.name)
     downloaded = entry is not None and any(is_downloaded(entry, source) for source in entry.sources)
     return "not converted" if downloaded else "no"
 
 
-def _file_lines(entry: Entry, index: int) -> Iterator[str]:
+def _file_lines(entry: Entry, source: Source) -> Iterator[str]:
     """What is known of each file of a source."""
     from dream3d.cli.console import memory
-    from dream3d.weights.records import read_record
-    from dream3d.weights.store import download_path
-    from dream3d.weights.table import mirrored
 
-    for file in entry.sources[index].files:
+    for file in source.files:
         place = download_path(entry, file)
         record = read_record(place)
         digest = file.sha256 or (record and f"{record.sha256} (first download)") or "recorded at the first download"
@@ -234,10 +203,3 @@ def _file_lines(entry: Entry, index: int) -> Iterator[str]:
             yield f"from   {mirrored(url)}"
         yield f"to     {place}{'' if place.is_file() else ' (not here)'}"
         yield f"size   {size}, sha256 {digest}"
-
-
-def _findings(name: str) -> Iterator[Finding]:
-    from dream3d.weights.verify import verify_entry, verify_packaged
-
-    entry = _entry(name)
-    return verify_entry(entry) if entry else verify_packaged()

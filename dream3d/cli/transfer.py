@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from dream3d.cli.console import memory
-from dream3d.weights.pull import Watch
+from dream3d.weights.obtain import Reporter
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -18,11 +18,11 @@ TENTHS = 10
 
 
 @contextmanager
-def transferring(console: Console) -> Iterator[Watch]:
-    """Someone to tell of a pull's progress, on ``console``, for as long as the context is open."""
+def transferring(console: Console) -> Iterator[Reporter]:
+    """The reporter of a pull's progress on ``console``, for as long as the context is open."""
     if not console.is_interactive:
         lines = TransferLines(console)
-        yield Watch(lines.say, lines.progress)
+        yield Reporter(lines.say, lines.progress)
         return
     from rich import progress
 
@@ -41,7 +41,7 @@ def transferring(console: Console) -> Iterator[Watch]:
                 tasks[name] = bars.add_task(name.rpartition("/")[2], total=total)
             bars.update(tasks[name], completed=done, total=total)
 
-        yield Watch(lambda line: bars.console.print(line, markup=False, highlight=False, soft_wrap=True), advance)
+        yield Reporter(lambda line: bars.console.print(line, markup=False, highlight=False, soft_wrap=True), advance)
 
 
 class TransferLines:

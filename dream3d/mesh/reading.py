@@ -8,11 +8,9 @@ import numpy as np
 import trimesh
 
 from dream3d.errors import ExportError
-from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.export import Asset, Placement
 from dream3d.mesh.formats.glb import glb_document, provenance_of
-from dream3d.mesh.formats.readback import texture_of
-from dream3d.mesh.srgb import srgb_from_linear
+from dream3d.mesh.formats.readback import appearance_of
 
 
 def read_asset(path: Path) -> Asset:
@@ -26,14 +24,12 @@ def read_asset(path: Path) -> Asset:
         placement = Placement(tuple(extras["world_centre"]), float(extras["world_scale"]))
         (mesh,) = trimesh.load_scene(path, process=False).geometry.values()
         assert isinstance(mesh, trimesh.Trimesh)
-        texture = texture_of(mesh.visual)
-        if texture is None:
-            assert isinstance(mesh.visual, trimesh.visual.TextureVisuals)
-            linear = np.asarray(mesh.visual.vertex_attributes["color"])[:, :3]
+        appearance = appearance_of(mesh.visual)
+        assert appearance is not None
         return Asset(
             vertices=placement.to_world(np.asarray(mesh.vertices)).astype(np.float32),
             faces=np.asarray(mesh.faces, dtype=np.int64),
-            appearance=texture or VertexColors(srgb_from_linear(linear).astype(np.float32)),
+            appearance=appearance,
             provenance=provenance_of(data),
         )
     except Exception as error:  # a foreign file can fail in any of a parser's ways

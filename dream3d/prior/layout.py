@@ -1,7 +1,8 @@
-"""What a prior folder holds: its files, and the words that may stand in its ``prior.json``."""
+"""What a prior folder holds: its files by component, and words of ``prior.json``. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -9,27 +10,31 @@ AttentionKind = Literal["3d", "2d", "temporal"]
 """How views see each other, see :mod:`dream3d.prior.attention`."""
 ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 
-PRIOR_FILES = (
-    "prior.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "codec/config.json",
-    "codec/codec.safetensors",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/tokenizer.json",
-    "scheduler/scheduler_config.json",
-)
-"""Files of a prior folder with a linear codec (design: diffusers' pipeline layout plus prior.json)."""
+Dtype = Literal["fp16", "fp32"]
+"""Number formats that a prior folder's networks may be converted to."""
 
-_CODEC_TO_VAE = {
-    "codec/config.json": "vae/config.json",
-    "codec/codec.safetensors": "vae/diffusion_pytorch_model.safetensors",
+_FILES = {
+    "unet": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "codec": ("config.json", "codec.safetensors"),
+    "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "text_encoder": ("config.json", "model.safetensors"),
+    "tokenizer": ("tokenizer.json",),
+    "scheduler": ("scheduler_config.json",),
+    "image_encoder": ("config.json", "model.safetensors"),
 }
+_OPTIONAL = ("image_encoder",)
+"""Components that a prior may lack. A new one is a name here and its files above."""
 
 
-def files_of(folder: Path) -> tuple[str, ...]:
-    """Files that a prior folder must hold: those of a VAE instead of ``codec`` if it has a folder ``vae``."""
-    if not (folder / "vae").is_dir():
-        return PRIOR_FILES
-    return tuple(_CODEC_TO_VAE.get(name, name) for name in PRIOR_FILES)
+def files_of(folder: Path, optional: bool = False) -> tuple[str, ...]:
+    """Files that a prior folder must hold, in diffusers' layout plus ``prior.json``.
+
+    A folder ``vae`` takes the place of the linear ``codec``. With ``optional`` also those of the optional components
+    that are there and whole.
+    """
+    # os.path and not Path: a folder that may not be looked into has nothing in it.
+    codec = "vae" if os.path.isdir(folder / "vae") else "codec"
+    components = ["unet", codec, "text_encoder", "tokenizer", "scheduler"]
+    if optional:
+        components += [name for name in _OPTIONAL if all(os.path.isfile(folder / name / one) for one in _FILES[name])]
+    return ("prior.json", *(f"{name}/{file}" for name in components for file in _FILES[name]))

@@ -1,4 +1,4 @@
-"""The priors that dream3d knows by name, and the files that any prior folder must hold."""
+"""The priors that dream3d knows by name, and whether they are here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dream3d.errors import UsageError
-from dream3d.prior.layout import PRIOR_FILES
-from dream3d.weights import table as sources
+from dream3d.prior.layout import files_of
+from dream3d.weights import table
 from dream3d.weights.store import absent_message, missing_files, prior_folder, size_on_disk
 from dream3d.weights.table import Entry
 
@@ -30,14 +30,14 @@ class PriorInfo:
 
     def absence(self) -> str:
         """One line for when it is not here: why, and every way to get it. Raises UsageError for a bad mirror."""
-        entry = sources.find_entry(self.name)
+        entry = table.find_entry(self.name)
         return absent_message(entry) if entry else f"prior {self.name!r} is {self.note}; install the package again"
 
 
 def catalogue() -> list[PriorInfo]:
     """Every prior known by name. Reads small json files only; torch is not imported."""
     mini = _packaged("mini", "small built-in prior for everyday objects; runs on a CPU")
-    return [mini, *(_fetched(entry) for entry in sources.ENTRIES)]
+    return [mini, *(_fetched(entry) for entry in table.ENTRIES)]
 
 
 def _fetched(entry: Entry) -> PriorInfo:
@@ -52,7 +52,7 @@ def _fetched(entry: Entry) -> PriorInfo:
 
 def _packaged(name: str, note: str) -> PriorInfo:
     path = PACKAGED / name
-    missing = [file for file in PRIOR_FILES if not (path / file).is_file()]
+    missing = [file for file in files_of(path) if not (path / file).is_file()]
     if missing:
         return PriorInfo(name, None, False, "unknown", f"not installed: {path / missing[0]} is missing")
     try:

@@ -48,14 +48,15 @@ def find_folder(name_or_path: str) -> Path:
 
 def locate(name_or_path: str) -> Path:
     """Where a prior lies, given by catalogue name or path, as it is; raises like :func:`find_folder`."""
-    for info in catalogue():
-        if info.name == name_or_path:
-            if info.path is None:
-                raise PriorError(info.absence())
-            return info.path
+    known = {info.name: info for info in catalogue()}
+    if name_or_path in known:
+        info = known[name_or_path]
+        if info.path is None:
+            raise PriorError(info.absence())
+        return info.path
     path = Path(name_or_path)
     if not path.exists():
-        names = ", ".join(info.name for info in catalogue())
+        names = ", ".join(known)
         raise PriorError(
             f"unknown prior {name_or_path!r}: neither a catalogue name ({names}) nor an existing file or folder"
         )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedWriter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dream3d.weights.records import CHUNK_BYTES, write_json
@@ -25,8 +23,6 @@ class Partial:
         self.validator: str | None = None
         self._total: int | None = None
         self._digest = hashlib.sha256()
-        self._loaded = False
-        self._file: BufferedWriter | None = None
 
     @property
     def resumable_bytes(self) -> int:
@@ -45,15 +41,12 @@ class Partial:
         return self._digest.hexdigest()
 
     def load(self) -> None:
-        """Take up what an earlier process left; what cannot be trusted counts as nothing."""
-        if self._loaded and self.validator:
+        """Resume what an earlier attempt or process left; what cannot be trusted counts as nothing."""
+        if self.validator:  # the bytes are known already
             return
-        self._loaded = True
         self._reset()
-        if not (self.path.is_file() and self._read_state()):
-            self._reset()
-            return
-        if self._total is not None and self.path.stat().st_size > self._total:
+        known = self.path.is_file() and self._read_state()
+        if not known or (self._total is not None and self.path.stat().st_size > self._total):
             self._reset()
             return
         with self.path.open("rb") as file:
@@ -90,19 +83,14 @@ class Partial:
         self._state_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
-    @contextmanager
-    def appending(self) -> Iterator[None]:
-        """The part is open for :meth:`append` while this context is."""
+    def receive(self, chunks: Iterable[bytes], limit: int, progress: Callable[[int], object]) -> bool:
+        """Append bytes, telling the offset; False as soon as there are more than ``limit``. Raises OSError."""
         with self.path.open("ab") as file:
-            self._file = file
-            try:
-                yield
-            finally:
-                self._file = None
-
-    def append(self, chunk: bytes) -> None:
-        """Add bytes. Raises OSError (a full disk)."""
-        assert self._file is not None
-        self._file.write(chunk)
-        self._digest.update(chunk)
-        self.offset += len(chunk)
+            for chunk in chunks:
+                if self.offset + len(chunk) > limit:
+                    return False
+                file.write(chunk)
+                self._digest.update(chunk)
+                self.offset += len(chunk)
+                progress(self.offset)
+        return True

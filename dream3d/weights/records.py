@@ -1,17 +1,20 @@
-"""What is remembered of files in the cache: size and sha256, in a small json beside them."""
+"""What is remembered of files and folders in the cache: sizes and sha256, in a small json beside them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from dream3d.errors import DownloadError
 from dream3d.files import write_atomically
 
 CHUNK_BYTES = 2**20
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,17 @@ class Record:
     """False once the file was thrown away on purpose: its absence is then no damage."""
 
 
+@dataclass(frozen=True)
+class FolderRecord:
+    """A converted folder as it was when it was complete."""
+
+    origin: str
+    """Title of the source that it was converted from."""
+    dtype: str
+    files: dict[str, Record]
+    """By path in the folder, with forward slashes."""
+
+
 def record_path(file: Path) -> Path:
     """Where the record of a file lies."""
     return file.with_name(f"{file.name}.sha256.json")
@@ -33,16 +47,7 @@ def record_path(file: Path) -> Path:
 
 def read_record(file: Path) -> Record | None:
     """The record of a file, None if there is none; :class:`DownloadError` if it cannot be read."""
-    path = record_path(file)
-    if not path.exists():
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Record(str(data["sha256"]), int(data["bytes"]), str(data["origin"]), bool(data["kept"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DownloadError(
-            f"{path} is damaged ({type(error).__name__}); delete it and run the command again"
-        ) from error
+    return _read(record_path(file), _parse)
 
 
 def write_record(file: Path, record: Record) -> None:
@@ -56,14 +61,12 @@ def write_json(path: Path, content: dict[str, object]) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def hash_file(file: Path, progress: Callable[[int], None] = lambda done: None) -> str:
-    """Sha256 of a file in hexadecimal; ``progress`` is told the bytes read so far. Raises OSError."""
-    digest, done = hashlib.sha256(), 0
+def hash_file(file: Path) -> str:
+    """Sha256 of a file in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
-            done += len(chunk)
-            progress(done)
     return digest.hexdigest()
 
 
@@ -78,3 +81,41 @@ def fault_of(file: Path, record: Record) -> str | None:
     if digest != record.sha256:
         return f"damaged: sha256 {digest[:12]}..., should be {record.sha256[:12]}..."
     return None
+
+
+def read_folder_record(folder: Path) -> FolderRecord | None:
+    """The record of a converted folder, None if there is none; :class:`DownloadError` if it cannot be read."""
+    return _read(_folder_record(folder), _parse_folder)
+
+
+def write_folder_record(folder: Path, origin: str, dtype: str) -> None:
+    """Hash every file of a converted folder and remember them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {
+        path.relative_to(folder).as_posix(): Record(hash_file(path), path.stat().st_size, "converted") for path in paths
+    }
+    write_json(_folder_record(folder), asdict(FolderRecord(origin, dtype, files)))
+
+
+def _folder_record(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.files.json")  # beside it, since the folder itself is the loader's
+
+
+def _read(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
+    # os.path and not Path: a cache that may not be looked into has no records.
+    if not os.path.isfile(path):
+        return None
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        kind = type(error).__name__
+        raise DownloadError(f"{path} is damaged ({kind}); delete it and run the command again") from error
+
+
+def _parse(data: Any) -> Record:
+    return Record(str(data["sha256"]), int(data["bytes"]), str(data["origin"]), bool(data.get("kept", True)))
+
+
+def _parse_folder(data: Any) -> FolderRecord:
+    files = {str(name): _parse(one) for name, one in data["files"].items()}
+    return FolderRecord(str(data["origin"]), str(data["dtype"]), files)

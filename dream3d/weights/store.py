@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dream3d.errors import DownloadError, UsageError
+from dream3d.prior.layout import files_of
 from dream3d.weights.cache import cache_root
-from dream3d.weights.records import Record, hash_file, write_json
+from dream3d.weights.records import read_folder_record
 from dream3d.weights.table import Entry, RemoteFile, Source, mirrored
 
-ESSENTIAL_FILES = (
-    "prior.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",
-)
-"""What any converted folder holds; used for one that was copied here by hand and has no record."""
-
 MINI_WORKS = "'--prior mini' works now"
-
-
-@dataclass(frozen=True)
-class FolderRecord:
-    """A converted folder as it was when it was complete."""
-
-    origin: str
-    """Title of the source that it was converted from."""
-    dtype: str
-    files: dict[str, Record]
-    """By path in the folder, with forward slashes."""
 
 
 def is_offline() -> bool:
@@ -66,7 +46,7 @@ def missing_files(entry: Entry) -> list[str]:
         record = read_folder_record(folder)
     except DownloadError:  # verify and pull say so; whether the prior can be loaded is another question
         record = None
-    names = tuple(record.files) if record else ESSENTIAL_FILES
+    names = tuple(record.files) if record else files_of(folder)
     # os.path and not Path: a cache that may not be read counts as empty, and does not stop '--prior mini'.
     return [name for name in names if not os.path.isfile(folder / name)]
 
@@ -79,37 +59,6 @@ def is_downloaded(entry: Entry, source: Source) -> bool:
 def size_on_disk(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def folder_record_path(folder: Path) -> Path:
-    """Where the record of a converted folder lies: beside it, since the folder itself is the loader's."""
-    return folder.with_name(f"{folder.name}.files.json")
-
-
-def read_folder_record(folder: Path) -> FolderRecord | None:
-    """The record of a converted folder, None if there is none; :class:`DownloadError` if it cannot be read."""
-    path = folder_record_path(folder)
-    if not os.path.isfile(path):
-        return None
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        files = {
-            str(name): Record(str(one["sha256"]), int(one["bytes"]), str(one["origin"]))
-            for name, one in data["files"].items()
-        }
-        return FolderRecord(str(data["origin"]), str(data["dtype"]), files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = type(error).__name__
-        raise DownloadError(f"{path} is damaged ({what}); delete it and run the command again") from error
-
-
-def write_folder_record(folder: Path, origin: str, dtype: str) -> None:
-    """Hash every file of a converted folder and remember them."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {
-        path.relative_to(folder).as_posix(): Record(hash_file(path), path.stat().st_size, "converted") for path in paths
-    }
-    write_json(folder_record_path(folder), asdict(FolderRecord(origin, dtype, files)))
 
 
 def absent_message(entry: Entry) -> str:

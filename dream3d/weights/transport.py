@@ -64,22 +64,17 @@ def opened(url: str, offset: int, validator: str | None, timeout: float) -> Iter
     if offset and validator:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     try:
-        with requests.Session() as session, _connected(session, url, headers, timeout) as response:
-            yield _reply(url, response)
+        with requests.Session() as session:
+            try:
+                response = _follow(session, url, headers, timeout)
+            except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+                raise Refused(f"{url}: not an address ({error})") from error
+            except requests.ConnectionError as error:  # before the head: told apart from one in the body
+                raise NoConnection(f"{url}: {_reason(error)}") from error
+            with response:
+                yield _reply(url, response)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise Dropped(f"{url}: {_reason(error)}") from error
-
-
-def _connected(session: Session, url: str, headers: dict[str, str], timeout: float) -> Response:
-    """The answer's head; a failure before it is told apart from one in the body."""
-    import requests
-
-    try:
-        return _follow(session, url, headers, timeout)
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise Refused(f"{url}: not an address ({error})") from error
-    except requests.ConnectionError as error:
-        raise NoConnection(f"{url}: {_reason(error)}") from error
 
 
 def _follow(session: Session, url: str, headers: dict[str, str], timeout: float) -> Response:
@@ -116,12 +111,9 @@ def _reply(url: str, response: Response) -> Reply:
         start, total = int(found[1]), int(found[2])
     elif total is None and headers.get("Transfer-Encoding", "").lower() != "chunked":
         raise Refused(f"{url}: the server does not say how long the file is, so a cut could not be noticed")
-    return Reply(start, total, _validator(headers.get("ETag"), headers.get("Last-Modified")), _body(response))
-
-
-def _body(response: Response) -> Iterator[bytes]:
-    chunks: Iterator[bytes] = response.iter_content(CHUNK_BYTES)
-    return chunks
+    return Reply(
+        start, total, _validator(headers.get("ETag"), headers.get("Last-Modified")), response.iter_content(CHUNK_BYTES)
+    )
 
 
 def _validator(etag: str | None, modified: str | None) -> str | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from dream3d.errors import DownloadError
-from dream3d.prior.layout import PRIOR_FILES
+from dream3d.prior.layout import files_of
 from dream3d.weights.catalogue import PACKAGED
-from dream3d.weights.pull import fault_in_download
-from dream3d.weights.records import fault_of, read_record
-from dream3d.weights.store import ESSENTIAL_FILES, FolderRecord, download_path, prior_folder, read_folder_record
+from dream3d.weights.obtain import fault_in_download
+from dream3d.weights.records import fault_of, read_folder_record, read_record
+from dream3d.weights.store import download_path, prior_folder
 from dream3d.weights.table import Entry, RemoteFile
 
 
@@ -28,8 +28,9 @@ class Finding:
 
 def verify_packaged() -> Iterator[Finding]:
     """The files of the built-in prior: their presence (the package manager knows their hashes)."""
-    for name in PRIOR_FILES:
-        path = PACKAGED / "mini" / name
+    folder = PACKAGED / "mini"
+    for name in files_of(folder):
+        path = folder / name
         yield Finding(path, "sound") if path.is_file() else Finding(path, "bad", "missing; install the package again")
 
 
@@ -45,9 +46,11 @@ def verify_entry(entry: Entry) -> Iterator[Finding]:
         yield Finding(folder, "bad", str(error))
         return
     if record is not None:
-        yield from _verify_recorded(folder, record)
+        for name, one in record.files.items():
+            fault = fault_of(folder / name, one)
+            yield Finding(folder / name, "bad", fault) if fault else Finding(folder / name, "sound")
     elif folder.is_dir():
-        for name in ESSENTIAL_FILES:
+        for name in files_of(folder):
             path = folder / name
             yield Finding(path, "unchecked", "no record") if path.is_file() else Finding(path, "bad", "missing")
 
@@ -71,9 +74,3 @@ def _verify_download(entry: Entry, file: RemoteFile) -> Iterator[Finding]:
     part = path.with_name(f"{path.name}.part")
     if part.is_file():
         yield Finding(part, "unchecked", f"half-downloaded, {part.stat().st_size} bytes; pull goes on from there")
-
-
-def _verify_recorded(folder: Path, record: FolderRecord) -> Iterator[Finding]:
-    for name, one in record.files.items():
-        fault = fault_of(folder / name, one)
-        yield Finding(folder / name, "bad", fault) if fault else Finding(folder / name, "sound")

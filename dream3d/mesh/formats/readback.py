@@ -9,9 +9,9 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from dream3d.mesh.appearance import Appearance, Texture
+from dream3d.mesh.appearance import Appearance, Texture, VertexColors
 from dream3d.mesh.formats.base import Exporter, ExportMesh
-from dream3d.mesh.srgb import display_values, linear_from_srgb
+from dream3d.mesh.srgb import display_values, srgb_from_linear
 
 POSITION_TOLERANCE = 1e-5
 """Largest difference of a position that was read back; the box has side 1, text formats have 8 digits."""
@@ -45,28 +45,25 @@ def _geometry_difference(read: Any, exporter: Exporter, mesh: ExportMesh) -> str
 
 
 def _appearance_difference(read: Any, wanted: Appearance, faces: NDArray[np.int64]) -> str | None:
+    found = appearance_of(read.visual)
     if isinstance(wanted, Texture):
-        texture = texture_of(read.visual)
-        if texture is None or not np.array_equal(texture.image, wanted.image):
+        if not isinstance(found, Texture) or not np.array_equal(found.image, wanted.image):
             return "its texture is gone or another"
-        off = np.abs(texture.uv[read.faces] - wanted.uv[faces]).max()
+        off = np.abs(found.uv[read.faces] - wanted.uv[faces]).max()
         return f"its texture coordinates are off by {off:.2g}" if off > POSITION_TOLERANCE else None
-    # A mesh with a material keeps its vertex colours as an attribute, and there only GLB has a material.
-    attributes, colors = getattr(read.visual, "vertex_attributes", {}), display_values(wanted.values)
-    if "color" in attributes:
-        found, expected = np.asarray(attributes["color"]), linear_from_srgb(colors)
-    elif read.visual.kind == "vertex":
-        found, expected = np.asarray(read.visual.vertex_colors) / 255, colors.astype(np.float64)
-    else:
+    if not isinstance(found, VertexColors):
         return "its colours are gone"
-    off = np.abs(found[read.faces, :3] - expected[faces]).max()
+    off = np.abs(display_values(found.values)[read.faces] - display_values(wanted.values)[faces]).max()
     return f"its colours are off by {off:.2g}" if off > COLOR_TOLERANCE else None
 
 
-def texture_of(visual: Any) -> Texture | None:
-    """The texture of a mesh that trimesh read, None if it has none."""
+def appearance_of(visual: Any) -> Appearance | None:
+    """What trimesh read of a file of ours besides the geometry, in display values; None if nothing."""
     image = getattr(getattr(visual, "material", None), "baseColorTexture", None)
-    if image is None or visual.uv is None:
-        return None
-    # trimesh counts v from the bottom of the image.
-    return Texture(np.asarray(visual.uv) * (1, -1) + (0, 1), np.asarray(image.convert("RGB")))
+    if image is not None and visual.uv is not None:  # trimesh counts v from the bottom of the image
+        return Texture(np.asarray(visual.uv) * (1, -1) + (0, 1), np.asarray(image.convert("RGB")))
+    # A mesh with a material keeps its vertex colours as an attribute, and there only GLB has a material.
+    attributes = getattr(visual, "vertex_attributes", {})
+    if "color" in attributes:
+        return VertexColors(srgb_from_linear(np.asarray(attributes["color"])[:, :3]).astype(np.float32))
+    return VertexColors(np.asarray(visual.vertex_colors)[:, :3]) if visual.kind == "vertex" else None

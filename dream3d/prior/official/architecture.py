@@ -1,4 +1,4 @@
-"""Configurations of the stock networks, read from the shapes of a checkpoint (facts 1.1, 1.7).
+"""Configurations of the stock networks, read from the shapes of a checkpoint (docs/method.md, Official weights).
 
 Stable Diffusion 2.1 and 1.5 have the same plan; the differences show in the tensors. Widths are read too,
 so that a narrow network of the same plan, as the tests build, is converted by the same code.

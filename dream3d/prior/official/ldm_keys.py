@@ -1,4 +1,4 @@
-"""Names of the official (LDM) checkpoints for the tensors of the stock networks (facts 1.7).
+"""Names of the official (LDM) checkpoints for the stock networks' tensors (docs/method.md, Official weights).
 
 Each function goes from a stock name (diffusers, transformers) to the tensor of the checkpoint that it
 comes from. This direction makes the account complete: a stock tensor without a source is missing, and
