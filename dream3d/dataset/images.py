@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from dream3d.dataset.backgrounds import random_background
 from dream3d.dataset.compositing import composite
-from dream3d.dataset.records import MAX_TEXT, json_object, text_field
+from dream3d.dataset.records import MAX_TEXT, json_lines, text_field
 from dream3d.dataset.shards import (
     MAX_SIDE,
     CaptionedImage,
@@ -144,22 +144,11 @@ def _metadata(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     texts = {}
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DatasetError(f"{path} is over {MAX_BYTES} bytes; split the folder")
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read ({error})") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            where = f"{path.name} line {number}"
-            row = json_object(line, where)
-            try:
-                texts[text_field(row["file_name"])] = " ".join(text_field(row["text"]).split())
-            except (KeyError, TypeError) as error:
-                raise DatasetError(
-                    f'{where}: {json.dumps(row)[:80]} is not {{"file_name": ..., "text": ...}}'
-                ) from error
+    for where, row in json_lines(path, MAX_BYTES):
+        try:
+            texts[text_field(row["file_name"])] = " ".join(text_field(row["text"]).split())
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f'{where}: {json.dumps(row)[:80]} is not {{"file_name": ..., "text": ...}}') from error
     return texts
 
 
