@@ -15,9 +15,9 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-Job = TypeVar("Job")
+JobT = TypeVar("JobT")
 Say = Callable[[Any], None]
-Work = Callable[[Any, Say], Any]
+JobFunction = Callable[[Any, Say], Any]
 """What a process does with a job: it may say things on its way, and returns the answer."""
 
 START_SECONDS = 300.0
@@ -27,26 +27,26 @@ DEATH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Message(Generic[Job]):
+class Message(Generic[JobT]):
     """What a process says of its job on its way."""
 
-    job: Job
+    job: JobT
     content: Any
 
 
 @dataclass(frozen=True)
-class Answer(Generic[Job]):
+class Answer(Generic[JobT]):
     """What came out of a job."""
 
-    job: Job
+    job: JobT
     content: Any
 
 
 @dataclass(frozen=True)
-class Loss(Generic[Job]):
+class Loss(Generic[JobT]):
     """A job whose process died, or was killed because it hung."""
 
-    job: Job
+    job: JobT
     last: Any
     """Content of the job's last message; None if there was none."""
     hung: bool
@@ -54,14 +54,14 @@ class Loss(Generic[Job]):
 
 
 def run_jobs(
-    jobs: deque[Job],
-    prepare: Callable[[], Work],
+    jobs: deque[JobT],
+    prepare: Callable[[], JobFunction],
     workers: int,
     *,
     silence_seconds: float = math.inf,
     memory_bytes: int | None = None,
     grace_seconds: float = 0.0,
-) -> Generator[Message[Job] | Answer[Job] | Loss[Job], None, None]:
+) -> Generator[Message[JobT] | Answer[JobT] | Loss[JobT], None, None]:
     """Do jobs in up to ``workers`` processes, which are started when they are needed and ended with the generator.
 
     Jobs are taken from the front of the queue, to which the caller may return a lost one. Jobs, messages, answers and
@@ -72,7 +72,7 @@ def run_jobs(
     SIGTERM and ``grace_seconds``; the rest is killed.
     """
     context = multiprocessing.get_context("spawn")  # a forked process would share the parent's threads and OpenGL
-    pool: list[_Worker[Job]] = []
+    pool: list[_Worker[JobT]] = []
     try:
         while jobs or any(worker.job is not None for worker in pool):
             idle = sum(worker.job is None for worker in pool)
@@ -100,23 +100,23 @@ def run_jobs(
 
 
 @dataclass(eq=False)
-class _Worker(Generic[Job]):
+class _Worker(Generic[JobT]):
     """A process, seen from outside."""
 
     process: SpawnProcess
     pipe: Connection
     silence_seconds: float
-    job: Job | None = None
+    job: JobT | None = None
     last: Any = None
     deadline: float = math.inf
 
-    def give(self, job: Job) -> None:
+    def give(self, job: JobT) -> None:
         self.job, self.last = job, None
         self.deadline = time.monotonic() + START_SECONDS + self.silence_seconds
         with contextlib.suppress(OSError):  # it may be dead; the next look at it says so
             self.pipe.send(job)
 
-    def hear(self) -> Message[Job] | Answer[Job] | Loss[Job]:
+    def hear(self) -> Message[JobT] | Answer[JobT] | Loss[JobT]:
         """The next word of a process that has something to say, is dead, or is too late; the latter two are ended."""
         assert self.job is not None  # only those at work are listened to
         job, hung = self.job, False
@@ -151,7 +151,7 @@ class _Worker(Generic[Job]):
         return code
 
 
-def _ready(busy: Sequence[_Worker[Job]]) -> list[_Worker[Job]]:
+def _ready(busy: Sequence[_Worker[JobT]]) -> list[_Worker[JobT]]:
     """Those that have something to say, are dead, or are too late; waits for the first."""
     first = min(worker.deadline for worker in busy)
     patience = None if first == math.inf else max(0.0, first - time.monotonic())
@@ -160,7 +160,7 @@ def _ready(busy: Sequence[_Worker[Job]]) -> list[_Worker[Job]]:
     return [worker for worker in busy if worker.pipe in heard or now > worker.deadline]
 
 
-def _serve(pipe: Connection, prepare: Callable[[], Work], memory_bytes: int | None) -> None:
+def _serve(pipe: Connection, prepare: Callable[[], JobFunction], memory_bytes: int | None) -> None:
     """What a process does: jobs in, words and answers out, until there are no more jobs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
     work = prepare()

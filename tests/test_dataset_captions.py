@@ -14,7 +14,7 @@ from dream3d.dataset.captions.colors import REFERENCES, dominant_colors
 from dream3d.dataset.captions.concepts import Leak, leaks, mentions, read_concepts
 from dream3d.dataset.captions.templates import article, captions_for, materials_in, with_article
 from dream3d.dataset.procedural.families import FAMILIES
-from dream3d.dataset.procedural.make import draw
+from dream3d.dataset.procedural.make import design
 from dream3d.dataset.records import SourceAsset
 from dream3d.errors import DatasetError, UsageError
 
@@ -281,6 +281,6 @@ def test_the_built_in_prior_was_taught_no_held_out_concept() -> None:
     concepts = read_concepts(HELD_OUT)
     objects = json.loads((ROOT / "examples" / "mini" / "objects.json").read_text())
     texts = [text for o in objects for text in (o["name"], *o["names"], *o["captions"])]
-    texts += [text for family in FAMILIES for index in range(4) for text in draw(family, 1, index).captions()]
+    texts += [text for family in FAMILIES for index in range(4) for text in design(family, 1, index).captions()]
     assert len(texts) > 1000
     assert [text for text in texts if mentions(text, concepts)] == []

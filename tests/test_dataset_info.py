@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from dream3d.cli.app import app
 from dream3d.dataset.captions.concepts import Leak
+from dream3d.dataset.compositing import composite
 from dream3d.dataset.info import (
     CAPTION_HEIGHT,
     SHEET_BACKGROUND,
     SHEET_SIDE,
-    over,
     report,
     summarise,
     tile,
@@ -84,7 +84,7 @@ def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
 
 def test_straight_alpha_is_blended_over_the_background() -> None:
     rgba = np.array([[100, 200, 0, 255], [100, 200, 0, 0], [100, 200, 0, 51]], np.uint8)
-    np.testing.assert_array_equal(over(rgba, (200, 100, 50)), [[100, 200, 0], [200, 100, 50], [180, 120, 40]])
+    np.testing.assert_array_equal(composite(rgba, (200, 100, 50)), [[100, 200, 0], [200, 100, 50], [180, 120, 40]])
 
 
 def test_a_tile_shows_four_views_and_has_room_for_a_caption() -> None:

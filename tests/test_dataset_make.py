@@ -15,7 +15,7 @@ from dream3d.cli.app import app
 from dream3d.dataset.assets.sources import read_manifest
 from dream3d.dataset.procedural.compositions import on_top
 from dream3d.dataset.procedural.families import FAMILIES
-from dream3d.dataset.procedural.make import draw, make_asset, make_assets
+from dream3d.dataset.procedural.make import design, make_asset, make_assets
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, torus, tube
 from dream3d.dataset.procedural.sketch import JITTER, PALETTE
 from dream3d.dataset.records import KEY
@@ -31,8 +31,8 @@ def _volume(solid: Solid) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_a_sane_mesh_and_honest_captions(family: str) -> None:
     for index in range(6):
-        drawn = draw(family, 3, index)
-        vertices, normals, colors, faces = drawn.sketch.mesh()
+        made = design(family, 3, index)
+        vertices, normals, colors, faces = made.sketch.mesh()
         assert len(faces) >= 12
         assert faces.min() >= 0
         assert faces.max() < len(vertices)
@@ -44,27 +44,27 @@ def test_every_family_gives_a_sane_mesh_and_honest_captions(family: str) -> None
         assert size.min() > 0.05
         assert size.max() < 8
         assert vertices[:, 1].min() == pytest.approx(0)
-        captions = drawn.captions()
+        captions = made.captions()
         assert not [c for c in captions if re.search(r"\ba [aeio]|\ban [^aeiou]", c)]
-        assert drawn.name in captions or drawn.own_words
+        assert made.name in captions or made.own_words
         assert len(captions) >= 2
         said = set(re.findall(r"[a-z]+", " ".join(captions))) & set(PALETTE)
         # "an orange" is no thing here, so every colour word speaks of a part.
-        assert said <= set(drawn.sketch.colours()), (captions, drawn.sketch.colours())
+        assert said <= set(made.sketch.colours()), (captions, made.sketch.colours())
 
 
 def test_a_red_cube_on_a_blue_cylinder_is_just_that() -> None:
-    drawn = on_top(np.random.default_rng(0), ("red", "cube"), ("blue", "cylinder"))
-    vertices, _, colors, _ = drawn.sketch.mesh()
+    made = on_top(np.random.default_rng(0), ("red", "cube"), ("blue", "cylinder"))
+    vertices, _, colors, _ = made.sketch.mesh()
     red = np.abs(colors - PALETTE["red"]).max(axis=1) <= JITTER + 1e-9
     blue = np.abs(colors - PALETTE["blue"]).max(axis=1) <= JITTER + 1e-9
     assert (red ^ blue).all()
     assert vertices[blue][:, 1].max() == pytest.approx(1)  # the cylinder is 1 high and stands on the ground
     assert vertices[red][:, 1].min() == pytest.approx(1)  # and the cube on it
     assert red.sum() == 36  # 12 facets of 3 corners of their own
-    assert "a red cube on a blue cylinder" in drawn.captions()
-    assert "a blue cylinder under a red cube" in drawn.captions()
-    assert "a blue cylinder on a red cube" not in drawn.captions()
+    assert "a red cube on a blue cylinder" in made.captions()
+    assert "a blue cylinder under a red cube" in made.captions()
+    assert "a blue cylinder on a red cube" not in made.captions()
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from dream3d.dataset.shards import read_objects, shards
 from dream3d.errors import DatasetError, UsageError
 from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.formats.glb import glb_bytes
-from dream3d.processes import Work
+from dream3d.processes import JobFunction
 
 SMALL = ViewsRecipe(size=16, passes=1, azimuths=4)
 LEVEL = Pass(0.0, 30.0, 6.0, (0.0, 90.0, 180.0, 270.0))
@@ -183,7 +183,7 @@ def _want_memory(asset: SourceAsset) -> None:
         bytearray(4 * 2**30)
 
 
-def _rendering(before: Callable[[SourceAsset], None], folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> Work:
+def _rendering(before: Callable[[SourceAsset], None], folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> JobFunction:
     """What a rendering process prepares in the next tests: the real thing, but something happens before each model."""
     real = OffscreenScene.load
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dream3d.dataset.records import KEY, MAX_CAPTIONS, ObjectRecord, Pass, json_object, object_from_json
 from dream3d.dataset.shards import (
     CaptionedImage,
-    decode_picture,
+    decode_image,
     image_members,
     object_members,
     png_bytes,
@@ -229,7 +229,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 def test_a_decompression_bomb_is_refused(tmp_path: Path, width: int, height: int) -> None:
     members = dict(object_members(views()))
     members["chair.00-00.png"] = png_that_claims(width, height)
-    assert "a picture" in refusal(tmp_path, list(members.items()))
+    assert "an image" in refusal(tmp_path, list(members.items()))
 
 
 def test_a_jpeg_in_a_png_member_is_refused() -> None:
@@ -237,14 +237,14 @@ def test_a_jpeg_in_a_png_member_is_refused() -> None:
 
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "JPEG")
-    with pytest.raises(DatasetError, match="here: a picture cannot be read"):
-        decode_picture(buffer.getvalue(), "RGB", "here")
+    with pytest.raises(DatasetError, match="here: an image cannot be read"):
+        decode_image(buffer.getvalue(), "RGB", "here")
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_picture_or_a_dataset_error(content: bytes) -> None:
     with pytest.raises(DatasetError, match="here"):
-        decode_picture(b"\x89PNG\r\n\x1a\n" + content, "RGB", "here")
+        decode_image(b"\x89PNG\r\n\x1a\n" + content, "RGB", "here")
 
 
 def test_nothing_is_left_of_a_shard_that_could_not_be_finished(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_runs_and_their_checkpoints(tmp_path: Path) -> None:
         pass
 
     def stop(progress: object) -> None:
-        if getattr(progress, "scene", "") == "optimise" and getattr(progress, "step", 0) == 3:
+        if getattr(progress, "stage", "") == "optimise" and getattr(progress, "step", 0) == 3:
             raise Stop
 
     prior = OraclePrior(MASCOT, image_size=16)

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from dream3d import processes
-from dream3d.processes import Answer, Loss, Message, Say, Work, run_jobs
+from dream3d.processes import Answer, JobFunction, Loss, Message, Say, run_jobs
 
 Event = Message[str] | Answer[str] | Loss[str]
 
 
-def prepare() -> Work:
+def prepare() -> JobFunction:
     """A job is a word that says what happens."""
     return obey
 
@@ -100,7 +100,7 @@ def test_a_job_that_was_lost_can_be_given_again() -> None:
     assert lost == 3
 
 
-def note_the_end(folder: Path) -> Work:
+def note_the_end(folder: Path) -> JobFunction:
     def work(job: str, say: Say) -> None:
         def stop(number: int, frame: object) -> None:
             (folder / job).write_text("kept")

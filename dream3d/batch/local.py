@@ -8,10 +8,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from dream3d import processes
 from dream3d.batch.jobs import Job
 from dream3d.batch.work import Result, Shared, Teller, Watcher, do_job, unwatched
-from dream3d.processes import Answer, Message, run_jobs
+from dream3d.processes import Answer, JobFunction, Message, run_jobs
 from dream3d.run.progress import Observer
 
 ATTEMPTS = 3
@@ -46,7 +45,7 @@ def run_local(
                     yield Result(key, f"its process died {ATTEMPTS} times ({_cause(event.exit_code)})")
 
 
-def _prepare(shared: Shared, work: Work) -> processes.Work:
+def _prepare(shared: Shared, work: Work) -> JobFunction:
     return lambda job, say: work(job, shared, Teller(job.key, say))
 
 

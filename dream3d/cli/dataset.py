@@ -37,7 +37,7 @@ class Preset(str, Enum):
 _THE_PRESETS = "the preset's"
 PassesOption = Annotated[int | None, typer.Option(help="Orbits around each object.", show_default=_THE_PRESETS)]
 AzimuthsOption = Annotated[
-    int | None, typer.Option(help="Views of a orbit, a multiple of four.", show_default=_THE_PRESETS)
+    int | None, typer.Option(help="Views of an orbit, a multiple of four.", show_default=_THE_PRESETS)
 ]
 
 

@@ -1,4 +1,4 @@
-"""``dream3d dataset info`` and ``dream3d dataset images``: what shards hold, and shards of captioned pictures."""
+"""``dream3d dataset info`` and ``dream3d dataset images``: what shards hold, and shards of captioned images."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def info(
 def images(
     out: Annotated[Path, typer.Option(help="Folder for the shards.", show_default=False)],
     source: Annotated[
-        Path | None, typer.Argument(help="Folder of pictures with captions.", metavar="[SRC]", show_default=False)
+        Path | None, typer.Argument(help="Folder of images with captions.", metavar="[SRC]", show_default=False)
     ] = None,
     from_shards: Annotated[
-        Path | None, typer.Option(help="Folder of multi-view shards whose training objects become pictures.")
+        Path | None, typer.Option(help="Folder of multi-view shards whose training objects become images.")
     ] = None,
     size: Annotated[int, typer.Option(help="Pixels along a side.")] = 256,
-    per_object: Annotated[int, typer.Option(help="Pictures of each object of --from-shards.")] = 4,
-    per_shard: Annotated[int, typer.Option(help="Pictures in a shard.")] = 1000,
+    per_object: Annotated[int, typer.Option(help="Images of each object of --from-shards.")] = 4,
+    per_shard: Annotated[int, typer.Option(help="Images in a shard.")] = 1000,
     seed: Annotated[int, typer.Option(help="Chooses views and backgrounds.")] = 0,
     debug: DebugOption = False,
 ) -> None:
-    """Make shards of captioned pictures without cameras, from any pictures or from rendered objects."""
+    """Make shards of captioned images without cameras, from any images or from rendered objects."""
     if (source is None) == (from_shards is None):
-        raise UsageError("give a folder of pictures or --from-shards, one of the two")
+        raise UsageError("give a folder of images or --from-shards, one of the two")
 
     from dream3d.dataset.images import (
         ImageOptions,
@@ -82,18 +82,16 @@ def images(
 
     options, skipped = ImageOptions(size, per_shard, seed, per_object), Skipped()
     if source is not None:
-        pictures = images_from_folder(source, size, skipped)
+        found = images_from_folder(source, size, skipped)
     elif from_shards is not None:
-        pictures = images_from_objects(training_objects(from_shards), options)
+        found = images_from_objects(training_objects(from_shards), options)
     try:
-        count = write_image_shards(pictures, out, per_shard)
+        count = write_image_shards(found, out, per_shard)
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror or error}); choose another place") from error
     _echo_some([f"skipped {reason}" for reason in skipped.reasons])
     if not count:
-        raise DatasetError(
-            f"{source or from_shards} holds no picture that can be used ({len(skipped.reasons)} skipped)"
-        )
+        raise DatasetError(f"{source or from_shards} holds no image that can be used ({len(skipped.reasons)} skipped)")
     typer.echo(f"{count} pictures of {size} x {size} pixels in {out}, {len(skipped.reasons)} skipped")
 
 

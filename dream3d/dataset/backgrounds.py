@@ -1,4 +1,4 @@
-"""Backgrounds behind rendered objects, for pictures of the image mode."""
+"""Backgrounds behind rendered objects, for the image mode of training."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ def random_background(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     if kind == 0:
         return np.broadcast_to(first.round().astype(np.uint8), (size, size, 3)).copy()
     mix = _ramp(size, rng) if kind == 1 else _clouds(size, rng)
-    blended: NDArray[np.uint8] = (first + (second - first) * mix[..., None]).round().astype(np.uint8)
-    return blended
+    return (first + (second - first) * mix[..., None]).round().astype(np.uint8)
 
 
 def _ramp(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """From 0 to 1 along a random direction, (size, size)."""
     angle = rng.uniform(0, 2 * np.pi)
     along = np.linspace(-0.5, 0.5, size)
-    ramp = np.cos(angle) * along[None] + np.sin(angle) * along[:, None]
-    return _stretched(ramp)
+    return _stretched(np.cos(angle) * along[None] + np.sin(angle) * along[:, None])
 
 
 def _clouds(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -37,5 +35,4 @@ def _clouds(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _stretched(values: NDArray[np.float64]) -> NDArray[np.float64]:
     low, high = values.min(), values.max()
-    stretched: NDArray[np.float64] = (values - low) / max(high - low, 1e-9)
-    return stretched
+    return (values - low) / max(high - low, 1e-9)

@@ -1,4 +1,4 @@
-"""Captioned pictures without cameras: what keeps a multi-view prior's knowledge of single images alive."""
+"""Captioned images without cameras: what keeps a multi-view prior's knowledge of single images alive."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dream3d.dataset.backgrounds import random_background
-from dream3d.dataset.info import over
-from dream3d.dataset.records import MAX_TEXT, json_object, text_field
+from dream3d.dataset.compositing import composite
+from dream3d.dataset.records import MAX_TEXT, json_lines, text_field
 from dream3d.dataset.shards import (
     MAX_SIDE,
     CaptionedImage,
@@ -31,51 +31,51 @@ from dream3d.errors import DatasetError, UsageError
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_BYTES = 64 * 2**20
-"""Bytes of one picture file or one metadata.jsonl."""
+"""Bytes of one image file or one metadata.jsonl."""
 MAX_PIXELS = 64_000_000
 MAX_CAPTION_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How captioned pictures are made."""
+    """How captioned images are made."""
 
     size: int = 256
     """Pixels along a side, 16 to 2048."""
     per_shard: int = 1000
-    """Pictures in a shard."""
+    """Images in a shard."""
     seed: int = 0
     per_object: int = 4
-    """Pictures of one object, each of a random view; only for pictures of rendered objects."""
+    """Images of one object, each of a random view; only for images of rendered objects."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= MAX_SIDE:
             raise UsageError(f"the size is 16 to {MAX_SIDE} pixels, got {self.size}")
         if self.per_shard < 1 or self.per_object < 1 or self.seed < 0:
             raise UsageError(
-                f"at least one picture a shard and an object and a seed from 0 on, got {self.per_shard}, "
+                f"at least one image a shard and an object and a seed from 0 on, got {self.per_shard}, "
                 f"{self.per_object} and seed {self.seed}"
             )
 
 
 @dataclass
 class Skipped:
-    """Pictures that were left out; filled while they are read."""
+    """Images that were left out; filled while they are read."""
 
     reasons: list[str] = field(default_factory=list)
     """One line each, with the file's name."""
 
 
 def images_from_folder(folder: Path, size: int, skipped: Skipped) -> Iterator[CaptionedImage]:
-    """The pictures of a folder and the folders in it, centre-cropped, (size, size, 3), in the order of their paths.
+    """The images of a folder and the folders in it, centre-cropped, (size, size, 3), in the order of their paths.
 
-    A caption is the line of ``metadata.jsonl`` with the picture's ``file_name`` (Hugging Face's imagefolder), else the
+    A caption is the line of ``metadata.jsonl`` with the image's ``file_name`` (Hugging Face's imagefolder), else the
     text file of the same stem, else the words of the file name. Links that leave the folder are not followed. A
-    picture that cannot be used is added to ``skipped``. Raises :class:`UsageError` if there is no folder and
+    image that cannot be used is added to ``skipped``. Raises :class:`UsageError` if there is no folder and
     :class:`DatasetError` for a damaged ``metadata.jsonl``.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; give one with pictures")
+        raise UsageError(f"{folder} is not a folder; give one with images")
     texts = _metadata(folder)
     root = folder.resolve()
     for index, path in enumerate(sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS)):
@@ -86,34 +86,32 @@ def images_from_folder(folder: Path, size: int, skipped: Skipped) -> Iterator[Ca
             caption = texts.get(name) or _sidecar(path, root) or _words_of(path.stem)
             if not caption:
                 raise DatasetError(f"no caption: no line in metadata.jsonl, no {path.stem}.txt, no words in its name")
-            picture = _read_picture(path)
+            whole = _read_image(path)
         except DatasetError as error:
             skipped.reasons.append(f"{name}: {error}")
             continue
-        cut = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-        yield CaptionedImage(f"image-{index:07d}", (caption,), np.asarray(cut))
+        square = ImageOps.fit(whole, (size, size), Image.Resampling.LANCZOS)
+        yield CaptionedImage(f"image-{index:07d}", (caption,), np.asarray(square))
 
 
 def images_from_objects(objects: Iterable[ObjectViews], options: ImageOptions) -> Iterator[CaptionedImage]:
     """Random views of rendered objects over random backgrounds, with the captions of the object.
 
-    The same objects and options give the same pictures, whatever other objects there are.
+    The same objects and options give the same images, whatever other objects there are.
     """
     for views in objects:
-        key = views.record.key
-        rng = np.random.default_rng([options.seed, *key.encode()])
+        record, size = views.record, (options.size, options.size)
+        rng = np.random.default_rng([options.seed, *record.key.encode()])
         for number in range(options.per_object):
             view = views.rgba[rng.integers(views.rgba.shape[0]), rng.integers(views.rgba.shape[1])]
-            picture = over(view, random_background(view.shape[0], rng))
-            scaled = Image.fromarray(picture).resize((options.size, options.size), Image.Resampling.LANCZOS)
-            record = views.record
-            yield CaptionedImage(
-                f"{key[:70]}-{number:03d}", record.captions, np.asarray(scaled), record.licence, record.author
-            )
+            filled = Image.fromarray(composite(view, random_background(view.shape[0], rng)))
+            pixels = np.asarray(filled.resize(size, Image.Resampling.LANCZOS))
+            key = f"{record.key[:70]}-{number:03d}"
+            yield CaptionedImage(key, record.captions, pixels, record.licence, record.author)
 
 
 def training_objects(folder: Path) -> Iterator[ObjectViews]:
-    """The objects of a folder's training shards; held-out ones must not be learnt from as pictures either.
+    """The objects of a folder's training shards; held-out ones must not be learnt from as images either.
 
     Raises :class:`DatasetError` if there are none or one is damaged.
     """
@@ -125,7 +123,7 @@ def training_objects(folder: Path) -> Iterator[ObjectViews]:
 
 
 def write_image_shards(images: Iterable[CaptionedImage], out: Path, per_shard: int) -> int:
-    """Write pictures as ``images-00000.tar`` and so on; how many pictures were written.
+    """Write images as ``images-00000.tar`` and so on; how many images were written.
 
     Raises :class:`UsageError` if ``out`` holds image shards already: those of another run would be mixed in.
     """
@@ -146,27 +144,16 @@ def _metadata(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     texts = {}
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DatasetError(f"{path} is over {MAX_BYTES} bytes; split the folder")
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read ({error})") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            where = f"{path.name} line {number}"
-            row = json_object(line, where)
-            try:
-                texts[text_field(row["file_name"])] = " ".join(text_field(row["text"]).split())
-            except (KeyError, TypeError) as error:
-                raise DatasetError(
-                    f'{where}: {json.dumps(row)[:80]} is not {{"file_name": ..., "text": ...}}'
-                ) from error
+    for where, row in json_lines(path, MAX_BYTES):
+        try:
+            texts[text_field(row["file_name"])] = " ".join(text_field(row["text"]).split())
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f'{where}: {json.dumps(row)[:80]} is not {{"file_name": ..., "text": ...}}') from error
     return texts
 
 
 def _sidecar(path: Path, root: Path) -> str:
-    """The caption in the text file beside a picture; empty if there is none."""
+    """The caption in the text file beside an image; empty if there is none."""
     text = path.with_suffix(".txt")
     if not text.is_file():
         return ""
@@ -184,8 +171,8 @@ def _words_of(stem: str) -> str:
     return " ".join(word for word in re.findall(r"[^\W_]+", stem.lower()) if not word.isdigit())
 
 
-def _read_picture(path: Path) -> Image.Image:
-    """A picture as upright RGB, transparent parts on white; :class:`DatasetError` with the reason if it cannot be."""
+def _read_image(path: Path) -> Image.Image:
+    """An image as upright RGB, transparent parts on white; :class:`DatasetError` with the reason if it cannot be."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DatasetError(f"{path.stat().st_size} bytes, over the limit of {MAX_BYTES}")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dream3d.dataset.captions.concepts import Leak, leak_in, leaks
+from dream3d.dataset.compositing import composite
 from dream3d.dataset.records import SPLITS, ObjectRecord
 from dream3d.dataset.shards import ObjectViews, read_images, read_objects, shards
 from dream3d.errors import DatasetError
 from dream3d.files import write_atomically
+
+T = TypeVar("T")
 
 SHEET_BACKGROUND = (107, 143, 199)
 """sRGB behind the objects on the contact sheet; neither white nor black things vanish on it."""
@@ -34,14 +38,14 @@ class FolderSummary:
     records: tuple[ObjectRecord, ...]
     """Of all sound objects, in the order of their shards."""
     images: int
-    """Captioned pictures without a camera."""
+    """Captioned images without a camera."""
     image_licences: Counter[str]
     sides: Counter[int]
-    """Pixels along a side of the pictures, and how many objects and captioned pictures have it."""
+    """Pixels along a side of the images, and how many objects and captioned images have it."""
     damaged: tuple[str, ...]
     """One line for each shard that could not be read to its end."""
-    leaks: tuple[Leak, ...] = ()
-    tiles: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
+    leaks: tuple[Leak, ...]
+    tiles: tuple[NDArray[np.uint8], ...] = field(repr=False)
     """Tiles of the contact sheet, each (h, w, 3); empty if none was asked for."""
 
 
@@ -52,31 +56,25 @@ def summarise(folder: Path, concepts: Sequence[str] = (), *, sheet: bool = False
     first 300 objects). Raises :class:`DatasetError` if the folder holds no shard.
     """
     files = [path for split in SPLITS for path in shards(folder, split)]
-    pictures = shards(folder, "images")
-    if not files and not pictures:
+    image_files = shards(folder, "images")
+    if not files and not image_files:
         raise DatasetError(f"{folder} holds no shards (train-00000.tar, images-00000.tar); 'dataset render' makes them")
-    damaged = list[str]()
+    damaged, in_images = list[str](), list[Leak | None]()
     records, tiles = list[ObjectRecord](), list[NDArray[np.uint8]]()
     sides, licences = Counter[int](), Counter[str]()
-    leaked = list[Leak | None]()
-    for views in _sound_objects(files, damaged):
+    for views in _sound(read_objects, files, damaged):
         records.append(views.record)
         sides[views.rgba.shape[2]] += 1
         if sheet and len(tiles) < MOST_TILES:
             tiles.append(tile(views))
-    for path in pictures:
-        try:
-            for image in read_images(path):
-                licences[image.licence or "not stated"] += 1
-                sides[image.rgb.shape[0]] += 1
-                leaked.append(leak_in(image.key, image.captions, concepts))
-        except DatasetError as error:
-            damaged.append(str(error))
+    for image in _sound(read_images, image_files, damaged):
+        licences[image.licence or "not stated"] += 1
+        sides[image.rgb.shape[0]] += 1
+        in_images.append(leak_in(image.key, image.captions, concepts))
     twice = [key for key, count in Counter(record.key for record in records).items() if count > 1]
     damaged += [f"key {key} is there more than once" for key in twice]
-    summary = FolderSummary(tuple(records), licences.total(), licences, sides, tuple(damaged), tiles=tuple(tiles))
-    in_images = [leak for leak in leaked if leak is not None]
-    return replace(summary, leaks=(*leaks(records, concepts), *in_images))
+    found = (*leaks(records, concepts), *(leak for leak in in_images if leak is not None))
+    return FolderSummary(tuple(records), licences.total(), licences, sides, tuple(damaged), found, tuple(tiles))
 
 
 def report(summary: FolderSummary) -> Iterator[str]:
@@ -117,8 +115,9 @@ def tile(views: ObjectViews) -> NDArray[np.uint8]:
     """Several azimuths of an object's first pass beside each other, its first caption underneath, (h, w, 3)."""
     count = views.rgba.shape[1]
     chosen = [views.rgba[0, i * count // SHEET_VIEWS] for i in range(SHEET_VIEWS)]
+    images = [Image.fromarray(composite(view, SHEET_BACKGROUND)) for view in chosen]
     size = (SHEET_SIDE, SHEET_SIDE)
-    strip = np.concatenate([np.asarray(Image.fromarray(over(v)).resize(size, Image.Resampling.BOX)) for v in chosen], 1)
+    strip = np.concatenate([np.asarray(image.resize(size, Image.Resampling.BOX)) for image in images], 1)
     label = Image.new("RGB", (strip.shape[1], CAPTION_HEIGHT), "white")
     # The default font knows Latin letters only.
     text = f"{views.record.key}: {views.record.captions[0]}".encode("latin-1", "replace").decode("latin-1")
@@ -126,19 +125,11 @@ def tile(views: ObjectViews) -> NDArray[np.uint8]:
     return np.concatenate([strip, np.asarray(label)])
 
 
-def over(
-    rgba: NDArray[np.uint8], background: NDArray[np.uint8] | tuple[int, int, int] = SHEET_BACKGROUND
-) -> NDArray[np.uint8]:
-    """Straight-alpha pixels (..., 4) over a colour (3,) or a picture (..., 3), sRGB: (..., 3)."""
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    blended: NDArray[np.uint8] = np.round(alpha * rgba[..., :3] + (1 - alpha) * np.asarray(background)).astype(np.uint8)
-    return blended
-
-
-def _sound_objects(files: Iterable[Path], damaged: list[str]) -> Iterator[ObjectViews]:
+def _sound(read: Callable[[Path], Iterator[T]], files: Iterable[Path], damaged: list[str]) -> Iterator[T]:
+    """What can be read of files; what is wrong with the others goes to ``damaged``."""
     for path in files:
         try:
-            yield from read_objects(path)
+            yield from read(path)
         except DatasetError as error:
             damaged.append(str(error))
 

@@ -143,6 +143,22 @@ def json_object(text: str, where: str) -> dict[str, Any]:
     return data
 
 
+def json_lines(path: Path, max_bytes: int) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a file with a JSON object a line, each with its place for messages; blank lines are none.
+
+    :class:`DatasetError` for a file that cannot be read or is larger than ``max_bytes``, and for any other line.
+    """
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise DatasetError(f"{path} has {size} bytes, more than {max_bytes}; split it")
+        lines = path.read_text(encoding="utf-8").split("\n")  # not at the line separators in a text
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read ({error})") from error
+    places = ((f"{path} line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
+    return [(where, json_object(line, where)) for where, line in places]
+
+
 def text_field(value: object) -> str:
     """A text, cut at :data:`MAX_TEXT` characters; TypeError for anything else."""
     if not isinstance(value, str):

@@ -26,12 +26,12 @@ from dream3d.files import write_atomically
 
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_SIDE = 2048
-"""Pixels along a side of a picture in a shard."""
+"""Pixels along a side of an image in a shard."""
 
 
 @dataclass(frozen=True)
 class ObjectViews:
-    """One object's record and pictures."""
+    """One object's record and images."""
 
     record: ObjectRecord
     rgba: NDArray[np.uint8]
@@ -40,7 +40,7 @@ class ObjectViews:
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """A picture for the image mode: no camera."""
+    """An image for the image mode: no camera."""
 
     key: str
     captions: tuple[str, ...]
@@ -51,7 +51,7 @@ class CaptionedImage:
 
 
 def view_member(key: str, number: int, view: int, kind: str = "") -> str:
-    """Name inside a shard of one picture: pass ``number``, view ``view``; ``kind`` is "", "depth" or "normal"."""
+    """Name inside a shard of one image: pass ``number``, view ``view``; ``kind`` is "", "depth" or "normal"."""
     return f"{key}.{number:02d}-{view:02d}.{kind + '.' if kind else ''}png"
 
 
@@ -61,7 +61,7 @@ def shard_name(split: Split | str, number: int) -> str:
 
 
 def png_bytes(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    """A PNG file of (H, W), (H, W, 3) or (H, W, 4) pixels; quick compression, since shards are many small pictures."""
+    """A PNG file of (H, W), (H, W, 3) or (H, W, 4) pixels; quick compression, since shards are many small images."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
@@ -85,12 +85,12 @@ def object_members(views: ObjectViews) -> Iterator[tuple[str, bytes]]:
     key = views.record.key
     yield f"{key}.json", views.record.to_json().encode()
     for p, group in enumerate(views.rgba):
-        for v, picture in enumerate(group):
-            yield view_member(key, p, v), png_bytes(picture)
+        for v, image in enumerate(group):
+            yield view_member(key, p, v), png_bytes(image)
 
 
 def image_members(image: CaptionedImage) -> Iterator[tuple[str, bytes]]:
-    """The members of an image shard that hold one picture."""
+    """The members of an image shard that hold one image."""
     facts = {"captions": image.captions, "licence": image.licence, "author": image.author}
     yield f"{image.key}.json", json.dumps(facts, ensure_ascii=False).encode()
     yield f"{image.key}.png", png_bytes(image.rgb)
@@ -114,14 +114,14 @@ def read_objects(path: Path) -> Iterator[ObjectViews]:
             missing = [name for name in names if name not in members]
             if missing:
                 raise DatasetError(f"{where}{missing[0]} is missing; the shard is incomplete, render it again")
-            groups.append([decode_picture(members[name], "RGBA", where) for name in names])
-        if len({picture.shape for group in groups for picture in group}) > 1 or len({len(g) for g in groups}) > 1:
-            raise DatasetError(f"{where}: pictures of several sizes, or passes of several lengths")
+            groups.append([decode_image(members[name], "RGBA", where) for name in names])
+        if len({image.shape for group in groups for image in group}) > 1 or len({len(g) for g in groups}) > 1:
+            raise DatasetError(f"{where}: images of several sizes, or passes of several lengths")
         yield ObjectViews(record, np.array(groups))
 
 
 def read_images(path: Path) -> Iterator[CaptionedImage]:
-    """The pictures of an image shard. Raises :class:`DatasetError` for what is damaged or missing in it."""
+    """The images of an image shard. Raises :class:`DatasetError` for what is damaged or missing in it."""
     for key, members in _samples(path):
         where = f"{path.name}: {key}"
         if ".json" not in members or ".png" not in members:
@@ -132,22 +132,22 @@ def read_images(path: Path) -> Iterator[CaptionedImage]:
             licence, author = text_field(facts.get("licence", "")), text_field(facts.get("author", ""))
         except (KeyError, TypeError) as error:
             raise DatasetError(f"{where}: {error}") from error
-        yield CaptionedImage(key, captions, decode_picture(members[".png"], "RGB", where), licence, author)
+        yield CaptionedImage(key, captions, decode_image(members[".png"], "RGB", where), licence, author)
 
 
-def decode_picture(content: bytes, mode: str, where: str) -> NDArray[np.uint8]:
+def decode_image(content: bytes, mode: str, where: str) -> NDArray[np.uint8]:
     """Pixels of a PNG in a mode; :class:`DatasetError` if it is damaged, too large or no PNG."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
                 if max(image.size) > MAX_SIDE:
-                    raise DatasetError(f"{where}: a picture of {image.size[0]} x {image.size[1]} pixels")
+                    raise DatasetError(f"{where}: an image of {image.size[0]} x {image.size[1]} pixels")
                 return np.asarray(image.convert(mode))
     except DatasetError:
         raise
     except Exception as error:  # Pillow raises nearly anything on a damaged file
-        raise DatasetError(f"{where}: a picture cannot be read ({type(error).__name__}: {error})") from error
+        raise DatasetError(f"{where}: an image cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _decode(content: bytes, where: str) -> str:

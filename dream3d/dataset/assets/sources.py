@@ -12,7 +12,7 @@ from typing import Any
 from dream3d.dataset.assets.sh3f import read_catalogue
 from dream3d.dataset.check.file import CHECKS
 from dream3d.dataset.check.limits import is_inside
-from dream3d.dataset.records import IDENTITY, KEY_LENGTH, SourceAsset, json_object, key_from, text_field, texts
+from dream3d.dataset.records import IDENTITY, KEY_LENGTH, SourceAsset, json_lines, key_from, text_field, texts
 from dream3d.errors import DatasetError, UsageError
 
 MANIFEST = "assets.jsonl"
@@ -74,14 +74,7 @@ def read_manifest(file: Path) -> list[SourceAsset]:
 
     Raises :class:`DatasetError` that names the line which does not fit.
     """
-    try:
-        if file.stat().st_size > MAX_MANIFEST_BYTES:
-            raise DatasetError(f"{file} has {file.stat().st_size} bytes, more than a manifest may have")
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file} cannot be read ({error})") from error
-    rows = ((f"{file}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
-    return [_asset(json_object(line, where), file.parent, where) for where, line in rows]
+    return [_asset(row, file.parent, where) for where, row in json_lines(file, MAX_MANIFEST_BYTES)]
 
 
 def _assets_of(source: Path) -> Iterable[SourceAsset]:

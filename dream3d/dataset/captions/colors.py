@@ -1,4 +1,4 @@
-"""Dominant colours in words, measured on the pictures of an object."""
+"""Dominant colours in words, measured on the images of an object."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MAX_PIXELS = 20_000
 def dominant_colors(rgba: NDArray[np.uint8], limit: int = 2) -> tuple[str, ...]:
     """Names of the colours that cover most of an object, most first; at most ``limit``, at least one.
 
-    ``rgba`` is (..., 4) sRGB with straight alpha in [0, 255]; pixels with alpha below 128 are not looked at. A picture
+    ``rgba`` is (..., 4) sRGB with straight alpha in [0, 255]; pixels with alpha below 128 are not looked at. An image
     without any other pixel has no colours: ``()``. Raises :class:`DatasetError` for another shape or type.
     """
     if rgba.dtype != np.uint8 or rgba.ndim < 1 or rgba.shape[-1] != 4:
@@ -92,5 +92,4 @@ def _lab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     """CIE LAB (N, 3) of sRGB (N, 3); lightness in [0, 100]."""
     from skimage.color import rgb2lab
 
-    lab: NDArray[np.float64] = rgb2lab(rgb[None])[0]
-    return lab
+    return rgb2lab(rgb[None])[0]

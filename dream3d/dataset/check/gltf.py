@@ -23,7 +23,7 @@ UNDERSTOOD = ("KHR_materials_",)
 
 
 def check(path: Path, limits: Limits) -> None:
-    """Hold accessors, nodes, buffers and pictures against the limits; :class:`DatasetError` with a reason."""
+    """Hold accessors, nodes, buffers and images against the limits; :class:`DatasetError` with a reason."""
     document, binary = _read(path)
     try:
         required = document.get("extensionsRequired", [])

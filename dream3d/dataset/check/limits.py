@@ -78,7 +78,7 @@ def beside(model: Path, reference: str, what: str, limits: Limits) -> Path:
 
 
 def check_texture(content: Path | IO[bytes], what: str, limits: Limits) -> None:
-    """:class:`DatasetError` for a picture that is damaged or has too many pixels; only its header is read."""
+    """:class:`DatasetError` for an image that is damaged or has too many pixels; only its header is read."""
     from PIL import Image
 
     try:

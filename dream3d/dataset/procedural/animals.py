@@ -1,4 +1,4 @@
-"""Animals: tubes and ellipsoids; legs, ears and horns are thicker than life, so that small pictures show them."""
+"""Animals: tubes and ellipsoids; legs, ears and horns are thicker than life, so that small images show them."""
 
 # ruff: noqa: RUF005 - "head + [0, 0.2, 0]" adds an offset to a point here; nothing is concatenated
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dream3d.dataset.procedural.shapes import Solid, cylinder, ellipsoid, lathe, prism, tube
+from dream3d.dataset.procedural.shapes import cylinder, ellipsoid, lathe, prism, tube
 from dream3d.dataset.procedural.sketch import Design, Sketch, pick
 
 
@@ -33,40 +33,29 @@ class Build:
 
 
 def _beast(sketch: Sketch, coat: str, build: Build, feet: str, nose: str) -> tuple[np.ndarray, np.ndarray]:
-    """Draws trunk, legs, neck, head and eyes; returns the centre of the head and the place of the tail, (3,) each."""
+    """Adds trunk, legs, neck, head and eyes; returns the centre of the head and the place of the tail, (3,) each."""
     rng, b = sketch.rng, build
     back, half = b.leg + b.girth, b.length / 2
     chest, rump = np.array([0, back, half - b.girth * 0.6]), np.array([0, back, -half + b.girth * 0.6])
-    sketch.add(
-        coat, tube([rump, np.array([0, back - 0.04 * b.girth, 0]), chest], np.array([0.98, 0.95, 1.0]) * b.girth, 14)
-    )
+    middle = np.array([0, back - 0.04 * b.girth, 0])
+    sketch.add(coat, tube([rump, middle, chest], np.array([0.98, 0.95, 1.0]) * b.girth, 14))
     head = chest + np.array([0, b.neck[1], b.neck[0]])
     root = chest + np.array([0, 0.25 * b.girth, 0.1 * b.girth])
     sketch.add(coat, tube([root, (root + head) / 2, head], np.array([1.15, 1.0, 0.9]) * b.neck_radius, 12))
-    hx, hy, hz = b.head
-    tip = head + np.array([0, -0.35 * hy, hz * 0.5 + b.muzzle[0]])
+    (hx, hy, hz), (long, thick) = b.head, b.muzzle
+    tip = head + np.array([0, -0.35 * hy, hz * 0.5 + long])
     sketch.add(coat, ellipsoid(hx, hy, hz).at(*head))
-    sketch.add(coat, tube([head + np.array([0, -0.2 * hy, 0.2 * hz]), tip], np.array([1.2, 1.0]) * b.muzzle[1], 12))
-    sketch.add(
-        nose,
-        ellipsoid(b.muzzle[1] * 0.75, b.muzzle[1] * 0.6, b.muzzle[1] * 0.5).at(
-            *(tip + [0, 0.3 * b.muzzle[1], b.muzzle[1] * 0.75])
-        ),
-    )
-    eye = head + np.array([hx * 0.78, hy * 0.4, hz * 0.52])
-    sketch.pair("black", ellipsoid(0.22 * hx).at(*eye))
+    sketch.add(coat, tube([head + np.array([0, -0.2 * hy, 0.2 * hz]), tip], np.array([1.2, 1.0]) * thick, 12))
+    sketch.add(nose, ellipsoid(thick * 0.75, thick * 0.6, thick * 0.5).at(*(tip + [0, 0.3 * thick, thick * 0.75])))
+    sketch.pair("black", ellipsoid(0.22 * hx).at(*(head + [hx * 0.78, hy * 0.4, hz * 0.52])))
     step = rng.uniform(-0.12, 0.12) * b.leg
     for z, swing in ((chest[2], step), (rump[2], -step)):
         hip = np.array([0.58 * b.girth, back - 0.3 * b.girth, z])
         for side in (1, -1):
-            foot = np.array([0.62 * b.girth, b.leg_radius, z + side * swing])
-            solids = [
-                tube([hip, (hip + foot) / 2, foot], np.array([1.35, 1.0, 0.95]) * b.leg_radius, 10),
-                ellipsoid(1.12 * b.leg_radius, 0.9 * b.leg_radius, 1.35 * b.leg_radius).at(
-                    *(foot + [0, 0, 0.2 * b.leg_radius])
-                ),
-            ]
-            for word, solid in zip((coat, feet), solids, strict=True):
+            r, foot = b.leg_radius, np.array([0.62 * b.girth, b.leg_radius, z + side * swing])
+            leg = tube([hip, (hip + foot) / 2, foot], np.array([1.35, 1.0, 0.95]) * r, 10)
+            paw = ellipsoid(1.12 * r, 0.9 * r, 1.35 * r).at(*(foot + [0, 0, 0.2 * r]))
+            for word, solid in ((coat, leg), (feet, paw)):
                 sketch.add(word, solid if side > 0 else solid.mirrored())
     return head, rump + np.array([0, 0.3 * b.girth, -0.85 * b.girth])
 
@@ -107,10 +96,8 @@ def horse(rng: np.random.Generator) -> Design:
     build = Build(1.3, 0.27, rng.uniform(0.68, 0.8), 0.085, (0.36, 0.6), 0.16, (0.14, 0.17, 0.2), (0.3, 0.115))
     head, tail = _beast(sketch, coat, build, mane, "black")
     base = head - np.array([0, 0.55, 0.5])
-    sketch.add(
-        mane,
-        tube([head + [0, 0.2, 0.02], (head + base) / 2 + [0, 0.14, -0.14], base + [0, 0.12, -0.06]], (0.07, 0.1, 0.07)),
-    )
+    crest = [head + [0, 0.2, 0.02], (head + base) / 2 + [0, 0.14, -0.14], base + [0, 0.12, -0.06]]
+    sketch.add(mane, tube(crest, (0.07, 0.1, 0.07)))
     sketch.pair(coat, cylinder(0.06, 0.17, 0.01, 8).at(0.08, head[1] + 0.13, head[2] - 0.04))
     sketch.add(mane, tube([tail, tail + [0, -0.15, -0.16], tail + [0, -0.65, -0.2]], (0.07, 0.1, 0.07)))
     return Design(sketch, "horse", coat, (f"with a {mane} mane",), ("fur",))
@@ -122,10 +109,8 @@ def cow(rng: np.random.Generator) -> Design:
     patch = {"white": pick(rng, ("black", "brown")), "brown": "white", "black": "white"}[coat]
     build = Build(1.45, 0.36, rng.uniform(0.42, 0.5), 0.1, (0.34, 0.22), 0.22, (0.2, 0.21, 0.24), (0.16, 0.15))
     head, tail = _beast(sketch, coat, build, "black" if coat != "black" else "grey", "pink")
-    sketch.pair(
-        "beige",
-        tube([head + [0.12, 0.16, -0.02], head + [0.28, 0.22, 0], head + [0.33, 0.38, 0.02]], (0.055, 0.05, 0.03)),
-    )
+    horn = head + np.array([(0.12, 0.16, -0.02), (0.28, 0.22, 0), (0.33, 0.38, 0.02)])
+    sketch.pair("beige", tube(horn, (0.055, 0.05, 0.03)))
     sketch.pair(coat, ellipsoid(0.15, 0.06, 0.05).at(0.31, head[1] + 0.06, head[2] - 0.06))
     for side in (-1, 1):
         for z in (-0.42, 0.02, 0.36):
@@ -143,16 +128,14 @@ def elephant(rng: np.random.Generator) -> Design:
     sketch = Sketch(rng)
     build = Build(1.4, 0.46, rng.uniform(0.4, 0.5), 0.17, (0.3, 0.24), 0.26, (0.3, 0.33, 0.28), (0.02, 0.14))
     head, tail = _beast(sketch, "grey", build, "grey", "grey")
-    ear = ellipsoid(0.32, 0.36, 0.06).turned("y", rng.uniform(10, 35)).at(0.46, head[1] + 0.0, head[2] - 0.14)
-    sketch.pair("grey", ear)
+    ear = ellipsoid(0.32, 0.36, 0.06).turned("y", rng.uniform(10, 35))
+    sketch.pair("grey", ear.at(0.46, head[1], head[2] - 0.14))
     sketch.pair("pink", ellipsoid(0.23, 0.26, 0.04).turned("y", 20).at(0.47, head[1] - 0.02, head[2] - 0.08))
     lift = rng.uniform(0.0, 0.5)
-    way = [head + [0, -0.05, 0.24], head + [0, -0.35, 0.42], head + [0, -0.68, 0.45], head + [0, -0.82 + lift, 0.68]]
-    sketch.add("grey", tube(way, (0.15, 0.12, 0.1, 0.08), 12))
-    sketch.pair(
-        "white",
-        tube([head + [0.16, -0.2, 0.2], head + [0.2, -0.38, 0.42], head + [0.18, -0.36, 0.66]], (0.06, 0.055, 0.03)),
-    )
+    trunk = head + np.array([(0, -0.05, 0.24), (0, -0.35, 0.42), (0, -0.68, 0.45), (0, -0.82 + lift, 0.68)])
+    sketch.add("grey", tube(trunk, (0.15, 0.12, 0.1, 0.08), 12))
+    tusk = head + np.array([(0.16, -0.2, 0.2), (0.2, -0.38, 0.42), (0.18, -0.36, 0.66)])
+    sketch.pair("white", tube(tusk, (0.06, 0.055, 0.03)))
     sketch.add("grey", tube([tail, tail + [0, -0.4, -0.12]], (0.045, 0.035)))
     return Design(sketch, "elephant", "grey", ("with a long trunk", "with tusks"), (), ("an elephant with big ears",))
 
@@ -202,16 +185,10 @@ def rabbit(rng: np.random.Generator) -> Design:
     sketch.pair(coat, ear.turned("z", -lean).at(0.1, 0.98, 0.15))
     sketch.pair("pink", inner.turned("z", -lean).at(0.1, 0.98, 0.15), ellipsoid(0.05).at(0, 0.83, 0.48))
     sketch.pair("black", ellipsoid(0.05).at(0.15, 0.93, 0.4))
-    sketch.pair(
-        coat, ellipsoid(0.12, 0.08, 0.24).at(0.24, 0.08, 0.22), tube([(0.14, 0.55, 0.2), (0.13, 0.08, 0.36)], 0.08)
-    )
+    leg = tube([(0.14, 0.55, 0.2), (0.13, 0.08, 0.36)], 0.08)
+    sketch.pair(coat, ellipsoid(0.12, 0.08, 0.24).at(0.24, 0.08, 0.22), leg)
     sketch.add("white" if coat != "white" else "grey", ellipsoid(0.16).at(0, 0.3, -0.56))
     return Design(sketch, "rabbit", coat, ("with long ears",), ("fur",), (f"a {coat} bunny",))
-
-
-def _bird_eyes(sketch: Sketch, x: float, y: float, z: float, size: float) -> None:
-    sketch.pair("white", ellipsoid(size).at(x, y, z))
-    sketch.pair("black", ellipsoid(0.6 * size).at(1.1 * x, y, z + 0.55 * size))
 
 
 def bird(rng: np.random.Generator) -> Design:
@@ -224,9 +201,8 @@ def bird(rng: np.random.Generator) -> Design:
     sketch.pair(wing, ellipsoid(0.07, 0.2, 0.4).turned("x", -25).at(0.28, 0.66, -0.08))
     tail = rng.uniform(0.3, 0.5)
     sketch.add(wing, ellipsoid(0.15, 0.05, tail).turned("x", -20).at(0, 0.47, -0.4 - 0.5 * tail))
-    sketch.pair(
-        "orange", tube([(0.12, 0.4, 0.02), (0.12, 0.06, 0.04)], 0.04), ellipsoid(0.09, 0.035, 0.15).at(0.12, 0.035, 0.1)
-    )
+    leg = tube([(0.12, 0.4, 0.02), (0.12, 0.06, 0.04)], 0.04)
+    sketch.pair("orange", leg, ellipsoid(0.09, 0.035, 0.15).at(0.12, 0.035, 0.1))
     return Design(sketch, "bird", coat, (f"with {wing} wings",), ("feathers",))
 
 
@@ -240,9 +216,8 @@ def duck(rng: np.random.Generator) -> Design:
     sketch.pair("black", ellipsoid(0.05).at(0.17, 1.06, 0.52))
     sketch.pair(coat, ellipsoid(0.08, 0.18, 0.38).turned("x", -10).at(0.37, 0.5, -0.08))
     if rng.random() < 0.6:
-        sketch.pair(
-            "orange", tube([(0.16, 0.2, 0), (0.16, 0.0, 0)], 0.045), ellipsoid(0.14, 0.04, 0.2).at(0.16, -0.04, 0.1)
-        )
+        leg = tube([(0.16, 0.2, 0), (0.16, 0.0, 0)], 0.045)
+        sketch.pair("orange", leg, ellipsoid(0.14, 0.04, 0.2).at(0.16, -0.04, 0.1))
     return Design(sketch, "duck", coat, ("with an orange bill",), ("feathers",))
 
 
@@ -281,19 +256,17 @@ def fish(rng: np.random.Generator) -> Design:
     sketch, coat = Sketch(rng), pick(rng, ("orange", "red", "blue", "yellow", "green", "purple"))
     fin = pick(rng, ("yellow", "orange", "red", "white", "blue"), (coat,))
     high, long = rng.uniform(0.3, 0.45), rng.uniform(0.6, 0.75)
-    sketch.add(
-        coat, ellipsoid(0.2, high, long).at(0, 0.5, 0), tube([(0, 0.5, -0.4), (0, 0.5, -long - 0.1)], (0.16, 0.08))
-    )
+    sketch.add(coat, ellipsoid(0.2, high, long).at(0, 0.5, 0))
+    sketch.add(coat, tube([(0, 0.5, -0.4), (0, 0.5, -long - 0.1)], (0.16, 0.08)))
     tail = [(0, 0), (0.36, 0.38), (0.5, 0.34), (0.36, 0), (0.5, -0.34), (0.36, -0.38)]
     sketch.add(fin, prism(tail[::-1], 0.08).turned("y", 90).at(0, 0.5, -long))
     back = prism([(-0.32, 0), (0.3, 0), (0.1, 0.26), (-0.3, 0.3)], 0.07).turned("y", -90)
     sketch.add(fin, back.at(0, 0.5 + 0.85 * high, -0.05))
     sketch.pair(fin, ellipsoid(0.04, 0.1, 0.2).turned("y", -30).at(0.24, 0.4, 0.05))
-    _bird_eyes(sketch, 0.14, 0.58, 0.72 * long, 0.09)
+    sketch.pair("white", ellipsoid(0.09).at(0.14, 0.58, 0.72 * long))
+    sketch.pair("black", ellipsoid(0.6 * 0.09).at(1.1 * 0.14, 0.58, 0.72 * long + 0.55 * 0.09))
     if rng.random() < 0.5:
-        sketch.add(
-            fin, *(ellipsoid(0.212, high * f, 0.07).at(0, 0.5, z * long) for z, f in ((0.3, 0.98), (-0.3, 0.98)))
-        )
+        sketch.add(fin, *(ellipsoid(0.212, high * 0.98, 0.07).at(0, 0.5, z * long) for z in (0.3, -0.3)))
     return Design(sketch, "fish", coat, (f"with {fin} fins",))
 
 
@@ -302,15 +275,10 @@ def turtle(rng: np.random.Generator) -> Design:
     sketch, skin = Sketch(rng), pick(rng, ("green", "beige"))
     shell = pick(rng, ("brown", "green"), (skin,))
     dome = rng.uniform(0.38, 0.5)
-    profile = [
-        (0, 0.1),
-        (0.6, 0.12),
-        (0.66, 0.2),
-        *((0.62 * np.cos(a), 0.2 + dome * np.sin(a)) for a in np.linspace(0, np.pi / 2, 7)),
-    ]
-    sketch.add(shell, lathe(profile, 24).scaled(0.92, 1, 1.12))
-    patch = "yellow"
-    sketch.add(patch, *(_on_dome(dome, angle) for angle in range(0, 360, 60)))
+    arc = [(0.62 * np.cos(a), 0.2 + dome * np.sin(a)) for a in np.linspace(0, np.pi / 2, 7)]
+    sketch.add(shell, lathe([(0, 0.1), (0.6, 0.12), (0.66, 0.2), *arc], 24).scaled(0.92, 1, 1.12))
+    patch = ellipsoid(0.15, 0.05, 0.13).turned("x", 40).at(0, 0.2 + 0.72 * dome, 0.44)
+    sketch.add("yellow", *(patch.turned("y", angle) for angle in range(0, 360, 60)))
     sketch.add(skin, tube([(0, 0.2, 0.55), (0, 0.34, 0.85), (0, 0.46, 0.95)], (0.13, 0.12, 0.16), 12))
     sketch.pair("black", ellipsoid(0.05).at(0.11, 0.53, 1.05))
     sketch.pair(skin, *(tube([(0.4, 0.16, z), (0.62, 0.08, 1.35 * z)], (0.14, 0.12)) for z in (0.42, -0.42)))
@@ -318,5 +286,4 @@ def turtle(rng: np.random.Generator) -> Design:
     return Design(sketch, "turtle", skin, (f"with a {shell} shell",))
 
 
-def _on_dome(dome: float, degrees: float) -> Solid:
-    return ellipsoid(0.15, 0.05, 0.13).turned("x", 40).at(0, 0.2 + 0.72 * dome, 0.44).turned("y", degrees)
+FAMILIES = (dog, cat, horse, cow, elephant, giraffe, deer, rabbit, bird, duck, owl, penguin, fish, turtle)

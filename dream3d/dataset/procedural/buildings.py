@@ -47,9 +47,8 @@ def castle(rng: np.random.Generator) -> Design:
     for t in np.linspace(-0.55, 0.55, 4) * half:
         for side in (-half, half):
             sketch.add(stone, box(0.15, 0.16, 0.12).at(t, wall, side), box(0.12, 0.16, 0.15).at(side, wall, t))
-    sketch.add(
-        "brown", box(0.36, 0.42, 0.08).at(0, 0, half), cylinder(0.18, 0.08).turned("x", 90).at(0, 0.42, half - 0.04)
-    )
+    arch = cylinder(0.18, 0.08).turned("x", 90).at(0, 0.42, half - 0.04)
+    sketch.add("brown", box(0.36, 0.42, 0.08).at(0, 0, half), arch)
     return Design(sketch, "castle", stone, (f"with {roof} roofs", "with four towers"), ("stone",))
 
 
@@ -80,14 +79,8 @@ def lighthouse(rng: np.random.Generator) -> Design:
     sketch.add("yellow", cylinder(0.2, 0.32).at(0, high + 0.1, 0))
     sketch.add(stripe, cylinder(0.32, 0.3, 0.0).at(0, high + 0.4, 0))
     sketch.add("black", box(0.22, 0.36, 0.1).at(0, 0.02, foot - 0.03))
-    return Design(
-        sketch,
-        "lighthouse",
-        "",
-        ("with a yellow lamp",),
-        ("stone",),
-        (f"{with_article(stripe)} and white lighthouse", f"a white lighthouse with {stripe} stripes"),
-    )
+    said = (f"{with_article(stripe)} and white lighthouse", f"a white lighthouse with {stripe} stripes")
+    return Design(sketch, "lighthouse", "", ("with a yellow lamp",), ("stone",), said)
 
 
 def windmill(rng: np.random.Generator) -> Design:
@@ -105,3 +98,6 @@ def windmill(rng: np.random.Generator) -> Design:
     sketch.add("black", ellipsoid(0.1, 0.1, 0.12).at(0, high, 0.48), box(0.24, 0.42, 0.08).at(0, 0, 0.45))
     sketch.pair("black", box(0.1, 0.22, 0.2).at(0.36, 0.5 * high, 0))
     return Design(sketch, "windmill", wall, (f"with {sail} sails", f"with a {cap} cap"), ("stone",))
+
+
+FAMILIES = (house, castle, church, lighthouse, windmill)

@@ -11,11 +11,6 @@ from dream3d.dataset.procedural.sketch import PAINT, Design, Sketch, pick
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
-def body(word: str) -> Solid:
-    """A body of height and width 1 that stands on y = 0; KeyError for a word that is not in :data:`BODIES`."""
-    return BODIES[word]
-
-
 BODIES: dict[str, Solid] = {
     "cube": box(1, 1, 1),
     "sphere": ellipsoid(0.5, detail=16).at(0, 0.5, 0),
@@ -24,12 +19,13 @@ BODIES: dict[str, Solid] = {
     "torus": torus(0.36, 0.14, 28).turned("x", 90).at(0, 0.5, 0),
     "pyramid": pyramid(1, 1),
 }
+"""Bodies of height and width 1 that stand on y = 0."""
 
 
 def solid_body(rng: np.random.Generator) -> Design:
     """One body; its proportions vary a little."""
     sketch, word, paint = Sketch(rng), pick(rng, tuple(BODIES)), pick(rng, PAINT)
-    sketch.add(paint, body(word).turned("y", rng.uniform(-30, 30)).scaled(1, rng.uniform(0.9, 1.1), 1))
+    sketch.add(paint, BODIES[word].turned("y", rng.uniform(-30, 30)).scaled(1, rng.uniform(0.9, 1.1), 1))
     return Design(sketch, word, paint)
 
 
@@ -39,14 +35,10 @@ def counted(rng: np.random.Generator) -> Design:
     count = int(rng.integers(2, 5))
     for i in range(count):
         x = 1.25 * (i - (count - 1) / 2)
-        sketch.add(paint, body(word).at(x, 0, rng.uniform(-0.3, 0.3)))
-    many = f"{NUMBERS[count]} {_plural(word)}"
-    coloured = f"{NUMBERS[count]} {paint} {_plural(word)}"
-    return Design(sketch, many, paint, sentences=(many, coloured), own_words=True)
-
-
-def _plural(word: str) -> str:
-    return "tori" if word == "torus" else f"{word}s"
+        sketch.add(paint, BODIES[word].at(x, 0, rng.uniform(-0.3, 0.3)))
+    number, plural = NUMBERS[count], "tori" if word == "torus" else f"{word}s"
+    many = f"{number} {plural}"
+    return Design(sketch, many, paint, sentences=(many, f"{number} {paint} {plural}"), own_words=True)
 
 
 def _two(rng: np.random.Generator) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -66,9 +58,9 @@ def stacked(rng: np.random.Generator) -> Design:
 def on_top(rng: np.random.Generator, upper: tuple[str, str], lower: tuple[str, str]) -> Design:
     """``upper`` on ``lower``, both (colour, body)."""
     sketch = Sketch(rng)
-    sketch.add(lower[0], body(lower[1]))
+    sketch.add(lower[0], BODIES[lower[1]])
     size = rng.uniform(0.65, 0.95)
-    sketch.add(upper[0], body(upper[1]).scaled(size, size, size).at(0, 1, 0))
+    sketch.add(upper[0], BODIES[upper[1]].scaled(size, size, size).at(0, 1, 0))
     return _related(sketch, upper, lower, ("on", "on top of"), ("under", "below"))
 
 
@@ -76,8 +68,8 @@ def beside(rng: np.random.Generator) -> Design:
     """One body next to another: "a yellow cone next to a red sphere"."""
     first, second = _two(rng)
     sketch, apart = Sketch(rng), rng.uniform(1.15, 1.4) / 2
-    sketch.add(first[0], body(first[1]).at(-apart, 0, 0))
-    sketch.add(second[0], body(second[1]).at(apart, 0, 0))
+    sketch.add(first[0], BODIES[first[1]].at(-apart, 0, 0))
+    sketch.add(second[0], BODIES[second[1]].at(apart, 0, 0))
     return _related(sketch, first, second, ("next to", "beside"), ("next to", "beside"))
 
 
@@ -89,3 +81,6 @@ def _related(
     plain = f"{with_article(first[1])} {there[0]} {with_article(second[1])}"
     name = f"{first[1]} and {second[1]}"
     return Design(sketch, name, "", sentences=(*said, f"{a} and {b}", plain), own_words=True)
+
+
+FAMILIES = (solid_body, counted, stacked, beside)

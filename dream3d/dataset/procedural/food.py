@@ -5,12 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dream3d.dataset.captions.templates import with_article
-from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, lathe, torus, tube
+from dream3d.dataset.procedural.shapes import box, cylinder, ellipsoid, lathe, torus, tube
 from dream3d.dataset.procedural.sketch import Design, Sketch, pick
-
-
-def _turned(radii: list[tuple[float, float]]) -> Solid:
-    return lathe(radii, 24)
 
 
 def apple(rng: np.random.Generator) -> Design:
@@ -19,15 +15,11 @@ def apple(rng: np.random.Generator) -> Design:
     angle = np.linspace(-np.pi / 2, np.pi / 2, 14)
     dent = 1 - 0.28 * np.abs(np.sin(angle)) ** 6
     tall = rng.uniform(0.5, 0.6)
-    sketch.add(
-        skin,
-        _turned(
-            [(0.58 * np.cos(a) * (1 + 0.1 * np.sin(a)), tall * np.sin(a) * d) for a, d in zip(angle, dent, strict=True)]
-        ),
-    )
+    wide = 0.58 * np.cos(angle) * (1 + 0.1 * np.sin(angle))
+    sketch.add(skin, lathe(np.stack([wide, tall * np.sin(angle) * dent], 1), 24))
     sketch.add("brown", tube([(0, 0.3, 0), (0.06, 0.62, 0)], (0.05, 0.06), 8))
-    sketch.add("green" if skin != "green" else "brown", ellipsoid(0.24, 0.04, 0.11).turned("z", 25).at(0.26, 0.62, 0))
     leaf = "green" if skin != "green" else "brown"
+    sketch.add(leaf, ellipsoid(0.24, 0.04, 0.11).turned("z", 25).at(0.26, 0.62, 0))
     return Design(sketch, "apple", skin, (f"with a {leaf} leaf",) if leaf in sketch.colours() else ())
 
 
@@ -37,11 +29,8 @@ def banana(rng: np.random.Generator) -> Design:
     bend = rng.uniform(0.28, 0.45)
     way = np.array([(-0.8, bend, 0), (-0.45, 0.05, 0), (0, -0.1, 0), (0.45, 0.05, 0), (0.8, bend, 0)])
     sketch.add(skin, tube(way, (0.1, 0.19, 0.21, 0.19, 0.09), 8))
-    sketch.add(
-        "brown",
-        tube([way[4], way[4] + [0.12, 0.16, 0]], (0.075, 0.065), 8),
-        ellipsoid(0.09).at(*(way[0] + [-0.06, 0.06, 0])),
-    )
+    sketch.add("brown", tube([way[4], way[4] + [0.12, 0.16, 0]], (0.075, 0.065), 8))
+    sketch.add("brown", ellipsoid(0.09).at(*(way[0] + [-0.06, 0.06, 0])))
     return Design(sketch, "banana", skin)
 
 
@@ -49,18 +38,9 @@ def pear(rng: np.random.Generator) -> Design:
     """A bottle-shaped body with stem."""
     sketch, skin = Sketch(rng), pick(rng, ("green", "yellow"))
     belly, tall = rng.uniform(0.45, 0.54), rng.uniform(0.55, 0.7)
-    body = [
-        (0, 0),
-        (0.22, 0.02),
-        (0.8 * belly, 0.15),
-        (belly, 0.4),
-        (0.85 * belly, 0.65),
-        (0.24, tall + 0.35),
-        (0.19, tall + 0.5),
-        (0.12, tall + 0.58),
-        (0, tall + 0.6),
-    ]
-    sketch.add(skin, _turned(body))
+    round_part = [(0, 0), (0.22, 0.02), (0.8 * belly, 0.15), (belly, 0.4), (0.85 * belly, 0.65)]
+    neck = [(0.24, tall + 0.35), (0.19, tall + 0.5), (0.12, tall + 0.58), (0, tall + 0.6)]
+    sketch.add(skin, lathe([*round_part, *neck], 24))
     sketch.add("brown", tube([(0, tall + 0.55, 0), (0.06, tall + 0.82, 0)], (0.05, 0.06), 8))
     return Design(sketch, "pear", skin, ("with a stem",))
 
@@ -69,12 +49,8 @@ def carrot(rng: np.random.Generator) -> Design:
     """An orange cone, point down, with green leaves."""
     sketch, long = Sketch(rng), rng.uniform(1.1, 1.5)
     wide = rng.uniform(0.24, 0.32)
-    sketch.add(
-        "orange",
-        _turned(
-            [(0, 0), (0.05, 0.02), (0.7 * wide, 0.55 * long), (wide, 0.9 * long), (0.8 * wide, long), (0, 1.02 * long)]
-        ),
-    )
+    top = [(wide, 0.9 * long), (0.8 * wide, long), (0, 1.02 * long)]
+    sketch.add("orange", lathe([(0, 0), (0.05, 0.02), (0.7 * wide, 0.55 * long), *top], 24))
     for i in range(5):
         leaf = ellipsoid(0.08, 0.32, 0.08).at(0, 0.3, 0).turned("z", 26 if i else 0).turned("y", 90 * i + 20)
         sketch.add("green", leaf.at(0, 0.98 * long, 0))
@@ -89,16 +65,14 @@ def ice_cream(rng: np.random.Generator) -> Design:
     for i, flavour in enumerate(flavours):
         sketch.add(flavour, ellipsoid(0.4 - 0.04 * i).at(0, 1.1 + 0.48 * i, 0))
         sketch.add(flavour, torus(0.36 - 0.04 * i, 0.09).at(0, 0.98 + 0.48 * i, 0))
-    topped = rng.random() < 0.5
-    if topped:
-        sketch.add("red", ellipsoid(0.15).at(0, 1.1 + 0.48 * (count - 1) + 0.42, 0))
     words = ("one scoop", "two scoops", "three scoops")[count - 1]
-    said = [f"an ice cream cone with {words}", "an ice cream"]
+    features, said = [f"with {words}"], [f"an ice cream cone with {words}", "an ice cream"]
+    if rng.random() < 0.5:
+        sketch.add("red", ellipsoid(0.15).at(0, 1.1 + 0.48 * (count - 1) + 0.42, 0))
+        features.append("with a cherry on top")
     if len(set(flavours)) == 1:
         said.append(f"{with_article(flavours[0])} ice cream cone")
-    return Design(
-        sketch, "ice cream cone", "", (f"with {words}", *(("with a cherry on top",) if topped else ())), (), tuple(said)
-    )
+    return Design(sketch, "ice cream cone", "", tuple(features), (), tuple(said))
 
 
 def hamburger(rng: np.random.Generator) -> Design:
@@ -113,12 +87,8 @@ def hamburger(rng: np.random.Generator) -> Design:
             y += 0.06
         else:
             thick = 0.18 if layer == "brown" else 0.1
-            sketch.add(
-                layer,
-                lathe([(0, 0), (1.02 * wide, 0), (1.08 * wide, thick / 2), (1.02 * wide, thick), (0, thick)], 24).at(
-                    0, y, 0
-                ),
-            )
+            disc = [(0, 0), (1.02 * wide, 0), (1.08 * wide, thick / 2), (1.02 * wide, thick), (0, thick)]
+            sketch.add(layer, lathe(disc, 24).at(0, y, 0))
             y += thick
     dome = rng.uniform(0.38, 0.48)
     arc = [(wide * np.cos(a), y + dome * np.sin(a)) for a in np.linspace(0, np.pi / 2, 7)]
@@ -146,3 +116,6 @@ def birthday_cake(rng: np.random.Generator) -> Design:
         sketch.add("green", cylinder(0.055, 0.32, sides=10).at(x, y, z))
         sketch.add("orange", ellipsoid(0.06, 0.1, 0.06, 8).at(x, y + 0.4, z))
     return Design(sketch, "birthday cake", cake, ("with candles", f"with {icing} icing"), (), ("a cake with candles",))
+
+
+FAMILIES = (apple, banana, pear, carrot, ice_cream, hamburger, birthday_cake)

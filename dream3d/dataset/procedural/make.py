@@ -15,7 +15,7 @@ from dream3d.dataset.procedural.families import CATEGORIES, FAMILIES
 from dream3d.dataset.procedural.sketch import Design
 from dream3d.dataset.records import SourceAsset
 from dream3d.errors import UsageError
-from dream3d.files import write_atomically
+from dream3d.files import write_atomically, write_text
 from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.formats.glb import glb_bytes
 
@@ -30,15 +30,15 @@ def check_families(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names)) or tuple(FAMILIES)
 
 
-def draw(family: str, seed: int, index: int) -> Design:
+def design(family: str, seed: int, index: int) -> Design:
     """SourceAsset ``index`` (from 0) of a family; it depends on these three alone. KeyError for an unknown family."""
     return FAMILIES[family](np.random.default_rng([seed, zlib.crc32(family.encode()), index]))
 
 
 def make_asset(folder: Path, family: str, seed: int, index: int) -> SourceAsset:
-    """Draws one asset, writes ``folder``/KEY.glb and describes it, with a path relative to ``folder``."""
-    drawn = draw(family, seed, index)
-    vertices, normals, colors, faces = drawn.sketch.mesh()
+    """Makes one asset, writes ``folder``/KEY.glb and describes it, with a path relative to ``folder``."""
+    made = design(family, seed, index)
+    vertices, normals, colors, faces = made.sketch.mesh()
     key = f"{family}-{seed:05d}-{index:05d}"
     data = glb_bytes(
         vertices.astype(np.float32),
@@ -52,11 +52,11 @@ def make_asset(folder: Path, family: str, seed: int, index: int) -> SourceAsset:
     return SourceAsset(
         key=key,
         path=Path(f"{key}.glb"),
-        name=drawn.name,
+        name=made.name,
         category=CATEGORIES[family],
-        captions=drawn.captions(),
-        colors=drawn.sketch.colours(),
-        materials=drawn.materials,
+        captions=made.captions(),
+        colors=made.sketch.colours(),
+        materials=made.materials,
         licence="CC0-1.0",
         author="dream3d",
         source="procedural",
@@ -80,5 +80,5 @@ def make_assets(folder: Path, count: int, seed: int, families: Sequence[str] = (
         raise UsageError(f"--out {folder} cannot be made a folder ({error.strerror}); choose another") from error
     assets = [make_asset(folder, names[i % len(names)], seed, i // len(names)) for i in range(count)]
     lines = "".join(json.dumps({**asdict(asset), "path": asset.path.as_posix()}) + "\n" for asset in assets)
-    write_atomically(folder / MANIFEST, lambda path: path.write_text(lines, encoding="utf-8"))
+    write_text(folder / MANIFEST, lines)
     return assets

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dream3d.dataset.captions.templates import with_article
 from dream3d.dataset.procedural.shapes import cylinder, ellipsoid, lathe, tube
 from dream3d.dataset.procedural.sketch import Design, Sketch, pick
 
@@ -32,15 +33,9 @@ def oak_tree(rng: np.random.Generator) -> Design:
         size = rng.uniform(0.34, 0.46)
         place = (0.5 * np.cos(angle), rng.uniform(1.2, 1.5), 0.5 * np.sin(angle))
         sketch.add(leaves, ellipsoid(size, 0.85 * size, size, 9).at(*place))
-    said = () if leaves == "green" else (f"a tree with {leaves} autumn leaves",)
-    return Design(
-        sketch,
-        "tree",
-        leaves,
-        ("with a brown trunk",),
-        ("wood",),
-        ("a leafy tree", f"a tree with {leaves} leaves", *said),
-    )
+    autumn = () if leaves == "green" else (f"a tree with {leaves} autumn leaves",)
+    said = ("a leafy tree", f"a tree with {leaves} leaves", *autumn)
+    return Design(sketch, "tree", leaves, ("with a brown trunk",), ("wood",), said)
 
 
 def palm_tree(rng: np.random.Generator) -> Design:
@@ -53,9 +48,8 @@ def palm_tree(rng: np.random.Generator) -> Design:
         way = [(0, 0, 0), (0, 0.22, 0.4 * reach), (0, 0.1, 0.8 * reach), (0, -0.3, reach)]
         frond = tube(way, (0.09, 0.17, 0.15, 0.05), 8, flatten=1.0).scaled(1, 0.75, 1)
         sketch.add("green", frond.turned("y", float(angle)).at(*top))
-    sketch.add(
-        "orange", *(ellipsoid(0.1).at(*(top + [0.13 * np.cos(a), -0.12, 0.13 * np.sin(a)])) for a in (0.5, 2.6, 4.7))
-    )
+    for a in (0.5, 2.6, 4.7):
+        sketch.add("orange", ellipsoid(0.1).at(*(top + [0.13 * np.cos(a), -0.12, 0.13 * np.sin(a)])))
     return Design(sketch, "palm tree", "green", ("with a brown trunk",), ("wood",), ("a palm with green fronds",))
 
 
@@ -72,11 +66,8 @@ def mushroom(rng: np.random.Generator) -> Design:
         features = ("with white spots", *features)
         for ring, count in ((0.5, 7), (1.0, 4)):
             for angle in np.arange(count) * 2 * np.pi / count + ring:
-                r = wide * np.cos(ring)
-                spot = ellipsoid(0.1, 0.09, 0.1, 8).at(
-                    r * np.cos(angle), stalk + dome * np.sin(ring), r * np.sin(angle)
-                )
-                sketch.add("white", spot)
+                r, y = wide * np.cos(ring), stalk + dome * np.sin(ring)
+                sketch.add("white", ellipsoid(0.1, 0.09, 0.1, 8).at(r * np.cos(angle), y, r * np.sin(angle)))
     return Design(sketch, "mushroom", cap, features)
 
 
@@ -92,7 +83,7 @@ def cactus(rng: np.random.Generator) -> Design:
     if rng.random() < 0.5:
         pot = pick(rng, ("orange", "red", "brown", "white"))
         sketch.add(pot, lathe([(0, -0.55), (0.3, -0.55), (0.42, 0), (0.42, 0.02), (0.5, 0.02), (0.5, 0.15), (0, 0.15)]))
-        features = (f"in {'an' if pot == 'orange' else 'a'} {pot} pot", *features)
+        features = (f"in {with_article(pot)} pot", *features)
     if rng.random() < 0.4:
         sketch.add("pink", ellipsoid(0.16, 0.12, 0.16).at(0, high + 0.26, 0))
     return Design(sketch, "cactus", "green", features)
@@ -111,11 +102,8 @@ def flower(rng: np.random.Generator) -> Design:
     blossom = [ellipsoid(0.15, 0.07, 0.25, 9).at(0, 0, 0.31).turned("y", 360 * i / count) for i in range(count)]
     sketch.add(petal, *(leaf.turned("x", tilt).at(0, high, 0.1) for leaf in blossom))
     sketch.add(heart, ellipsoid(0.17, 0.1, 0.17).turned("x", tilt).at(0, high + 0.03, 0.14))
-    return Design(
-        sketch,
-        "flower",
-        petal,
-        (f"in {'an' if pot == 'orange' else 'a'} {pot} pot",),
-        (),
-        ("a flower in a pot", "a potted flower"),
-    )
+    said = ("a flower in a pot", "a potted flower")
+    return Design(sketch, "flower", petal, (f"in {with_article(pot)} pot",), (), said)
+
+
+FAMILIES = (pine_tree, oak_tree, palm_tree, mushroom, cactus, flower)

@@ -1,6 +1,6 @@
 """Building blocks of the procedural assets: closed triangle meshes in glTF's frame (x object's left, y up, z front).
 
-All lengths are in the drawing's own unit; a data set's pictures normalise size and place. Everything here is plain
+All lengths are in the design's own unit; a data set's images normalise size and place. Everything here is plain
 numpy but :func:`blob`, so that an asset takes milliseconds.
 """
 

@@ -24,7 +24,7 @@ PALETTE: dict[str, tuple[float, float, float]] = {
     "black": (0.07, 0.07, 0.08),
     "beige": (0.85, 0.72, 0.50),
 }
-"""Colour words and their sRGB values; none is near (0.42, 0.56, 0.78), which many pictures have as background."""
+"""Colour words and their sRGB values; none is near (0.42, 0.56, 0.78), which many images have as background."""
 PAINT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black")
 """Colours of things that people paint."""
 JITTER = 0.035
@@ -89,12 +89,11 @@ class Design:
         """The name alone, with article, with colour, with each feature, and the sentences; no duplicates."""
         if self.own_words:
             return tuple(dict.fromkeys(self.sentences))
-        plain = self.name
-        coloured = f"{self.colour} {plain}" if self.colour else plain
-        all_of_them = [plain, with_article(plain), coloured, with_article(coloured)]
-        all_of_them += [f"{with_article(coloured)} {feature}" for feature in self.features]
-        all_of_them += [f"{with_article(plain)} {feature}" for feature in self.features[:1]]
-        return tuple(dict.fromkeys([*all_of_them, *self.sentences]))
+        plain, coloured = self.name, f"{self.colour} {self.name}" if self.colour else self.name
+        said = [plain, with_article(plain), coloured, with_article(coloured)]
+        said += [f"{with_article(coloured)} {feature}" for feature in self.features]
+        said += [f"{with_article(plain)} {feature}" for feature in self.features[:1]]
+        return tuple(dict.fromkeys([*said, *self.sentences]))
 
 
 Family = Callable[[np.random.Generator], Design]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dream3d.dataset.captions.templates import with_article
 from dream3d.dataset.procedural.shapes import Solid, ball, blob, box, ellipsoid, round_cone, tube
 from dream3d.dataset.procedural.sketch import Design, Sketch, pick
 
@@ -28,38 +29,29 @@ def _beast_skull(sketch: Sketch, bone: str, muzzle: float, width: float) -> None
     # Hollows are black bodies that lie flush: smoother than carved ones at this step, and as dark.
     sketch.pair("black", ellipsoid(0.16 * w, 0.095, 0.125).turned("y", -8).at(0.86 * w, 0.06, 0.13))
     sketch.pair("black", ellipsoid(0.12 * w, 0.24 * w, 0.09).at(0.14 * w, -0.02, m + 0.02))
-    teeth = [
-        box(0.1 * w, 0.1, 0.07, 0.9).at(0.28 * w, -0.1 - 0.34 * w - 0.04, z) for z in np.arange(0.3, 0.72, 0.1) * m
-    ]
-    sketch.pair(bone, *teeth)
+    tooth = box(0.1 * w, 0.1, 0.07, 0.9)
+    sketch.pair(bone, *(tooth.at(0.28 * w, -0.1 - 0.34 * w - 0.04, z) for z in np.arange(0.3, 0.72, 0.1) * m))
 
 
 def _tilted(sketch: Sketch, degrees: float) -> None:
-    """Lowers the muzzle of all that is drawn so far."""
+    """Lowers the muzzle of all that is there so far."""
     sketch.parts = [(word, solid.turned("x", degrees)) for word, solid in sketch.parts]
 
 
 def _antler(rng: np.random.Generator, reach: float, tines: int, thick: float) -> list[Solid]:
     """A left antler from the origin: a beam that sweeps out, back and up, with tines that rise from its front."""
     out, back = reach * rng.uniform(0.7, 0.95), reach * rng.uniform(0.25, 0.45)
-    beam = np.array(
-        [
-            (0, 0, 0),
-            (0.45 * out, 0.22 * reach, -0.5 * back),
-            (0.95 * out, 0.55 * reach, -back),
-            (out, reach, -0.7 * back),
-        ]
-    )
-    beam[-1, 0] *= rng.uniform(0.8, 1.1)
+    middle = [(0.45 * out, 0.22 * reach, -0.5 * back), (0.95 * out, 0.55 * reach, -back)]
+    beam = np.array([(0, 0, 0), *middle, (out * rng.uniform(0.8, 1.1), reach, -0.7 * back)])
     solids = [tube(beam, thick * np.array([1.25, 1.0, 0.85, 0.55]), 9)]
     for t in np.linspace(0.12, 0.82, tines):
         where = np.array([np.interp(t * 3, range(4), beam[:, k]) for k in range(3)])
         length = reach * (0.42 - 0.14 * t) * rng.uniform(0.85, 1.15)
         lean = np.array([0.10 - 0.35 * t, 0.45 + 0.5 * t, 0.8 - 0.55 * t])
         lean /= np.linalg.norm(lean)
-        middle = where + 0.55 * length * lean + np.array([0.04 * length, -0.06 * length, 0])
+        bend = where + 0.55 * length * lean + np.array([0.04 * length, -0.06 * length, 0])
         tip = where + length * (lean + np.array([0, 0.25, 0]))
-        solids.append(tube([where, middle, tip], thick * np.array([0.85, 0.7, 0.4]), 8))
+        solids.append(tube([where, bend, tip], thick * np.array([0.85, 0.7, 0.4]), 8))
     return solids
 
 
@@ -73,14 +65,9 @@ def _antlered(rng: np.random.Generator, name: str, reach: float, tines: int, muz
     _tilted(sketch, (tilt := rng.uniform(30, 52)))
     root = tube([base, (0, 0, 0)], 0.01).turned("x", tilt).vertices[:10].mean(0)
     sketch.pair(horn, *(part.at(*root) for part in _antler(rng, reach, tines, 0.068)))
-    features = ["with antlers", "with branching antlers"]
-    features += [f"with {horn} antlers"]
-    return Design(sketch, name, bone, tuple(features), ("bone",), (f"the skull of {_an(name)} with antlers",))
-
-
-def _an(name: str) -> str:
-    animal = name.removesuffix(" skull")
-    return f"an {animal}" if animal[0] in "aeiou" else f"a {animal}"
+    features = ("with antlers", "with branching antlers", f"with {horn} antlers")
+    animal = with_article(name.removesuffix(" skull"))
+    return Design(sketch, name, bone, features, ("bone",), (f"the skull of {animal} with antlers",))
 
 
 def elk_skull(rng: np.random.Generator) -> Design:
@@ -100,7 +87,8 @@ def _horned(rng: np.random.Generator, name: str, horn: Callable[[], Solid], feat
     _tilted(sketch, rng.uniform(25, 45))
     sketch.pair(colour, horn())
     features = (f"with {feature}", f"with {colour} horns")
-    return Design(sketch, name, bone, features, ("bone",), (f"the skull of {_an(name)} with {feature}",))
+    animal = with_article(name.removesuffix(" skull"))
+    return Design(sketch, name, bone, features, ("bone",), (f"the skull of {animal} with {feature}",))
 
 
 def ram_skull(rng: np.random.Generator) -> Design:
@@ -148,3 +136,6 @@ def human_skull(rng: np.random.Generator) -> Design:
         sketch.add("white" if bone != "white" else "beige", box(0.06, 0.11, 0.06).at(x, -0.47, depth))
         sketch.add(bone, box(0.06, 0.1, 0.06).at(x, -0.6, depth - 0.02))
     return Design(sketch, "human skull", bone, ("with dark eye sockets", "with teeth"), ("bone",), ("skull", "a skull"))
+
+
+FAMILIES = (human_skull, elk_skull, deer_skull, ram_skull, bull_skull)

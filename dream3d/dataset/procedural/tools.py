@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dream3d.dataset.captions.templates import with_article
 from dream3d.dataset.procedural.shapes import Solid, box, cylinder, ellipsoid, lathe, prism, torus, tube
 from dream3d.dataset.procedural.sketch import PAINT, Design, Sketch, pick
 
@@ -13,20 +14,16 @@ def hammer(rng: np.random.Generator) -> Design:
     sketch, handle = Sketch(rng), pick(rng, ("brown", "red", "yellow", "beige", "blue"))
     long = rng.uniform(1.2, 1.6)
     sketch.add(handle, tube([(0, 0.1, 0), (0, 0.6, 0), (0, long, 0)], (0.1, 0.085, 0.075)))
-    sketch.add(
-        "grey",
-        box(0.34, 0.26, 0.26).at(0, long - 0.06, 0),
-        cylinder(0.17, 0.3).turned("z", -90).at(0.12, long + 0.07, 0),
-    )
+    face = cylinder(0.17, 0.3).turned("z", -90).at(0.12, long + 0.07, 0)
+    sketch.add("grey", box(0.34, 0.26, 0.26).at(0, long - 0.06, 0), face)
     peen = prism([(-0.1, -0.13), (-0.1, 0.13), (-0.55, 0.02), (-0.55, -0.06)], 0.22)
     sketch.add("grey", peen.at(0, long + 0.07, 0))
-    return Design(
-        sketch, "hammer", "", (f"with {_a(handle)} handle",), ("metal",), (f"a grey hammer with {_a(handle)} handle",)
-    )
+    return _with_handle(sketch, "hammer", handle)
 
 
-def _a(word: str) -> str:
-    return f"an {word}" if word == "orange" else f"a {word}"
+def _with_handle(sketch: Sketch, name: str, colour: str) -> Design:
+    feature = f"with {with_article(colour)} handle"
+    return Design(sketch, name, "", (feature,), ("metal",), (f"a grey {name} {feature}",))
 
 
 def axe(rng: np.random.Generator) -> Design:
@@ -37,9 +34,7 @@ def axe(rng: np.random.Generator) -> Design:
     edge = [(0.55 + 0.08 * np.cos(a), fan * np.sin(a)) for a in np.linspace(-np.pi / 2, np.pi / 2, 6)]
     sketch.add("grey", prism([(0, -0.14), (0.2, -0.16), *edge, (0.2, 0.16), (0, 0.14)], 0.13).at(0, long - 0.15, 0))
     sketch.add("grey", box(0.24, 0.28, 0.2).at(-0.04, long - 0.29, 0))
-    return Design(
-        sketch, "axe", "", (f"with {_a(handle)} handle",), ("metal",), (f"a grey axe with {_a(handle)} handle",)
-    )
+    return _with_handle(sketch, "axe", handle)
 
 
 def sword(rng: np.random.Generator) -> Design:
@@ -65,15 +60,8 @@ def umbrella(rng: np.random.Generator) -> Design:
         sketch.add(word, Solid(shell.vertices, shell.faces[panel == index]).at(0, 1.2, 0))
     hook = [(0, 1.2 + dome + 0.1, 0), (0, 0.5, 0), (0, 0.15, 0), (0.1, 0.0, 0), (0.22, 0.03, 0), (0.25, 0.16, 0)]
     sketch.add("brown", tube(hook, 0.05, 8))
-    said = () if other == cloth else (f"{_a(cloth)} and {other} umbrella",)
-    return Design(
-        sketch,
-        "umbrella",
-        cloth if other == cloth else "",
-        ("with a brown handle",),
-        ("cloth",),
-        ("an open umbrella", *said),
-    )
+    colour, said = (cloth, ()) if other == cloth else ("", (f"{with_article(cloth)} and {other} umbrella",))
+    return Design(sketch, "umbrella", colour, ("with a brown handle",), ("cloth",), ("an open umbrella", *said))
 
 
 def key(rng: np.random.Generator) -> Design:
@@ -91,16 +79,10 @@ def chess_pawn(rng: np.random.Generator) -> Design:
     """A turned pawn."""
     sketch, wood = Sketch(rng), pick(rng, ("white", "black", "brown", "red", "beige"))
     high, foot = rng.uniform(0.8, 1.0), rng.uniform(0.38, 0.48)
-    body = [
-        (0, 0),
-        (foot, 0),
-        (foot, 0.14),
-        (0.8 * foot, 0.2),
-        (0.5 * foot, 0.3),
-        (0.14, high),
-        (0.27, high),
-        (0.27, high + 0.08),
-        (0, high + 0.08),
-    ]
-    sketch.add(wood, lathe(body, 24), ellipsoid(rng.uniform(0.24, 0.3)).at(0, high + 0.28, 0))
+    base = [(0, 0), (foot, 0), (foot, 0.14), (0.8 * foot, 0.2), (0.5 * foot, 0.3)]
+    collar = [(0.14, high), (0.27, high), (0.27, high + 0.08), (0, high + 0.08)]
+    sketch.add(wood, lathe([*base, *collar], 24), ellipsoid(rng.uniform(0.24, 0.3)).at(0, high + 0.28, 0))
     return Design(sketch, "chess pawn", wood, (), ("wood",), ("a pawn", f"a {wood} chess piece"))
+
+
+FAMILIES = (hammer, axe, sword, umbrella, key, chess_pawn)

@@ -18,7 +18,7 @@ from dream3d.dataset.rendering.views import ViewsRecipe, render_object
 from dream3d.dataset.shards import shard_name, write_tar
 from dream3d.errors import DatasetError
 from dream3d.files import write_text
-from dream3d.processes import Answer, Loss, Say, Work, run_jobs
+from dream3d.processes import Answer, JobFunction, Loss, Say, run_jobs
 
 CRASHED = "the renderer crashed"
 HUNG = "the renderer hung"
@@ -99,7 +99,7 @@ def render_shards(
                 waiting.appendleft((task, lost))
 
 
-def open_renderer(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> Work:
+def open_renderer(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> JobFunction:
     """What a rendering process does: shards in; the index of each asset as it begins, then (rendered, skipped), out."""
     scene = OffscreenScene(recipe.size)
 
