@@ -110,7 +110,7 @@ def test_wrong_commands_are_one_line(args: list[str], says: str) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    for command in ("generate", "views", "resume", "doctor"):
+    for command in ("generate", "resume", "doctor"):
         text = (ROOT / "docs" / f"{command}.md").read_text("utf-8")
         shown = CliRunner().invoke(app, [command, "--help"]).stdout
         options = {word for word in shown.replace(",", " ").split() if word.startswith("--")}
