@@ -21,31 +21,27 @@ hypothesis.settings.register_profile("dream3d", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("dream3d")
 
 
-@dataclass
 class FakePrior:
-    """A prior with no weights, whose text encoder reads ``reads`` characters."""
+    """A prior with no weights, whose text encoder reads 80 characters."""
 
-    name: str = "mini"
-    recommended_preset: str = "mini"
-    reads: int = 80
+    recommended_preset = "mini"
 
     def text_cut(self, prompt: str) -> int | None:
-        return self.reads if len(prompt) > self.reads else None
+        return 80 if len(prompt) > 80 else None
+
+
+def load_fake_prior(name: str, device: str = "cpu", memory: object = None) -> FakePrior:
+    if name != "mini":
+        raise PriorError(f"unknown prior {name!r}; known: mini")
+    return FakePrior()
 
 
 @dataclass
 class FakeEngine:
-    """Stands in for everything behind ``dream3d generate``, and remembers how it was called."""
+    """Stands in for ``dream3d.generate.generate``, and remembers how it was called."""
 
-    prior: FakePrior = field(default_factory=FakePrior)
     calls: list[dict[str, Any]] = field(default_factory=list)
     failure: BaseException | None = None
-    steps_reported: int = 20
-
-    def load_prior(self, name: str, device: str, memory: object = None) -> FakePrior:
-        if name != "mini":
-            raise PriorError(f"unknown prior {name!r}; known: mini")
-        return self.prior
 
     def generate(self, prompt: str, **request: Any) -> Any:
         from dream3d.run.progress import Outcome, Progress
@@ -53,8 +49,8 @@ class FakeEngine:
         self.calls.append({"prompt": prompt, **request})
         observer = request["observer"]
         observer(Progress("prepare", 1, 1, message="a fallback was taken"))
-        for step in range(self.steps_reported + 1):
-            observer(Progress("optimise", step, self.steps_reported, 0.5, (20, 900), 0.125))
+        for step in range(21):
+            observer(Progress("optimise", step, 20, 0.5, (20, 900), 0.125))
             if self.failure is not None:
                 raise self.failure
         return Outcome(request["out"], request["run_dir"], 1234, 5678, 10.0, 1.5, 1_400_000_000, 0.98, 0.01)
@@ -64,9 +60,8 @@ class FakeEngine:
 def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
     """The pretend engine in place of the real one, in an empty current folder."""
     fake = FakeEngine()
-    loading = "dream3d.weights.loading"
-    monkeypatch.setattr(f"{loading}.load_prior", fake.load_prior)
-    monkeypatch.setattr(f"{loading}.prompt_cut", lambda name, prompt: fake.load_prior(name, "cpu").text_cut(prompt))
+    monkeypatch.setattr("dream3d.weights.loading.load_prior", load_fake_prior)
+    monkeypatch.setattr("dream3d.weights.loading.prompt_cut", lambda name, text: load_fake_prior(name).text_cut(text))
     monkeypatch.setattr("dream3d.generate.generate", fake.generate)
     monkeypatch.chdir(tmp_path)
     return fake

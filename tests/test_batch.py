@@ -175,13 +175,13 @@ def test_two_batches_cannot_share_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--engine", "slurm"], "--engine is local or ray"),
-        (["--address", "auto"], "--address goes with ray"),
+        (["--engine", "slurm"], "Invalid value for '--engine': 'slurm' is not one of 'local', 'ray'"),
+        (["--address", "auto"], "--address goes with --engine ray"),
         (["--workers", "0"], "--workers is 1 to 1024"),
         (["--seeds", "x"], "is not a list of seeds"),
         (["--set", "steps"], "is not key=value"),
         (["--set", "seed=3"], "would be the same for all"),
-        (["--fail", "none"], "--fail is all or any"),
+        (["--fail", "none"], "Invalid value for '--fail': 'none' is not one of 'all', 'any'"),
         (["--prior", "nope"], "unknown prior 'nope'"),
     ],
 )

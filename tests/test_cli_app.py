@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import statistics
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from dream3d import __version__
@@ -62,16 +64,46 @@ def test_version_and_help() -> None:
     for args in ([], ["--help"]):
         result = CliRunner().invoke(app, args)
         assert result.exit_code == 0
-        assert "generate" in result.stdout
-        assert "doctor" in result.stdout
+        for words in ("Make 3D assets:", "generate", "doctor", "Priors and training:", "train-encoder", "dataset"):
+            assert words in result.stdout
+        assert "..." not in result.stdout.partition("Options:")[2]  # no sentence is cut
+
+
+@pytest.mark.parametrize("command", ["generate", "views", "batch", "resume"])
+def test_help_has_sections_and_an_example_that_parses(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"]).stdout
+    assert "\nRun:\n  --" in shown or "\nSampling:\n  --" in shown
+    (example,) = (line for line in shown.splitlines() if line.startswith("  Example: dream3d"))
+    name, *args = shlex.split(example.removeprefix("  Example: dream3d "))
+    assert name == command
+    context = get_command(app).commands[name].make_context(name, args)  # type: ignore[attr-defined]
+    assert context.params["debug"] is False
+
+
+def test_shell_completion_is_on() -> None:
+    assert "complete" in process(RUN_MAIN, "--show-completion", SHELL="/bin/bash").stdout
+    words = {"_DREAM3D_COMPLETE": "complete_bash", "COMP_WORDS": "dream3d views --gui", "COMP_CWORD": "2"}
+    assert process(RUN_MAIN, **words).stdout == "--guidance-scale\n"
 
 
 @pytest.mark.parametrize(
     ("args", "says"),
-    [(["generat"], "Did you mean 'generate'"), (["--nonsense"], "--nonsense"), (["--debug", "nope"], "'nope'")],
+    [
+        (["generat"], "did you mean 'generate'?"),
+        (["gen"], "no such command: 'gen'; did you mean 'generate'?"),
+        (["models", "lst"], "did you mean 'list'?"),
+        (["xyzzy"], "no such command: 'xyzzy'; see 'dream3d --help'"),
+        (["--nonsense"], "--nonsense"),
+        (["--debug", "nope"], "'nope'"),
+        (["generate", "a", "wooden", "chair", "--steps", "9"], "put it in quotes: dream3d generate 'a wooden chair'"),
+        (["views", "a", "horse"], "put it in quotes: dream3d views 'a horse'"),
+        (["batch", "a chair"], "for a single prompt: dream3d generate 'a chair'"),
+        (["batch", "a", "chair", "--out-dir", "x"], "for a single prompt: dream3d generate 'a chair'"),
+        (["batch", "a.txt", "--out-dir", "x", "--fail", "none"], "Invalid value for '--fail': 'none' is not one of"),
+    ],
 )
 def test_wrong_commands_are_one_line(args: list[str], says: str) -> None:
-    result = CliRunner().invoke(app, args)
+    result = CliRunner().invoke(app, args, prog_name="dream3d")
     assert result.exit_code == 2
     assert says in result.stderr.splitlines()[-1]
     assert "--debug" in args or len(result.stderr.splitlines()) == 1
@@ -124,14 +156,19 @@ def test_doctor_says_what_is_used_and_why(monkeypatch: pytest.MonkeyPatch) -> No
     assert result.exit_code == 0, result.stderr
     for words in (__version__, "Python", "torch", "threads", "torch: [tiny-cuda-nn] is not installed"):
         assert words in result.stdout
-    for words in ("prior mini", "/priors/mini", "licence: CC-BY-4.0", "prior mvdream", "not here"):
+    for words in ("prior mini", "/priors/mini", "licence: CC-BY-4.0", "prior mvdream", "not installed"):
         assert words in result.stdout
     assert "\x1b" not in result.stdout
 
 
 def test_doctor_survives_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dream3d.kernels.operations", None)
-    monkeypatch.setitem(sys.modules, "dream3d.weights.catalogue", None)
+    def fail(*_: object) -> None:
+        raise ImportError("no library")
+
+    monkeypatch.setattr("torch.cuda.is_available", fail)
+    monkeypatch.setattr("dream3d.weights.catalogue.catalogue", fail)
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0
-    assert "failed: ModuleNotFoundError" in result.stdout
+    shown = [line.split() for line in result.stdout.splitlines()]
+    for name in ("torch", "backends", "priors"):
+        assert [name, "failed:", "ImportError:", "no", "library"] in shown

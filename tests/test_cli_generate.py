@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import FakeEngine
@@ -10,6 +11,8 @@ from typer.testing import CliRunner, Result
 
 from dream3d.cli.app import app
 from dream3d.errors import CollapsedFieldError
+from dream3d.weights.catalogue import PACKAGED
+from dream3d.weights.loading import lasting_name, locate
 
 
 def invoke(*args: str) -> Result:
@@ -41,6 +44,28 @@ def test_every_option_reaches_the_engine(engine: FakeEngine) -> None:
     assert (recipe.mesh.resolution, recipe.negative_prompt) == (40, "blurry")
     assert (call["prompt"], call["seed"], call["device"]) == ("a  chair", 5, "cpu")
     assert (call["out"], call["run_dir"]) == (Path("a/b.ply"), Path("r"))
+
+
+def test_a_folder_with_the_name_of_a_prior_is_not_that_prior(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "list.txt").write_text("a chair\n")
+    assert invoke("a chair").exit_code == 0
+    assert engine.calls[0]["request"]["prior"] == "mini"  # what resume loads, from any folder
+
+    batches: list[Any] = []
+
+    def run_local(jobs: object, shared: object, workers: int, watcher: object) -> list[Any]:
+        batches.append(shared)
+        return []
+
+    monkeypatch.setattr("dream3d.batch.local.run_local", run_local)
+    assert CliRunner().invoke(app, ["batch", "list.txt", "--out-dir", "out"]).exit_code == 0
+    assert batches[0].prior == "mini"
+    assert lasting_name("mini") == "mini"
+    assert locate("mini") == PACKAGED / "mini"
+    assert lasting_name("./mini") == str(tmp_path / "mini")
 
 
 def test_the_summary_says_where_what_how_long_and_how_much(engine: FakeEngine) -> None:
@@ -108,7 +133,7 @@ BAD_REQUESTS = {
     "run folder is the mesh": (["x", "--out", "a.glb", "--run-dir", "a.glb"], "collide"),
     "run folder in the mesh": (["x", "--out", "a.glb", "--run-dir", "a.glb/run"], "collide"),
     "no prompt": ([], "Missing argument"),
-    "two prompts": (["a", "chair"], "chair"),
+    "two prompts": (["a", "chair"], "put it in quotes: "),
     "unknown option": (["x", "--stepz", "3"], "--stepz"),
     "option without value": (["x", "--steps"], "--steps"),
 }

@@ -75,7 +75,7 @@ def test_the_sheet_says_where_it_came_from(prior: Path) -> None:
 @pytest.mark.parametrize(
     "change", [["--elevation", "40"], ["--azimuth", "45"], ["--span", "90"], ["--negative", "green"]]
 )
-def test_every_camera_and_text_option_changes_the_picture(prior: Path, change: list[str]) -> None:
+def test_every_camera_and_text_option_changes_the_image(prior: Path, change: list[str]) -> None:
     assert invoke(prior, "a red chair", "--out", "a.png", "--steps", "2").exit_code == 0
     assert invoke(prior, "a red chair", "--out", "b.png", "--steps", "2", *change).exit_code == 0
     assert iio.imread("a.png").tolist() != iio.imread("b.png").tolist()
@@ -94,9 +94,9 @@ def test_every_camera_and_text_option_changes_the_picture(prior: Path, change: l
         (["x", "--steps", "0"], "got --steps 0"),
         (["x", "--sampler", "euler"], "unknown sampler 'euler'"),
         (["x", "--guidance-scale", "inf"], "--guidance-scale inf"),
-        (["x", "--out", "x.jpg"], "the file's ending must be .png"),
-        (["x", "--turntable", "x.avi"], "--turntable x.avi: the file's ending must be .gif or .mp4"),
-        (["x", "--out", "."], "the file's ending must be .png"),
+        (["x", "--out", "x.jpg"], "the file extension must be .png"),
+        (["x", "--turntable", "x.avi"], "--turntable x.avi: the file extension must be .gif or .mp4"),
+        (["x", "--out", "."], "the file extension must be .png"),
     ],
 )
 def test_bad_requests_write_nothing(prior: Path, args: list[str], says: str) -> None:
@@ -112,6 +112,8 @@ def test_bad_requests_write_nothing(prior: Path, args: list[str], says: str) -> 
     [
         ("7", [7]),
         ("0..3", [0, 1, 2, 3]),
+        ("0-3", [0, 1, 2, 3]),
+        ("7,0-1,3..4", [7, 0, 1, 3, 4]),
         ("4, 1,9", [4, 1, 9]),
         ("2..3,3..4", [2, 3, 4]),
         ("9223372036854775807", [2**63 - 1]),
@@ -121,7 +123,10 @@ def test_seeds_are_read(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1..", "a", "1-3", "1;2", "0x5", "1,,2", "9223372036854775808", "٣"])
+NO_SEEDS = ["", "-1", "1..", "1-", "1--3", "1.-3", "3-1", "a", "1;2", "0x5", "1,,2", "9223372036854775808", "٣"]
+
+
+@pytest.mark.parametrize("text", NO_SEEDS)
 def test_what_is_no_seed_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_seeds(text)

@@ -30,7 +30,7 @@ def rank_seeds(prior: DiffusionPrior, prompt: str, negative: str, seeds: Iterabl
         similarity = text_similarity(prior, images, cameras, text)
         candidates.append(Ranked(seed, images, consistency, similarity))
         if not quiet:
-            typer.echo(f"seed {seed}: view consistency {consistency:.3f}, text similarity {similarity:+.4f}")
+            typer.echo(f"seed {seed}: views agree to {consistency:.3f}, text similarity {similarity:+.4f}")
     return rank(candidates)
 
 
