@@ -186,9 +186,15 @@ def test_other_circumstances_are_said(tmp_path: Path) -> None:
     broken(tmp_path)
     threads = torch.get_num_threads()
     reports: list[Progress] = []
+
+    def watch(progress: Progress) -> None:
+        reports.append(progress)
+        Stop("optimise", 6, crash)(progress)  # threads of other tests would make the rest slow
+
     try:
         torch.set_num_threads(threads + 1)
-        resume(tmp_path / "run", prior=PRIOR, observer=reports.append)
+        with pytest.raises(RuntimeError, match="on fire"):
+            resume(tmp_path / "run", prior=PRIOR, observer=watch)
     finally:
         torch.set_num_threads(threads)
     said = " ".join(report.message or "" for report in reports)
