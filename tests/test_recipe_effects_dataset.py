@@ -30,7 +30,7 @@ from dream3d.dataset.rendering.views import ViewsRecipe, render_object
 from dream3d.dataset.rendering.workers import Bounds, ShardTask, open_renderer, render_shards
 from dream3d.dataset.shards import ObjectViews, read_images, read_objects, write_tar
 from dream3d.errors import DatasetError
-from dream3d.processes import Work
+from dream3d.processes import JobFunction
 
 # Views of objects.
 
@@ -133,7 +133,7 @@ def _hungry(asset: SourceAsset, *_: object) -> list[tuple[str, bytes]]:
     raise DatasetError("drawn")
 
 
-def _hungry_renderer(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> Work:
+def _hungry_renderer(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> JobFunction:
     """What a rendering process runs here: the real one, with another rendering."""
     vars(workers).update(OffscreenScene=_NoScene, render_object=_hungry)
     return open_renderer(folder, recipe, bounds)
