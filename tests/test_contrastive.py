@@ -146,7 +146,7 @@ def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
         ({"batch": 1}, "'batch' is 1; it must be from 2"),
         ({"learning_rate": 0.0}, "'learning_rate' is 0.0; it must be between 0 and 1"),
         ({"weight_decay": -1.0}, "'weight_decay' is -1.0"),
-        ({"log_every": 0}, "'log_every' is 0"),
+        ({"log_every": 0}, "'log_every' is 0; it must be from 1 to"),
         ({"seed": -1}, "'seed' is -1"),
     ],
 )

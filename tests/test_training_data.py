@@ -87,7 +87,6 @@ def test_the_same_generator_gives_the_same_batch() -> None:
 def test_images_keep_their_captions_and_have_no_camera() -> None:
     batch = sampler().draw_images(2, np.random.default_rng(0))
     assert (batch.captions, batch.cameras, batch.views) == (["a 2d table"] * 2, None, 1)
-    assert (batch.mode, len(batch)) == ("image", 2)
 
 
 def test_a_folder_is_drawn_by_its_share_however_many_objects_it_holds() -> None:

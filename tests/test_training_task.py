@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,7 @@ from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.task import Loss, Task, Trained
 
 
-@dataclass(frozen=True)
-class Numbers:
-    values: Tensor
-    mode: str
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
-class AdapterTask(Task[Numbers]):
+class AdapterTask(Task[Tensor]):
     """A frozen layer and a trained one, batches of two kinds, a pull towards the start, and a generator of its own."""
 
     advice = "do not worry"
@@ -43,7 +33,9 @@ class AdapterTask(Task[Numbers]):
         parameters = dict(self.adapter.named_parameters())
         average = {name: value.detach().clone() for name, value in parameters.items()} if averaged else {}
         optimizer = torch.optim.AdamW(parameters.values())
-        self.trained = Trained("adapter", parameters, optimizer, clip=1.0, average=average, decay=0.5)
+        self.trained = Trained(
+            "adapter", parameters, optimizer, list(parameters.values()), clip=1.0, average=average, decay=0.5
+        )
 
     def settings(self) -> dict[str, Any]:
         return {"steps": self.steps}
@@ -51,13 +43,14 @@ class AdapterTask(Task[Numbers]):
     def rate(self, step: int) -> float:
         return 0.1
 
-    def draw(self, step: int) -> Numbers:
-        return Numbers(torch.rand(4, 3, generator=self.generator), "3d" if step % 2 else "image")
+    def draw(self, step: int) -> Tensor:
+        return torch.rand(4 if step % 2 else 3, 3, generator=self.generator)
 
-    def loss(self, batch: Numbers) -> Loss:
-        error = (self.adapter(self.base(batch.values)) - batch.values).square().mean()
+    def loss(self, batch: Tensor) -> Loss:
+        error = (self.adapter(self.base(batch)) - batch).square().mean()
         pairs = zip(self.adapter.parameters(), self.before, strict=True)
-        return Loss({"error": error, "preservation": sum((p - b).abs().mean() for p, b in pairs) + error.new_zeros(())})
+        terms = {"error": error, "preservation": sum((p - b).abs().mean() for p, b in pairs) + error.new_zeros(())}
+        return Loss("image" if len(batch) == 3 else "3d", len(batch), terms)
 
     def log(self, event: StepEvent) -> None:
         self.events.append(event)
@@ -98,7 +91,7 @@ def test_every_term_of_the_loss_counts_and_is_reported(tmp_path: Path) -> None:
     last = trainer.task.events[-1]
     assert last.figures["preservation"] > 0
     assert last.loss == pytest.approx(last.figures["error"] + last.figures["preservation"])
-    assert [event.mode for event in trainer.task.events[:2]] == ["image", "3d"]
+    assert [(event.mode, event.images) for event in trainer.task.events[:2]] == [("image", 3), ("3d", 4)]
 
 
 def test_the_average_of_what_trains_follows_it_by_hand(tmp_path: Path) -> None:

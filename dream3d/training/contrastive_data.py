@@ -106,11 +106,6 @@ class Pairs:
     captions: tuple[str, ...]
     matches: Tensor
     """(N, N) bool, see :func:`matching`."""
-    mode: str = "pairs"
-
-    def __len__(self) -> int:
-        """Images in it."""
-        return len(self.images)
 
 
 class PairSampler:

@@ -36,15 +36,6 @@ class Batch:
     noise_seed: int = 0
     """Of the timesteps and the noise that the images get."""
 
-    def __len__(self) -> int:
-        """Images in it."""
-        return len(self.images)
-
-    @property
-    def mode(self) -> str:
-        """3d or image."""
-        return "image" if self.cameras is None else "3d"
-
     @property
     def views(self) -> int:
         """Images to a caption."""

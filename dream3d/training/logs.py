@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from dream3d.files import write_atomically
+from dream3d.files import write_text
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,7 @@ class StepLog:
         """Keep the header and the whole rows up to a step."""
         rows = self.path.read_text(encoding="utf-8").splitlines()[1:] if self.path.exists() else []
         kept = [row for row in rows if row.count(",") == len(self.columns) - 1 and int(row.split(",")[0]) <= step]
-        text = "\n".join([",".join(self.columns), *kept]) + "\n"
-        write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(self.path, "\n".join([",".join(self.columns), *kept]) + "\n")
 
     def add(self, *values: object) -> None:
         """Append a row."""

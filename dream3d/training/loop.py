@@ -73,8 +73,7 @@ class Trainer(Generic[AnyTask]):
         rate = task.rate(self.step)
         for group in trained.optimizer.param_groups:
             group["lr"] = rate
-        batch = task.draw(self.step)
-        loss = task.loss(batch)
+        loss = task.loss(task.draw(self.step))
         total = loss.total
         if not math.isfinite(value := total.item()):
             raise TrainingError(
@@ -90,7 +89,7 @@ class Trainer(Generic[AnyTask]):
         figures = {name: figure.item() for name, figure in reported.items()}
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        return StepEvent(self.step, task.steps, batch.mode, value, rate, norm, seconds, len(batch), figures)
+        return StepEvent(self.step, task.steps, loss.mode, value, rate, norm, seconds, loss.images, figures)
 
     def _write_what_is_due(self, event: StepEvent) -> None:
         self.task.log(event)

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,31 +136,24 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         """Raises UsageError for numbers that make no run."""
-        batch, optimizer, loss, every = self.batch, self.optimizer, self.loss, self.every
-        whole = {"steps": self.steps, "batch.objects": batch.objects, "batch.images": batch.images}
-        check_numbers(whole | {"batch.views": batch.views}, lambda v: v >= 1, "at least 1")
-        counts = {"seed": self.seed, "image_size": self.image_size, "optimizer.warmup": optimizer.warmup}
-        counts |= {"optimizer.cosine": optimizer.cosine}
-        counts |= {f"every.{name}": value for name, value in dataclasses.asdict(every).items()}
-        check_numbers(counts, lambda v: v >= 0, "0 or more")
-        parts = {"batch.image_mode_fraction": batch.image_mode_fraction, "optimizer.ema": optimizer.ema}
-        parts |= {"batch.caption_dropout": batch.caption_dropout}
-        if self.data.background != "grey":
-            parts |= {f"data.background[{i}]": value for i, value in enumerate(self.data.background)}
-        check_numbers(parts, lambda v: 0 <= v <= 1, "between 0 and 1")
-        positive = {"optimizer.rate": optimizer.rate, "optimizer.clip": optimizer.clip, "loss.tilt": loss.tilt}
-        check_numbers(positive | {"loss.gamma": loss.gamma}, lambda v: v > 0, "positive")
-        check_numbers({"optimizer.weight_decay": optimizer.weight_decay}, lambda v: v >= 0, "0 or more")
-        if not self.data.views:
+        data, batch, optimizer = self.data, self.batch, self.optimizer
+        check_numbers(self, lambda v: v >= 1, "at least 1", "steps", "batch.objects", "batch.images", "batch.views")
+        counts = ("seed", "image_size", "optimizer.warmup", "optimizer.cosine", "optimizer.weight_decay")
+        every = ("every.checkpoint", "every.samples", "every.heldout")
+        check_numbers(self, lambda v: v >= 0, "0 or more", *counts, *every)
+        shares = ("batch.image_mode_fraction", "batch.caption_dropout", "optimizer.ema")
+        color = () if data.background == "grey" else ("data.background",)
+        check_numbers(self, lambda v: 0 <= v <= 1, "between 0 and 1", *shares, *color)
+        positive = ("optimizer.rate", "optimizer.clip", "loss.tilt", "loss.gamma", "data.shares")
+        check_numbers(self, lambda v: v > 0, "positive", *positive)
+        if not data.views:
             raise UsageError("the recipe names no data; set data.views to a folder of shards")
-        shares = self.data.shares
-        check_numbers({f"data.shares[{i}]": value for i, value in enumerate(shares)}, lambda v: v > 0, "positive")
-        if shares and len(shares) != len(self.data.view_folders):
+        if data.shares and len(data.shares) != len(data.view_folders):
             raise UsageError(
-                f"data.shares has {len(shares)} numbers for {len(self.data.view_folders)} folders of data.views; "
+                f"data.shares has {len(data.shares)} numbers for {len(data.view_folders)} folders of data.views; "
                 "give one for each folder"
             )
-        if batch.image_mode_fraction and not self.data.images:
+        if batch.image_mode_fraction and not data.images:
             raise UsageError(
                 f"batch.image_mode_fraction is {batch.image_mode_fraction} and data.images is empty; "
                 "name a folder of image shards, or set the fraction to 0"
@@ -202,8 +196,14 @@ def _folders(value: str | tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in ((value,) if isinstance(value, str) else value) if folder)
 
 
-def check_numbers(values: Mapping[str, float], allowed: Callable[[float], bool], words: str) -> None:
-    """Raises UsageError for the first number of a recipe that is not ``allowed``; ``words`` complete "must be"."""
-    for key, value in values.items():
-        if not allowed(value):
-            raise UsageError(f"recipe key {key!r} is {value}; it must be {words}")
+def check_numbers(recipe: object, allowed: Callable[[float], bool], words: str, *keys: str) -> None:
+    """Raises UsageError for the first number of a recipe that is not ``allowed``; ``words`` complete "must be".
+
+    Keys are like ``optimizer.rate``; of a tuple, all numbers count.
+    """
+    for key in keys:
+        value = attrgetter(key)(recipe)
+        numbers = {f"{key}[{i}]": part for i, part in enumerate(value)} if isinstance(value, tuple) else {key: value}
+        for name, number in numbers.items():
+            if not allowed(number):
+                raise UsageError(f"recipe key {name!r} is {number}; it must be {words}")

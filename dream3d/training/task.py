@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dream3d.training.events import StepEvent
 
-
-class Batch(Protocol):
-    """What the loop wants to know of a batch."""
-
-    @property
-    def mode(self) -> str:
-        """A word for its kind, such as "3d" or "image"."""
-
-    def __len__(self) -> int:
-        """Images in it."""
-
-
-AnyBatch = TypeVar("AnyBatch", bound=Batch)
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
 class Loss:
     """What one batch costs."""
 
+    mode: str
+    """A word for the batch's kind, such as "3d" or "image"."""
+    images: int
+    """In the batch."""
     terms: Mapping[str, Tensor]
     """Scalars; their sum is minimised. A regulariser is one more term."""
     figures: Mapping[str, Tensor] = field(default_factory=dict)
@@ -54,20 +46,15 @@ class Trained:
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     """Over these parameters. The loop sets the learning rate of every group."""
+    clipped: Sequence[nn.Parameter]
+    """Those whose gradient is clipped."""
     clip: float
-    """Largest norm of the gradient."""
-    unclipped: tuple[str, ...] = ()
-    """Parameters that neither count in that norm nor are clipped."""
+    """Largest norm of that gradient."""
     average: Mapping[str, Tensor] = field(default_factory=dict)
     """The moving average of each parameter, by the same names; empty for none. The loop updates these tensors in
     place. They may be a second network's parameters or plain clones."""
     decay: float = 0.0
     """Of the moving average in a step; smaller at first."""
-
-    @property
-    def clipped(self) -> list[nn.Parameter]:
-        """The parameters whose gradient is clipped."""
-        return [value for name, value in self.parameters.items() if name not in self.unclipped]
 
     def update_average(self, step: int) -> None:
         """Move the average towards the parameters after ``step`` steps."""
@@ -77,7 +64,7 @@ class Trained:
             torch._foreach_lerp_(list(self.average.values()), values, 1 - decay)
 
 
-class Task(ABC, Generic[AnyBatch]):
+class Task(ABC, Generic[Batch]):
     """What a run learns, from which batches, by which loss, and what it writes.
 
     :class:`dream3d.training.loop.Trainer` does the rest: devices, precision and processes, the optimiser's step, the
@@ -117,11 +104,11 @@ class Task(ABC, Generic[AnyBatch]):
         """The learning rate after ``step`` steps."""
 
     @abstractmethod
-    def draw(self, step: int) -> AnyBatch:
+    def draw(self, step: int) -> Batch:
         """The batch after ``step`` steps; it is called once for each step, in order."""
 
     @abstractmethod
-    def loss(self, batch: AnyBatch) -> Loss:
+    def loss(self, batch: Batch) -> Loss:
         """The loss of a batch, with gradients for what trains."""
 
     @abstractmethod

@@ -62,12 +62,11 @@ class ContrastiveRecipe:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        check_numbers({"steps": self.steps}, lambda v: 1 <= v <= 10**7, "from 1 to 10000000")
-        check_numbers({"batch": self.batch}, lambda v: 2 <= v <= 65536, "from 2 to 65536")
-        check_numbers({"seed": self.seed}, lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
-        check_numbers({"learning_rate": self.learning_rate}, lambda v: 0 < v < 1, "between 0 and 1")
-        check_numbers({"weight_decay": self.weight_decay}, lambda v: v >= 0, "0 or more")
-        check_numbers({"log_every": self.log_every}, lambda v: v >= 1, "at least 1")
+        check_numbers(self, lambda v: 1 <= v <= 10**7, "from 1 to 10000000", "steps", "log_every")
+        check_numbers(self, lambda v: 2 <= v <= 65536, "from 2 to 65536", "batch")
+        check_numbers(self, lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1", "seed")
+        check_numbers(self, lambda v: 0 < v < 1, "between 0 and 1", "learning_rate")
+        check_numbers(self, lambda v: v >= 0, "0 or more", "weight_decay")
 
     def rate_at(self, step: int) -> float:
         """Share of the peak learning rate at a step from 0 on."""
@@ -128,7 +127,7 @@ class ContrastiveTask(Task[Pairs]):
         optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
         optimizer.register_step_post_hook(self._limit_scale)
         parameters = {**dict(towers.named_parameters()), "log_scale": self.log_scale}
-        return Trained("encoder", parameters, optimizer, clip=1.0, unclipped=("log_scale",))
+        return Trained("encoder", parameters, optimizer, list(towers.parameters()), clip=1.0)
 
     @torch.no_grad()
     def _limit_scale(self, *step: object) -> None:
@@ -153,7 +152,7 @@ class ContrastiveTask(Task[Pairs]):
         best = (images.detach() @ texts.detach().t()).argmax(1)
         accuracy = batch.matches[torch.arange(len(best)), best].float().mean()
         loss = contrastive_loss(images, texts, self.log_scale.exp(), batch.matches)
-        return Loss({"contrastive": loss}, {"accuracy": accuracy})
+        return Loss("pairs", len(images), {"contrastive": loss}, {"accuracy": accuracy})
 
     def log(self, event: StepEvent) -> None:
         """A row of ``metrics.csv`` now and then; its steps count from 0, and ``scale`` is the inverse temperature."""

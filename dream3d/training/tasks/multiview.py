@@ -53,6 +53,7 @@ class MultiviewTask(Task[Batch]):
                 weight_decay=recipe.optimizer.weight_decay,
                 fused=True,
             ),
+            list(self.unet.parameters()),
             recipe.optimizer.clip,
             average=dict(self.average.named_parameters()),
             decay=recipe.optimizer.ema,
@@ -106,7 +107,8 @@ class MultiviewTask(Task[Batch]):
         with self.accelerator.autocast():
             predicted, target, alpha_bar = predict_noised(inputs, self.network, batch, x0, noise, timesteps)
         levels = level_weights(alpha_bar, inputs.prediction_type, recipe.weighting, recipe.gamma)
-        return Loss({"diffusion": weighted_loss(predicted, target, levels, self.channels)})
+        loss = weighted_loss(predicted, target, levels, self.channels)
+        return Loss("image" if batch.cameras is None else "3d", len(batch.images), {"diffusion": loss})
 
     def log(self, event: StepEvent) -> None:
         """A row of ``metrics.csv``."""
