@@ -1,1 +1,1 @@
-"""Training on captioned multi-view shards: priors, as MVDream trains its own (facts, section 5), and image encoders."""
+"""Training on captioned multi-view shards: priors, as MVDream trains its own (docs/method.md), and image encoders."""
