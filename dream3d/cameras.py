@@ -57,7 +57,7 @@ class Cameras:
     def conditioning(self) -> Tensor:
         """(N, 16) row-major poses with the position on the unit sphere: what the prior is told.
 
-        Field of view and distance are not part of it (facts: only elevation and azimuth are).
+        Field of view and distance are not part of it (docs/method.md, Cameras: only elevation and azimuth are).
         """
         c2w = self.c2w.clone()
         position = c2w[:, :3, 3]
@@ -92,7 +92,7 @@ def look_at_origin(elevation_deg: Tensor, azimuth_deg: Tensor, distance: Tensor)
     """Camera-to-world matrices (N, 4, 4) of cameras on spheres around the origin, looking at it.
 
     All three arguments have shape (N,); degrees, degrees, world units. Closed form of MVDream's
-    look-at (facts section 2) with our azimuth: position = distance * (cos e cos a, cos e sin a, sin e).
+    look-at (docs/method.md, Cameras) with our azimuth: position = distance * (cos e cos a, cos e sin a, sin e).
     The pole itself (elevation +-90) is well defined: "up" then points away from the azimuth.
     """
     elevation, azimuth = torch.deg2rad(elevation_deg), torch.deg2rad(azimuth_deg)
@@ -141,7 +141,7 @@ def sample_orthogonal(ranges: CameraRange, objects: int, views: int, generator: 
     """Random SDS cameras: ``objects`` groups of ``views`` cameras, consecutive in the batch.
 
     Within a group, azimuths are 360/views degrees apart from one random offset, and elevation, field
-    of view and distance are shared (facts section 4.3). Drawn on the CPU, so that a seed means the
+    of view and distance are shared (docs/method.md, Cameras). Drawn on the CPU, so that a seed means the
     same cameras on every device.
     """
 

@@ -2,7 +2,7 @@
 
 Batches are (B, C, H, W) with the views of one object consecutive. Everything up to the target is
 computed without gradients; the losses are differentiable in ``latents`` only. Source of the formulas:
-MVDream (Shi et al. 2023), section 3.3, and its released guidance; numbers in the facts' section 4.1.
+MVDream (Shi et al. 2023), section 3.2 and appendix A.2, and its released guidance; numbers in docs/method.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PredictionType = Literal["epsilon", "v_prediction"]
 
 
 def timestep_bounds(recipe: GuidanceRecipe, step: int, train_timesteps: int) -> tuple[int, int]:
-    """Inclusive bounds of the annealed timestep range at a step (facts 4.2).
+    """Inclusive bounds of the annealed timestep range at a step (docs/method.md, Timestep schedule).
 
     Truncated like the released code: int(1000 * x), so that step 500 of MVDream's 8000 gives 919.
     """
@@ -136,7 +136,7 @@ def keyed_opacity(images: Tensor, background: tuple[float, float, float], low: f
 
 
 def x0_reconstruction_loss(latents: Tensor, target: Tensor) -> Tensor:
-    """0.5 * sum((latents - target)^2) / B with B images; gradient (latents - target) / B (facts 4.1, step 6)."""
+    """0.5 * sum((latents - target)^2) / B with B images; gradient (latents - target) / B (MVDream, eq. 2)."""
     return 0.5 * (latents - target.detach()).square().sum() / latents.shape[0]
 
 

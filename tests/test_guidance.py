@@ -55,7 +55,7 @@ def test_without_rescale_by_hand() -> None:
 
 
 def test_x0_gradient_is_the_scaled_noise_residual() -> None:
-    # Without rescale dL/dz = (sigma / alpha) (e_cfg - noise) / B (facts 4.1, "Equivalence"); .6 / .8 = .75, B = 2.
+    # Without rescale dL/dz = (sigma / alpha) (e_cfg - noise) / B (docs/method.md, Guidance); .6 / .8 = .75, B = 2.
     case = CASES["by_hand"]
     _, gradient = run_case(case, 0.0)
     residual = tensor(case["expected"]["eps_cfg"]) - tensor(case["noise"])

@@ -168,7 +168,7 @@ def test_the_suffix_is_for_prompts_that_do_not_say_3d(prior: DiffusionPrior) -> 
 
 
 def test_the_schedule_is_that_of_stable_diffusion(prior: DiffusionPrior) -> None:
-    # Facts 1.9 and the fixture: sqrt(beta) is linear; alpha_bar at 0, 1, 100 and 250.
+    # docs/method.md, Sampling: sqrt(beta) is linear; alpha_bar at 0, 1, 100 and 250.
     expected = torch.tensor([0.99915, 0.9982960278, 0.8942234776, 0.6737926252], dtype=torch.float64)
     torch.testing.assert_close(prior.alphas_cumprod[[0, 1, 100, 250]], expected, atol=1e-6, rtol=0)
     assert prior.prediction_type == "epsilon"

@@ -36,7 +36,7 @@ def spherical_harmonics(directions: Tensor) -> Tensor:
 
 
 class FixedBackground(nn.Module):
-    """One colour everywhere: the one that the prior's training images had (design, decision 7)."""
+    """One colour everywhere: the one that the prior's training images had (docs/design.md, decision 4)."""
 
     def __init__(self, color: Color) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class FixedBackground(nn.Module):
 
 
 class NetworkBackground(nn.Module):
-    """An MLP of the view direction, replaced in some training steps by one random colour (facts 4.3).
+    """An MLP of the view direction, replaced in some training steps by one random colour (MVDream, section 3.2).
 
     The random colour keeps the field from painting the background as haze around the object.
     """

@@ -16,7 +16,7 @@ from dream3d.recipe.generation import FieldRecipe, OptimizerRecipe
 
 
 def blob_bias(positions: Tensor, scale: float, radius: float) -> Tensor:
-    """Logit added to the density, ``scale * (1 - |x| / radius)`` (facts 4.3, "blob_magic3d").
+    """Logit added to the density, ``scale * (1 - |x| / radius)`` (MVDream's "blob_magic3d").
 
     ``positions`` (N, 3) in world units; returns (N,). It starts every run as a soft ball, so that the
     first renders show something to improve.
@@ -43,7 +43,7 @@ def kaiming_uniform(outputs: int, inputs: int, generator: torch.Generator) -> Te
 
 
 class RadianceField(nn.Module):
-    """Hash grid with a density head and a colour head; no view dependence (facts 4.3, "field")."""
+    """Hash grid with a density head and a colour head; no view dependence (docs/method.md, Field and renderer)."""
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ class AutoencoderCodec(nn.Module):
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(B, 3, S, S) in [-1, 1] -> latents (B, channels, S / 8, S / 8), differentiable.
 
-        z = (mean + std * noise) * scale (facts 4.1, step 1); the noise is drawn where the generator is, so
+        z = (mean + std * noise) * scale (docs/method.md, Guidance); the noise is drawn where the generator is, so
         that a seed means the same on every device. Without a generator the posterior's mean is taken.
         """
         posterior = self.vae.encode(images).latent_dist

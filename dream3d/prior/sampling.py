@@ -24,7 +24,7 @@ MAX_STEPS = 1000
 
 @dataclass(frozen=True)
 class SamplingRecipe:
-    """How noise becomes views. The defaults are those of MVDream's demo (facts section 3)."""
+    """How noise becomes views. The defaults are those of MVDream's demo (docs/method.md, Sampling)."""
 
     sampler: SamplerName = "ddim"
     """``ddim`` (Song et al. 2021) or ``dpm++``: DPM-Solver++ of order 2 (Lu et al. 2022), good in fewer steps."""

@@ -1,8 +1,7 @@
 """Every hyper-parameter of a run, with its unit and its source. Frozen: a run never changes its recipe.
 
 Three presets: ``mini`` (minutes on a CPU), ``mvdream`` (the released numbers without shading) and
-``mvdream-shading`` (the paper's configuration). "facts 4.x" below are sections of MVDream's published
-configuration (``configs/mvdream-sd21*.yaml`` of MVDream-threestudio).
+``mvdream-shading`` (the paper's configuration). Sources of the numbers, by section: docs/method.md.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class FieldRecipe:
-    """The radiance field on the cube [-1, 1]^3 (facts 4.3, "field")."""
+    """The radiance field on the cube [-1, 1]^3 (docs/method.md, Field and renderer)."""
 
     levels: int = 16
     features_per_level: int = 2
@@ -56,7 +55,7 @@ class FieldRecipe:
 
 @dataclass(frozen=True)
 class RenderRecipe:
-    """Ray marching and occupancy (facts 4.3, "renderer")."""
+    """Ray marching and occupancy (docs/method.md, Field and renderer)."""
 
     samples_per_diagonal: int = 512
     """The marching step is the cube's diagonal (2 sqrt 3) over this number."""
@@ -85,7 +84,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class GuidanceRecipe:
-    """Score distillation (facts 4.1 and 4.2)."""
+    """Score distillation (docs/method.md, Guidance and Timestep schedule)."""
 
     loss: Literal["x0", "sds"] = "x0"
     guidance_scale: float = 50.0
@@ -110,12 +109,12 @@ class BackgroundRecipe:
     kind: Literal["fixed", "network"] = "network"
     """``fixed``: the colour that the prior was trained on. ``network``: an MLP of the view direction."""
     random_probability: float = 0.5
-    """With ``network``: chance that a step uses one random colour instead (facts 4.3)."""
+    """With ``network``: chance that a step uses one random colour instead (docs/method.md, Field and renderer)."""
 
 
 @dataclass(frozen=True)
 class ShadingRecipe:
-    """Soft shading of the renders (facts 4.3, "shading")."""
+    """Soft shading of the renders (docs/method.md, Shading)."""
 
     from_step: int = 5000
     """Albedo only before this step."""
@@ -128,7 +127,7 @@ class ShadingRecipe:
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """AdamW (facts 4.3, "optimiser")."""
+    """AdamW (docs/method.md, Optimiser)."""
 
     lr_grid: float = 0.01
     lr_networks: float = 0.001
@@ -147,7 +146,7 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class RegularizerRecipe:
-    """Penalties on opacity, all off in MVDream (facts 4.3: sparsity and opaque are 0).
+    """Penalties on opacity, all off in MVDream (docs/method.md, Field and renderer).
 
     Their weights count against a loss that sums over all latents of an image.
     """
