@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dream3d.batch.cluster import run_ray
-from dream3d.batch.jobs import Job, plan
+from dream3d.batch.jobs import BatchJob, plan
 from dream3d.batch.local import run_local
 from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import Entry
@@ -30,7 +30,7 @@ from dream3d.mesh.reading import read_asset
 WORDS = ("a wooden chair", "a christmas tree", "an elk skull", "a red mushroom", "a yellow duck", "a car")
 
 
-def collect(name: str, jobs: list[Job], folder: Path, results: Iterable[Result]) -> float:
+def collect(name: str, jobs: list[BatchJob], folder: Path, results: Iterable[Result]) -> float:
     """Check the results of an engine; the seconds that it took. SystemExit if there is not one of each, whole."""
     began = time.monotonic()
     found = list(results)

@@ -17,11 +17,11 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from dream3d.batch import local
-from dream3d.batch.jobs import Job, plan
+from dream3d.batch.jobs import BatchJob, plan
 from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import Entry
 from dream3d.batch.report import Report
-from dream3d.batch.work import Result, Shared, Watcher, Working
+from dream3d.batch.work import JobProgress, Result, Shared, Watcher
 from dream3d.cli.app import app
 from dream3d.run.progress import Observer, Progress, silent
 
@@ -33,7 +33,7 @@ def folder_of(shared: Shared) -> Path:
     return shared.place.folder
 
 
-def fake_work(job: Job, shared: Shared, observer: Observer) -> Result:
+def fake_work(job: BatchJob, shared: Shared, observer: Observer) -> Result:
     """Writes what a finished run has. A prompt says what goes wrong: "dies once", "always dies", "fails"."""
     run = folder_of(shared) / job.run
     observer(Progress("optimise", 1, 2))
@@ -51,18 +51,18 @@ def fake_work(job: Job, shared: Shared, observer: Observer) -> Result:
     return Result(job.key, "", 0.1)
 
 
-def finish(job: Job, folder: Path) -> None:
+def finish(job: BatchJob, folder: Path) -> None:
     (folder / job.run).mkdir(parents=True, exist_ok=True)
     (folder / job.mesh).write_bytes(b"mesh")
     result = {"seconds": 12.0, "vertices": 3, "faces": 1, "silhouette_iou": 0.5, "haze": 0.01}
     (folder / job.run / "run.json").write_text(json.dumps({"status": "finished", "result": result}))
 
 
-def is_done(job: Job, folder: Path) -> bool:
+def is_done(job: BatchJob, folder: Path) -> bool:
     return job.result(LocalPlace(folder)) is not None
 
 
-def jobs_of(*prompts: str) -> list[Job]:
+def jobs_of(*prompts: str) -> list[BatchJob]:
     return plan([Entry(prompt, {}, "list:1") for prompt in prompts], [0], {}, "mini")[0]
 
 
@@ -72,7 +72,7 @@ def shared(folder: Path) -> Shared:
 
 def test_a_worker_that_dies_costs_its_job_one_attempt_and_no_other(tmp_path: Path) -> None:
     jobs = jobs_of("a", "b dies once", "c", "d always dies", "e fails", "f")
-    heard: list[Working] = []
+    heard: list[JobProgress] = []
     results = {r.key: r.reason for r in local.run_local(jobs, shared(tmp_path), 2, fake_work, heard.append)}
     assert {word.key for word in heard} == {job.key for job in jobs}
     assert heard[0].stage == "optimise"
@@ -145,7 +145,7 @@ def command(*args: str) -> tuple[int, str]:
 def test_a_second_call_makes_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def run(jobs: Sequence[Job], shared: Shared, workers: int, watcher: Watcher) -> list[Result]:
+    def run(jobs: Sequence[BatchJob], shared: Shared, workers: int, watcher: Watcher) -> list[Result]:
         made.extend(job.prompt for job in jobs)
         return [fake_work(job, shared, silent) for job in jobs]
 
@@ -199,7 +199,7 @@ def test_ray_makes_each_asset_once_though_workers_die(tmp_path: Path, monkeypatc
     from dream3d.batch.cluster import run_ray
 
     jobs = jobs_of("a", "b dies once", "c", "d always dies", "e fails")
-    heard: list[Working] = []
+    heard: list[JobProgress] = []
     results = {r.key: r.reason for r in run_ray(jobs, shared(tmp_path), 2, work=fake_work, watcher=heard.append)}
     assert {word.key for word in heard} <= {job.key for job in jobs}
     assert heard

@@ -15,7 +15,7 @@ from test_optimise import TINY
 from typer.testing import CliRunner
 
 from dream3d.batch import work
-from dream3d.batch.jobs import Job, plan
+from dream3d.batch.jobs import BatchJob, plan
 from dream3d.batch.places import LocalPlace, Place, RemotePlace, parse_place
 from dream3d.batch.prompts import Entry
 from dream3d.batch.report import Report
@@ -48,7 +48,7 @@ def _tiny_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
 
 
 @pytest.fixture
-def job() -> Job:
+def job() -> BatchJob:
     (one,), _ = plan([Entry("a mascot", {}, "here")], [3], {}, "mini")
     return one
 
@@ -64,18 +64,18 @@ def names() -> set[str]:
     return {name.removeprefix("/bucket/out/") for name in fsspec.filesystem("memory").find("/bucket/out")}
 
 
-def bytes_of(job: Job, place: Place) -> bytes:
+def bytes_of(job: BatchJob, place: Place) -> bytes:
     return place.read(job.mesh)
 
 
 @pytest.fixture
-def expected(job: Job, tmp_path: Path) -> bytes:
+def expected(job: BatchJob, tmp_path: Path) -> bytes:
     place = LocalPlace(tmp_path / "local")
     assert do_job(job, shared(place)).reason == ""
     return bytes_of(job, place)
 
 
-def test_an_asset_in_a_bucket_is_the_one_on_a_disk(job: Job, tmp_path: Path, expected: bytes) -> None:
+def test_an_asset_in_a_bucket_is_the_one_on_a_disk(job: BatchJob, tmp_path: Path, expected: bytes) -> None:
     assert job.result(BUCKET) is None
     assert do_job(job, shared(BUCKET)).reason == ""
     result = job.result(BUCKET)
@@ -99,7 +99,7 @@ def crash() -> None:
     raise RuntimeError("on fire")
 
 
-def test_a_worker_elsewhere_goes_on_from_the_last_checkpoint(job: Job, expected: bytes) -> None:
+def test_a_worker_elsewhere_goes_on_from_the_last_checkpoint(job: BatchJob, expected: bytes) -> None:
     assert do_job(job, shared(BUCKET), failing_at(6, crash)).reason == "RuntimeError: on fire"
     left = {name.rpartition("/")[2] for name in names() if "checkpoints" in name}
     assert left == {"step-00000004.safetensors", "step-00000005.safetensors"}
@@ -111,7 +111,7 @@ def test_a_worker_elsewhere_goes_on_from_the_last_checkpoint(job: Job, expected:
     assert not [name for name in names() if "checkpoints" in name]
 
 
-def test_checkpoints_reach_the_bucket_while_the_run_goes_on(job: Job) -> None:
+def test_checkpoints_reach_the_bucket_while_the_run_goes_on(job: BatchJob) -> None:
     seen: list[set[str]] = []
     do_job(job, shared(BUCKET), failing_at(5, lambda: seen.append(names())))
     assert f"{job.run}/checkpoints/step-00000003.safetensors" in seen[0]
@@ -119,7 +119,7 @@ def test_checkpoints_reach_the_bucket_while_the_run_goes_on(job: Job) -> None:
 
 
 def test_a_store_that_is_away_for_a_while_costs_nothing(
-    job: Job, expected: bytes, monkeypatch: pytest.MonkeyPatch
+    job: BatchJob, expected: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away, put = [True], MemoryFileSystem.put_file
 
@@ -134,7 +134,7 @@ def test_a_store_that_is_away_for_a_while_costs_nothing(
     assert bytes_of(job, BUCKET) == expected
 
 
-def test_what_a_store_does_not_take_stays_here(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_store_does_not_take_stays_here(job: BatchJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise PermissionError("read only")
 
@@ -147,7 +147,7 @@ def test_what_a_store_does_not_take_stays_here(job: Job, tmp_path: Path, monkeyp
     assert (folder / job.mesh).exists()
 
 
-def test_a_mesh_without_the_end_of_its_run_does_not_count(job: Job) -> None:
+def test_a_mesh_without_the_end_of_its_run_does_not_count(job: BatchJob) -> None:
     BUCKET.write(job.mesh, b"half")
     assert job.result(BUCKET) is None
     BUCKET.write(f"{job.run}/run.json", b'{"status": "running"}')
@@ -158,7 +158,7 @@ def test_a_mesh_without_the_end_of_its_run_does_not_count(job: Job) -> None:
     assert job.result(BUCKET) == {"faces": 3}
 
 
-def test_names_of_a_store_cannot_leave_the_folder(job: Job, tmp_path: Path) -> None:
+def test_names_of_a_store_cannot_leave_the_folder(job: BatchJob, tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
     store.pipe_file(f"/bucket/out/{job.run}/run.json", b"{}")
     store.store[f"/bucket/out/{job.run}/../../../../evil"] = store.store[f"/bucket/out/{job.run}/run.json"]
@@ -166,7 +166,7 @@ def test_names_of_a_store_cannot_leave_the_folder(job: Job, tmp_path: Path) -> N
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_a_local_folder_may_move(job: Job, tmp_path: Path, expected: bytes) -> None:
+def test_a_local_folder_may_move(job: BatchJob, tmp_path: Path, expected: bytes) -> None:
     old, new = LocalPlace(tmp_path / "old"), LocalPlace(tmp_path / "new")
     assert do_job(job, shared(old), failing_at(6, crash)).reason
     old.folder.rename(new.folder)
@@ -175,7 +175,7 @@ def test_a_local_folder_may_move(job: Job, tmp_path: Path, expected: bytes) -> N
     assert not old.folder.exists()
 
 
-def test_the_report_lies_beside_the_assets(job: Job) -> None:
+def test_the_report_lies_beside_the_assets(job: BatchJob) -> None:
     do_job(job, shared(BUCKET))
     report = Report([job], BUCKET)
     report.write()
@@ -184,7 +184,9 @@ def test_the_report_lies_beside_the_assets(job: Job) -> None:
     assert f'href="{job.mesh}"'.encode() in BUCKET.read("index.html")
 
 
-def test_a_report_that_cannot_be_written_for_a_while_ends_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_written_for_a_while_ends_nothing(
+    job: BatchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise ConnectionError("no route")
 
@@ -197,7 +199,7 @@ def test_a_report_that_cannot_be_written_for_a_while_ends_nothing(job: Job, monk
 
 
 def test_the_command_line_fills_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(jobs: list[Job], shared: Shared, workers: int, watcher: object) -> list[Result]:
+    def run(jobs: list[BatchJob], shared: Shared, workers: int, watcher: object) -> list[Result]:
         return [do_job(job, shared) for job in jobs]
 
     monkeypatch.setattr("dream3d.batch.local.run_local", run)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from typer.testing import CliRunner
 
-from dream3d.batch.work import Result, Working
+from dream3d.batch.work import JobProgress, Result
 from dream3d.cli.app import app
 from dream3d.cli.batch_view import watching_batch
 from dream3d.cli.console import AsciiConsole, can_draw_images, duration, make_console, memory, rate
@@ -263,8 +263,8 @@ def test_sizes_and_rates() -> None:
 def test_a_batch_in_a_terminal_shows_what_is_being_made() -> None:
     screen = Screen(100)
     with watching_batch(screen.console, 2) as view:
-        view.working(Working("a-dog-0-1", "optimise", 3, 9))
-        view.working(Working("a-cat-0-2", "extract", 0, 1))
+        view.working(JobProgress("a-dog-0-1", "optimise", 3, 9))
+        view.working(JobProgress("a-cat-0-2", "extract", 0, 1))
         view.ended(Result("a-dog-0-1", "", 61.0))
         view.ended(Result("a-cat-0-2", "the field is empty [1]"))
     for words in (
@@ -280,7 +280,7 @@ def test_a_batch_in_a_terminal_shows_what_is_being_made() -> None:
 def test_a_batch_in_a_log_is_a_line_for_each_asset() -> None:
     file = io.StringIO()
     with watching_batch(Console(file=file, width=40), 2) as view:
-        view.working(Working("a", "optimise", 3, 9))
+        view.working(JobProgress("a", "optimise", 3, 9))
         view.ended(Result("a", "", 2.0))
         view.ended(Result("b", "no"))
     first, second = file.getvalue().splitlines()

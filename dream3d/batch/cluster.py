@@ -7,38 +7,38 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dream3d.batch.jobs import Job
+from dream3d.batch.jobs import BatchJob
 from dream3d.batch.local import ATTEMPTS, Work
-from dream3d.batch.work import Result, Shared, Teller, Watcher, Working, do_job, unwatched
+from dream3d.batch.work import JobProgress, ProgressReporter, Result, Shared, Watcher, do_job, ignore_progress
 from dream3d.errors import Dream3DError, UsageError
 
 POLL_SECONDS = 1.0
 """Between two looks at where the workers are."""
 
 
-class Board:
+class ProgressBoard:
     """Where workers write where they are: an actor of the cluster."""
 
     def __init__(self) -> None:
-        self._words: dict[str, Working] = {}
+        self._words: dict[str, JobProgress] = {}
 
-    def put(self, working: Working) -> None:
+    def put(self, working: JobProgress) -> None:
         """Of a job, only the last word counts."""
         self._words[working.key] = working
 
-    def take(self) -> list[Working]:
+    def take(self) -> list[JobProgress]:
         """All that is new."""
         words, self._words = list(self._words.values()), {}
         return words
 
 
 def run_ray(
-    jobs: Sequence[Job],
+    jobs: Sequence[BatchJob],
     shared: Shared,
     workers: int,
     address: str | None = None,
     work: Work = do_job,
-    watcher: Watcher = unwatched,
+    watcher: Watcher = ignore_progress,
 ) -> Iterator[Result]:
     """Results of the jobs as they come; each job has exactly one. ``watcher`` hears where they are.
 
@@ -54,7 +54,7 @@ def run_ray(
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Dream3DError(f"no Ray cluster at {address or 'this machine'} ({str(error)[:200]})") from error
     try:
-        board = ray.remote(Board).options(num_cpus=0).remote()
+        board = ray.remote(ProgressBoard).options(num_cpus=0).remote()
         demand = {"num_cpus": shared.threads, "num_gpus": 1 if shared.device.startswith("cuda") else 0}
         # Outputs are files and the run folder makes a second attempt go on, so trying again is safe.
         task = ray.remote(_do).options(**demand, max_retries=ATTEMPTS - 1, retry_exceptions=False)
@@ -70,11 +70,11 @@ def run_ray(
         ray.shutdown()
 
 
-def _do(work: Work, job: Job, shared: Shared, board: Any) -> Result:
-    return work(job, shared, Teller(job.key, board.put.remote))
+def _do(work: Work, job: BatchJob, shared: Shared, board: Any) -> Result:
+    return work(job, shared, ProgressReporter(job.key, board.put.remote))
 
 
-def _result(ray: Any, reference: Any, job: Job) -> Result:
+def _result(ray: Any, reference: Any, job: BatchJob) -> Result:
     try:
         result: Result = ray.get(reference)
     except ray.exceptions.RayTaskError as error:  # not the job's own failure, which is a result

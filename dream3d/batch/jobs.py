@@ -19,7 +19,7 @@ RUNS = "runs"
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """One asset to be made. Plain data: it is sent to other processes and machines."""
 
     key: str
@@ -53,13 +53,13 @@ class Job:
 
 def plan(
     entries: Sequence[Entry], seeds: Sequence[int], shared: Mapping[str, str], prior: str
-) -> tuple[list[Job], int]:
+) -> tuple[list[BatchJob], int]:
     """The jobs of entries with all seeds, unless an entry has its own, and how many were asked for twice.
 
     ``shared`` changes hold for all; an entry's own come before them. UsageError names the line of a seed or a setting
     that is none.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, BatchJob] = {}
     twice = 0
     checked: set[str] = set()
     for entry in entries:
@@ -73,7 +73,7 @@ def plan(
         for seed in seeds if own is None else [_seed(own, entry)]:
             key = _key(name, entry.prompt, seed, text, prior)
             twice += key in jobs
-            jobs.setdefault(key, Job(key, entry.prompt, seed, changes))
+            jobs.setdefault(key, BatchJob(key, entry.prompt, seed, changes))
     return list(jobs.values()), twice
 
 

@@ -8,8 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from dream3d.batch.jobs import Job
-from dream3d.batch.work import Result, Shared, Teller, Watcher, do_job, unwatched
+from dream3d.batch.jobs import BatchJob
+from dream3d.batch.work import ProgressReporter, Result, Shared, Watcher, do_job, ignore_progress
 from dream3d.processes import Answer, JobFunction, Message, run_jobs
 from dream3d.run.progress import Observer
 
@@ -18,11 +18,11 @@ ATTEMPTS = 3
 GRACE_SECONDS = 60.0
 """For a worker to write a checkpoint when the batch is stopped."""
 
-Work = Callable[[Job, Shared, Observer], Result]
+Work = Callable[[BatchJob, Shared, Observer], Result]
 
 
 def run_local(
-    jobs: Sequence[Job], shared: Shared, workers: int, work: Work = do_job, watcher: Watcher = unwatched
+    jobs: Sequence[BatchJob], shared: Shared, workers: int, work: Work = do_job, watcher: Watcher = ignore_progress
 ) -> Iterator[Result]:
     """Results of the jobs as they come; each job has exactly one. ``watcher`` hears where they are.
 
@@ -46,7 +46,7 @@ def run_local(
 
 
 def _prepare(shared: Shared, work: Work) -> JobFunction:
-    return lambda job, say: work(job, shared, Teller(job.key, say))
+    return lambda job, say: work(job, shared, ProgressReporter(job.key, say))
 
 
 def _cause(code: int | None) -> str:

@@ -19,7 +19,7 @@ PROTOCOLS = ("s3", "gs")
 """Object stores: a file appears there whole or not at all. Each is also the name of our extra for it."""
 
 
-class Workplace(Protocol):
+class WorkingDirectory(Protocol):
     """A folder of this machine in which one job is done."""
 
     @property
@@ -51,7 +51,7 @@ class Place(Protocol):
         """A file, whole or not at all."""
         ...
 
-    def workplace(self, mesh: str, run: str) -> contextlib.AbstractContextManager[Workplace]:
+    def working_directory(self, mesh: str, run: str) -> contextlib.AbstractContextManager[WorkingDirectory]:
         """A folder to make ``mesh`` in, with what an earlier worker left of the folder ``run``.
 
         Left, it has been kept; an error of that is a Dream3DError.
@@ -82,7 +82,7 @@ class LocalPlace:
         write_atomically(self.folder / name, lambda path: path.write_bytes(data))
 
     @contextlib.contextmanager
-    def workplace(self, mesh: str, run: str) -> Iterator[Workplace]:
+    def working_directory(self, mesh: str, run: str) -> Iterator[WorkingDirectory]:
         """The folder itself."""
         yield self
 
@@ -124,10 +124,10 @@ class RemotePlace:
         store.pipe_file(f"{root}/{name}", data)
 
     @contextlib.contextmanager
-    def workplace(self, mesh: str, run: str) -> Iterator[Workplace]:
+    def working_directory(self, mesh: str, run: str) -> Iterator[WorkingDirectory]:
         """A temporary folder. It stays, and the error says where, if what is in it could not be kept."""
         folder = Path(tempfile.mkdtemp(prefix="dream3d-"))
-        work = RemoteWorkplace(self, folder, mesh, run)
+        work = RemoteWorkingDirectory(self, folder, mesh, run)
         try:
             work.fetch()
             try:
@@ -144,7 +144,7 @@ class RemotePlace:
 
 
 @dataclass
-class RemoteWorkplace:
+class RemoteWorkingDirectory:
     """A temporary folder whose files are copied to a store."""
 
     place: RemotePlace
@@ -169,7 +169,7 @@ class RemoteWorkplace:
                 self._sent[name] = _state(target)
 
     def keep(self) -> None:
-        """See :class:`Workplace`. ``run.json``, which says whether the mesh counts, comes last."""
+        """See :class:`WorkingDirectory`. ``run.json``, which says whether the mesh counts, comes last."""
         store, root = self.place.store()
         here = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*") if _counts(path)}
         last = f"{self.run}/run.json"

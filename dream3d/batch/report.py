@@ -4,43 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import html
 import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote
 
-from dream3d.batch.jobs import Job
+from dream3d.batch.jobs import BatchJob
 from dream3d.batch.places import Place
 from dream3d.batch.work import Result
+from dream3d.report.gallery import GalleryItem, gallery_page
 
 State = Literal["finished", "failed", "waiting"]
-FIGURES = ("seconds", "vertices", "faces", "silhouette_iou", "haze")
+FIGURES = ("seconds", "vertices", "faces", "silhouette_iou", "floaters")
 COLUMNS = ("key", "prompt", "seed", "settings", "state", *FIGURES, "reason")
 EVERY_SECONDS = 5.0
 """Between two writings of the report while results come in: one of thousands of assets is not small."""
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.3rem } .sum { color: #666 }
-ul { list-style: none; padding: 0; display: grid; gap: 1.2rem }
-ul { grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)) }
-li { border: 1px solid #ddd; border-radius: 8px; overflow: hidden } li div { padding: .5rem .8rem }
-img { display: block; width: 100%; background: #6b8fc7 } small { color: #666 } .failed { border-color: #c66 }
-.failed small { color: #a33 } a { color: #2457a6 }
-"""
 
 
 @dataclass(frozen=True)
 class Row:
     """One job in the summary."""
 
-    job: Job
+    job: BatchJob
     state: State
     reason: str
     facts: Mapping[str, object]
-    """The result in its ``run.json``: seconds, vertices, faces, silhouette_iou, haze."""
+    """The result in its ``run.json``: seconds, vertices, faces, silhouette_iou, floaters."""
 
     def cells(self) -> list[str]:
         """The row of ``summary.csv``."""
@@ -50,14 +40,14 @@ class Row:
         return [*plain, *figures, self.reason]
 
     def _figure(self, name: str) -> str:
-        value = self.facts.get(name)
+        value = self.facts.get(name, self.facts.get("haze") if name == "floaters" else None)  # its older name
         return f"{value:.6g}" if isinstance(value, int | float) else ""
 
 
 class Report:
     """Rows of all jobs, kept up to date."""
 
-    def __init__(self, jobs: Sequence[Job], place: Place) -> None:
+    def __init__(self, jobs: Sequence[BatchJob], place: Place) -> None:
         """Looks at what is there."""
         self._place = place
         self._rows = {job.key: _row(job, place) for job in jobs}
@@ -68,7 +58,7 @@ class Report:
         """One for each job, in their order."""
         return list(self._rows.values())
 
-    def missing(self) -> list[Job]:
+    def missing(self) -> list[BatchJob]:
         """The jobs that are not finished."""
         return [row.job for row in self.rows if row.state != "finished"]
 
@@ -89,31 +79,23 @@ class Report:
         self._written = time.monotonic()
 
 
-def _row(job: Job, place: Place) -> Row:
+def _row(job: BatchJob, place: Place) -> Row:
     result = job.result(place)
     return Row(job, "waiting", "", {}) if result is None else Row(job, "finished", "", result)
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The gallery: finished assets with their pictures, then the failures, as one HTML page with relative links."""
+    """The gallery page: finished assets with their images, then the failures, then what is waiting."""
     order = {"finished": 0, "failed": 1, "waiting": 2}
-    items = "\n".join(_item(row) for row in sorted(rows, key=lambda row: order[row.state]))
+    items = [_item(row) for row in sorted(rows, key=lambda row: order[row.state])]
     counts = ", ".join(f"{sum(row.state == state for row in rows)} {state}" for state in order)
-    title = f"dream3d: {len(rows)} assets"
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
-        f"<style>{_STYLE}</style>\n<h1>{title}</h1><p class=sum>{counts}</p>\n<ul>\n{items}\n</ul></html>\n"
-    )
+    return gallery_page(f"dream3d: {len(rows)} assets", counts, items)
 
 
-def _item(row: Row) -> str:
-    job, prompt = row.job, html.escape(row.job.prompt)
-    settings = "".join(f", {html.escape(name)} {html.escape(value)}" for name, value in sorted(job.changes.items()))
-    line = f"<b>{prompt}</b><br><small>seed {job.seed}{settings}</small>"
+def _item(row: Row) -> GalleryItem:
+    job = row.job
+    details = ", ".join([f"seed {job.seed}", *(f"{name} {value}" for name, value in sorted(job.changes.items()))])
     if row.state != "finished":
-        return f"<li class={row.state}><div>{line}<br><small>{html.escape(row.reason or row.state)}</small></div></li>"
-    links = [("mesh", job.mesh), ("turntable", f"{job.run}/turntable.mp4"), ("run", f"{job.run}/run.json")]
-    anchors = " · ".join(f'<a href="{quote(target)}">{name}</a>' for name, target in links)
-    picture = f'<img src="{quote(job.run)}/preview.png" alt="four views of {prompt}" loading=lazy>'
-    return f"<li>{picture}<div>{line}<br>{anchors}</div></li>"
+        return GalleryItem(job.prompt, details, row.state, row.reason or row.state)
+    links = {"mesh": job.mesh, "turntable": f"{job.run}/turntable.mp4", "run": f"{job.run}/run.json"}
+    return GalleryItem(job.prompt, details, image=f"{job.run}/preview.png", links=links)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dream3d.batch.jobs import Job
-from dream3d.batch.places import Place, Workplace
+from dream3d.batch.jobs import BatchJob
+from dream3d.batch.places import Place, WorkingDirectory
 from dream3d.errors import Dream3DError
 from dream3d.run.progress import Observer, Progress, StageName, silent
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dream3d.prior.diffusion import DiffusionPrior
 
-TELL_SECONDS = 0.5
+REPORT_SECONDS = 0.5
 """Between two words of a worker about where it is."""
 
 
@@ -49,7 +49,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Working:
+class JobProgress:
     """Where a job is. Plain data: it is sent to other processes and machines."""
 
     key: str
@@ -58,15 +58,15 @@ class Working:
     steps: int
 
 
-Watcher = Callable[[Working], None]
+Watcher = Callable[[JobProgress], None]
 
 
-def unwatched(working: Working) -> None:
+def ignore_progress(working: JobProgress) -> None:
     """A watcher who looks away."""
 
 
 @dataclass
-class Teller:
+class ProgressReporter:
     """An observer of a job that says where it is, at a bearable rate."""
 
     key: str
@@ -78,8 +78,8 @@ class Teller:
         """Tell, if it is time or something new begins."""
         now = time.monotonic()
         if now >= self._next or progress.stage != self._stage:
-            self._next, self._stage = now + TELL_SECONDS, progress.stage
-            self.tell(Working(self.key, progress.stage, progress.step, progress.steps))
+            self._next, self._stage = now + REPORT_SECONDS, progress.stage
+            self.tell(JobProgress(self.key, progress.stage, progress.step, progress.steps))
 
 
 @functools.lru_cache(maxsize=1)
@@ -90,7 +90,7 @@ def _prior(name: str, device: str, vram: float | None, precision: str) -> Diffus
     return load_prior(name, device, plan_for(vram, precision, compile_unet=False))
 
 
-def do_job(job: Job, shared: Shared, observer: Observer = silent) -> Result:
+def do_job(job: BatchJob, shared: Shared, observer: Observer = silent) -> Result:
     """Make the asset of a job; failures of the job come back as its result, others are raised."""
     import torch
 
@@ -98,7 +98,7 @@ def do_job(job: Job, shared: Shared, observer: Observer = silent) -> Result:
     torch.set_num_threads(shared.threads)
     reason = ""
     try:
-        with shared.place.workplace(job.mesh, job.run) as work:
+        with shared.place.working_directory(job.mesh, job.run) as work:
             _make(job, shared, work, observer)
     except Dream3DError as error:
         reason = str(error)
@@ -107,7 +107,7 @@ def do_job(job: Job, shared: Shared, observer: Observer = silent) -> Result:
     return Result(job.key, " ".join(reason.split()), time.monotonic() - began)
 
 
-def _make(job: Job, shared: Shared, work: Workplace, observer: Observer) -> None:
+def _make(job: BatchJob, shared: Shared, work: WorkingDirectory, observer: Observer) -> None:
     """Begin the job's run, or go on with it."""
     from dream3d.generate import generate, resume
     from dream3d.recipe.overrides import changed_recipe
@@ -132,7 +132,7 @@ def _make(job: Job, shared: Shared, work: Workplace, observer: Observer) -> None
     )
 
 
-def _keeping(work: Workplace, run_dir: Path, observer: Observer) -> Observer:
+def _keeping(work: WorkingDirectory, run_dir: Path, observer: Observer) -> Observer:
     """The observer, and each new checkpoint goes where the results lie."""
     from dream3d.run.checkpointer import FOLDER
     from dream3d.run.checkpoints import all_in

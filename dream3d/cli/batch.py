@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, redirect_stdout
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +18,7 @@ from dream3d.cli.group import DebugOption
 from dream3d.errors import Dream3DError, UsageError
 
 if TYPE_CHECKING:
-    from dream3d.batch.jobs import Job
+    from dream3d.batch.jobs import BatchJob
     from dream3d.batch.places import Place
     from dream3d.batch.report import Row
     from dream3d.batch.work import Result, Shared, Watcher
@@ -107,7 +107,7 @@ def _settings(changes: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None) -> list[Row]:
+def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, address: str | None) -> list[Row]:
     """Make what is missing, with the folder locked, and keep the report up to date."""
     from dream3d.batch.places import brief
     from dream3d.batch.report import Report
@@ -138,30 +138,19 @@ def _work(jobs: Sequence[Job], shared: Shared, workers: int, engine: str, addres
     return report.rows
 
 
-@contextmanager
-def _alone(place: Place) -> Iterator[None]:
+def _alone(place: Place) -> AbstractContextManager[None]:
     """Locks a folder of this machine against other batches. Object stores have no locks: two batches waste work."""
-    from filelock import FileLock, Timeout
-
     from dream3d.batch.places import LocalPlace
+    from dream3d.locks import held
 
     if not isinstance(place, LocalPlace):
-        yield
-        return
+        return nullcontext()
     place.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Dream3DError(f"another batch is at work in {place}; wait for it, or choose another") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return held(place.folder / ".lock", f"another batch is at work in {place}; wait for it, or choose another")
 
 
 def _results(
-    jobs: Sequence[Job], shared: Shared, workers: int, engine: str, address: str | None, watcher: Watcher
+    jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, address: str | None, watcher: Watcher
 ) -> Generator[Result, None, None]:
     if jobs and engine == "ray":
         from dream3d.batch.cluster import run_ray

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from dream3d.batch.work import Result, Working
+from dream3d.batch.work import JobProgress, Result
 from dream3d.cli.console import duration
 
 
@@ -34,7 +34,7 @@ class BatchView:
         self._all = bars.add_task("all", total=total) if bars else None
         self._tasks: dict[str, TaskID] = {}
 
-    def working(self, working: Working) -> None:
+    def working(self, working: JobProgress) -> None:
         """Shows a worker's progress."""
         if self._bars is None:
             return

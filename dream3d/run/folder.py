@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import platform
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import remove_leftovers, write_atomically
+from dream3d.locks import held
 from dream3d.names import slug
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
@@ -90,20 +92,15 @@ class RunFolder:
         return run
 
     def _lock(self) -> None:
-        from filelock import FileLock, Timeout
-
-        # The system gives the lock back when the process dies, however that happens.
-        self._held = FileLock(self.path / LOCK)
-        try:
-            self._held.acquire(timeout=0)
-        except Timeout:
-            raise Dream3DError(f"another process is at work in {self.path}; wait for it, or choose another") from None
+        self._held = ExitStack()
+        busy = f"another process is at work in {self.path}; wait for it, or choose another"
+        self._held.enter_context(held(self.path / LOCK, busy))
 
     def close(self) -> None:
         """Let other processes in."""
         if self.facts.get("status") == "finished":
             (self.path / LOCK).unlink(missing_ok=True)  # a finished folder holds results and nothing else
-        self._held.release()
+        self._held.close()
 
     @property
     def metrics_path(self) -> Path:
