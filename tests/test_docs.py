@@ -333,6 +333,17 @@ def test_the_index_lists_every_page() -> None:
     assert pages <= {target.partition("#")[0] for target in links_of(ROOT / "docs/index.md")}
 
 
+def test_citations_in_the_code_lead_to_pages_and_sections() -> None:
+    sections = anchors_of(ROOT / "docs/method.md")
+    for path in sorted((ROOT / "dream3d").rglob("*.py")):
+        text = " ".join(path.read_text("utf-8").split())
+        for page, cited in re.findall(r"docs/([\w-]+)\.md(?:, ([A-Z][\w -]*\w))?", text):
+            assert (ROOT / f"docs/{page}.md").is_file(), f"{path.name} cites docs/{page}.md"
+            names = [name.lower().replace(" ", "-") for name in (cited, *cited.split(" and "))]
+            known = page != "method" or not cited or names[0] in sections or set(names[1:]) <= sections
+            assert known, f"{path.name} cites docs/method.md, {cited}"
+
+
 def test_the_readme_counts_what_the_prior_knows() -> None:
     names = json.loads((PACKAGED / "mini/prior.json").read_text("utf-8"))["names"]
     assert f"**{len(names)} things**" in (ROOT / "README.md").read_text("utf-8")
