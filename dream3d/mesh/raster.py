@@ -40,7 +40,7 @@ class Fragments:
 def rasterize(vertices: FloatArray, faces: Faces, cameras: Cameras, height: int, width: int) -> Fragments:
     """Draw a mesh, both sides of its faces: vertices (V, 3) in world units, faces (F, 3).
 
-    A pixel belongs to the face that contains its centre, the point that ``Cameras.rays`` shoots through.
+    A pixel belongs to the face that contains its centre, the point that the ray of ``Cameras.rays`` passes.
     Raises ValueError if a vertex is not finite.
     """
     if not np.isfinite(vertices).all():
