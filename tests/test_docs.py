@@ -16,14 +16,14 @@ import re
 import shlex
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from document_inputs import INPUTS, NEEDS_DATA
 from documents import (
     ROOT,
     Block,
@@ -36,7 +36,6 @@ from documents import (
     parse,
     refusal,
 )
-from PIL import Image
 from typer.testing import CliRunner
 
 import dream3d.dataset.procedural.make as making
@@ -53,7 +52,6 @@ from dream3d.recipe.presets import PRESETS
 
 PACKAGED = catalogue.PACKAGED
 
-RECIPE = 'steps = 2\n[data]\nviews = "data"\n[batch]\nimage_mode_fraction = 0\nprompt_suffix = ""\n'
 NETWORK = {
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
@@ -69,73 +67,6 @@ DEFAULTS = {
 """Of options that a document does not name."""
 
 
-def assets(*folders: str) -> Callable[[Path], None]:
-    """Folders with three models each."""
-
-    def prepare(here: Path) -> None:
-        for seed, name in enumerate(folders):
-            making.make_assets(here / name, 3, seed, ("chess-pawn", "apple", "chair"))
-
-    return prepare
-
-
-def prompts(here: Path) -> None:
-    """The lists of prompts, each cut to its first prompt; held-out concepts are not prompts."""
-    (here / "prompts").mkdir()
-    for path in (ROOT / "prompts").glob("*.txt"):
-        text = path.read_text("utf-8")
-        if "held-out" not in path.name:
-            text = next(line for line in text.splitlines() if line and not line.startswith("#")) + "\n"
-        (here / "prompts" / path.name).write_text(text, "utf-8")
-
-
-def photos(here: Path) -> None:
-    """Two pictures whose captions are their names."""
-    (here / "photos").mkdir()
-    for name, color in (("red_chair", (200, 0, 0)), ("blue_vase", (0, 0, 200))):
-        pixels = np.full((20, 30, 3), color, np.uint8)
-        Image.fromarray(pixels).save(here / "photos" / f"{name}.png")
-
-
-def recipe(here: Path) -> None:
-    """A training recipe."""
-    (here / "recipe.toml").write_text(RECIPE, "utf-8")
-
-
-def selection(here: Path) -> None:
-    """A selection of objects, and concepts to hold out."""
-    (here / "select.json").write_text('[{"id": "chair-00000-00000", "name": "stool", "captions": ["a stool"]}]')
-    (here / "concepts.txt").write_text("castle\n")
-
-
-INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
-    "README.md": (assets("models"), recipe, prompts),
-    "CHANGELOG.md": (),
-    "CONTRIBUTING.md": (),
-    "docs/ablations.md": (),
-    "docs/batch.md": (prompts,),
-    "docs/dataset-captions.md": (prompts, photos),
-    "docs/dataset-make.md": (),
-    "docs/dataset.md": (assets("furniture", "toys"), selection),
-    "docs/design.md": (),
-    "docs/doctor.md": (),
-    "docs/evaluation.md": (prompts,),
-    "docs/generate.md": (),
-    "docs/index.md": (),
-    "docs/method.md": (),
-    "docs/mini.md": (),
-    "docs/models.md": (),
-    "docs/python.md": (),
-    "docs/resume.md": (),
-    "docs/training.md": (recipe,),
-    "docs/tutorial.md": (prompts,),
-    "docs/views.md": (),
-    "docs/weights.md": (),
-    "examples/mini/README.md": (),
-}
-"""What each document needs to be there. A new document gets a line here."""
-NEEDS_DATA = ("docs/dataset-captions.md", "docs/evaluation.md", "docs/training.md")
-"""Documents that begin with a folder ``data`` of rendered shards."""
 EXACT = ("docs/method.md",)
 """Documents whose Python looks at the presets as they are."""
 
