@@ -212,4 +212,4 @@ def test_models_alone_shows_its_commands() -> None:
     result = models()
     assert result.exit_code == 0
     assert all(f"  {command} " in result.stdout for command in COMMANDS)
-    assert "Did you mean 'pull'" in fails(2, "pul")
+    assert "did you mean 'pull'" in fails(2, "pul")
