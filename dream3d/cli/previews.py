@@ -33,7 +33,8 @@ def continue_with_the_best(request: Request, count: int, *, own_run_dir: bool, q
 
 def _ranked(request: Request, count: int, quiet: bool) -> list[Ranked]:
     from dream3d.cameras import orbit
-    from dream3d.evaluation.ranking import Ranked, cross_view_consistency, rank, text_similarity
+    from dream3d.evaluation.consistency import cross_view_consistency
+    from dream3d.evaluation.ranking import Ranked, rank, text_similarity
     from dream3d.prior.sampling import sample_views, sampling_for
 
     prior, cameras = request.prior, orbit(request.prior.views)
