@@ -6,7 +6,8 @@ from oracle import MASCOT, TABLE, draw
 from tiny_prior import write_tiny_prior
 
 from dream3d.cameras import orbit
-from dream3d.evaluation.ranking import Ranked, cross_view_consistency, rank, text_similarity
+from dream3d.evaluation.consistency import cross_view_consistency
+from dream3d.evaluation.ranking import Ranked, rank, text_similarity
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.weights.loading import load_prior

@@ -18,7 +18,8 @@ SHEET_NAME = "seeds.png"
 def rank_seeds(prior: DiffusionPrior, prompt: str, negative: str, seeds: Iterable[int], *, quiet: bool) -> list[Ranked]:
     """The seeds with their sampled views, best first; a line on stdout for each unless ``quiet``."""
     from dream3d.cameras import orbit
-    from dream3d.evaluation.ranking import Ranked, cross_view_consistency, rank, text_similarity
+    from dream3d.evaluation.consistency import cross_view_consistency
+    from dream3d.evaluation.ranking import Ranked, rank, text_similarity
     from dream3d.prior.sampling import sample_views, sampling_for
 
     cameras, recipe = orbit(prior.views), sampling_for(prior.recommended_preset)

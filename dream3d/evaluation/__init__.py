@@ -1,1 +1,1 @@
-"""How good a prior is: on pictures it has not seen, on what it draws, and by whom it is judged."""
+"""How good a prior is: on images it has not seen, on what it draws, and by whom it is judged."""

@@ -75,7 +75,7 @@ def rivals(pair: Pair, names: Sequence[str], colors: Sequence[str] = COLORS) -> 
 
 @dataclass(frozen=True)
 class Composition:
-    """Shares, 0..1, of pictures for which a judge puts the right prompt first."""
+    """Shares, 0..1, of images for which a judge puts the right prompt first."""
 
     both: float
     """Among all rivals."""
@@ -86,12 +86,12 @@ class Composition:
 
 
 def composition(similarities: Sequence[Tensor], color_count: int) -> Composition:
-    """From the similarity (M,) of each picture with :func:`rivals`, the first being right; ties are wrong.
+    """From the similarity (M,) of each image with :func:`rivals`, the first being right; ties are wrong.
 
     ``color_count`` of the prompts after the first differ in colour, the rest in the object. Raises ValueError for none.
     """
     if not similarities:
-        raise ValueError("no pictures to judge")
+        raise ValueError("no images to judge")
 
     def first(rows: list[Tensor]) -> float:
         return sum(recall_at(row[None], [{0}], 1) for row in rows) / len(rows)

@@ -18,22 +18,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from evaluate import read_split, recalls, write_sheet
 from torch import Tensor
 
-from dream3d.cameras import Cameras, orbit
 from dream3d.dataset.images import ImageOptions, images_from_objects, write_image_shards
 from dream3d.dataset.shards import ObjectViews, object_members, shard_name, write_tar
-from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
-from dream3d.evaluation.losses import denoising_losses
+from dream3d.errors import Dream3DError
+from dream3d.evaluation.losses import camera_sensitivity
+from dream3d.evaluation.protocols.judging import recalls
+from dream3d.evaluation.protocols.priors import read_split
+from dream3d.evaluation.protocols.views import ManyViews, draw, many_views, mean_consistency, mean_difference
 from dream3d.files import write_atomically
+from dream3d.images import write_png
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.image_encoder import ImageEncoder, load_image_encoder
-from dream3d.prior.sampling import sample_views, sampling_for
+from dream3d.report.sheet import labelled_sheet
 from dream3d.report.tables import number, table
 from dream3d.training.recipe import TrainingRecipe, read_recipe
 from dream3d.training.tasks.multiview import train
@@ -90,7 +89,7 @@ class Figures:
 
 
 def write_data(folders: Sequence[Path], out: Path) -> None:
-    """Shards of the concepts chosen: views of those in 3D, pictures of all."""
+    """Shards of the concepts chosen: views of those in 3D, images of all."""
     if (out / "views" / shard_name("heldout", 0)).exists():
         return
     train_objects = [o for o in read_split(folders, ["train"]) if o.record.name in IN_3D + ONLY_IN_2D]
@@ -118,7 +117,7 @@ def recipe_of(variant: Variant, data: Path, start: Path, steps: int) -> Training
 
 
 def base_recipe(data: Path, steps: int) -> TrainingRecipe:
-    """The recipe of the 2D model: single pictures, no cameras."""
+    """The recipe of the 2D model: single images, no cameras."""
     changes = [f'data.views="{data / "views"}"', f'data.images="{data / "images"}"', f"steps={steps}"]
     return read_recipe(Path(__file__).with_name("ablations.toml"), changes)
 
@@ -136,68 +135,26 @@ def run(name: str, recipe: TrainingRecipe, out: Path) -> Path:
     return out / name / "prior"
 
 
-def part(cameras: Cameras, first: int, count: int) -> Cameras:
-    """Some of the cameras, in a row."""
-    return Cameras(cameras.c2w[first : first + count], cameras.fovy_deg[first : first + count])
-
-
-def draw(prior: DiffusionPrior, prompt: str, seed: int, views: int = 4, together: int | None = None) -> Tensor:
-    """(views, 3, S, S) around an object, sampled ``together`` at a time: as many as the prior was trained on."""
-    together = together or min(prior.views, views)
-    cameras, text = orbit(views, elevation_deg=15), prior.encode_prompt(prompt, "")
-    recipe = sampling_for(prior.recommended_preset)
-    groups = [
-        sample_views(prior, text, part(cameras, i, together), recipe, seed + 100 * i) for i in range(0, views, together)
-    ]
-    return torch.cat(groups).float()
-
-
-def turned(views: ObjectViews) -> ObjectViews:
-    """The views of an object under the cameras of their neighbours, a quarter further."""
-    return ObjectViews(views.record, np.roll(views.rgba, views.rgba.shape[1] // 4, axis=1))
-
-
 def measure(prior: DiffusionPrior, judge: ImageEncoder, heldout: Sequence[ObjectViews]) -> tuple[Figures, list[Tensor]]:
     """All figures of a variant, and the rows of its first seed: those in 3D, then those in 2D alone."""
     prompts = [f"a {name}" if name[0] not in "aeiou" else f"an {name}" for name in IN_3D + ONLY_IN_2D]
-    rows = {(prompt, seed): draw(prior, prompt, seed) for seed in SEEDS for prompt in prompts}
+    rows = {(prompt, seed): draw(prior, prompt, seed, 4) for seed in SEEDS for prompt in prompts}
     in_3d = [views for (prompt, _), views in rows.items() if prompts.index(prompt) < len(IN_3D)]
-    right, wrong = (denoising_losses(prior, o).mean_pixels for o in (heldout, [turned(o) for o in heldout]))
     recall = []
     for chosen in (prompts[: len(IN_3D)], prompts[len(IN_3D) :]):
-        pictures = torch.cat([rows[prompt, seed] for prompt in chosen for seed in SEEDS])
-        labels = [prompt for prompt in chosen for _ in range(len(SEEDS) * 4)]
-        recall.append(recalls(judge, pictures, labels, prompts)[0])
-    cameras = orbit(4, elevation_deg=15)
-    figures = Figures(
-        sum(cross_view_consistency(views, cameras) for views in in_3d) / len(in_3d),
-        sum(differing_pairs(views) for views in in_3d) / len(in_3d),
-        right,
-        wrong / right,
-        *recall,
-    )
+        recall.append(recalls(judge, [(prompt, rows[prompt, seed]) for prompt in chosen for seed in SEEDS], prompts)[0])
+    pixels, camera = camera_sensitivity(prior, heldout)
+    figures = Figures(mean_consistency(in_3d), mean_difference(in_3d), pixels, camera, *recall)
     return figures, [rows[prompt, SEEDS[0]] for prompt in prompts]
 
 
-def many_views(prior: DiffusionPrior, out: Path) -> list[tuple[int, float, float]]:
-    """Consistency of 4, 8 and 16 views sampled at once, and a sheet of them.
-
-    Each row: views, consistency of the four that a quarter lies between, consistency of all. More outlines are harder
-    to fit, so only the former compares numbers of views.
-    """
-    counts, prompts = (4, 8, 16), [f"a {name}" for name in IN_3D]
-    found, shown = [], []
-    for count in counts:
-        rows = [draw(prior, prompt, SEEDS[0], count, together=count) for prompt in prompts]
-        quarters = slice(None, None, count // 4)
-        cameras = orbit(count, elevation_deg=15)
-        four = Cameras(cameras.c2w[quarters], cameras.fovy_deg[quarters])
-        same = sum(cross_view_consistency(views[quarters], four) for views in rows) / len(rows)
-        every = sum(cross_view_consistency(views, cameras) for views in rows) / len(rows)
-        found.append((count, same, every))
-        shown += [(f"{prompt}, {count} views", views) for prompt, views in zip(prompts, rows, strict=True)][:SHOWN]
-    write_sheet(out / "ablation-16-views.png", [label for label, _ in shown], [views for _, views in shown], 1)
-    return found
+def measure_many_views(prior: DiffusionPrior, out: Path) -> list[ManyViews]:
+    """Consistency of 4, 8 and 16 views sampled at once, and a sheet of them."""
+    prompts = [f"a {name}" for name in IN_3D]
+    found = many_views(prior, prompts, seed=SEEDS[0])
+    labels = [(f"{prompts[i]}, {figures.views} views", rows[i]) for figures, rows in found for i in range(SHOWN)]
+    write_png(out / "ablation-16-views.png", labelled_sheet(labels, 1))
+    return [figures for figures, _ in found]
 
 
 def write_sheets(rows: dict[str, list[Tensor]], out: Path) -> None:
@@ -207,15 +164,15 @@ def write_sheets(rows: dict[str, list[Tensor]], out: Path) -> None:
     for sheet, variants in SHEETS.items():
         chosen = (0, 1, 3, 5) if sheet != "2d-data" else (0, 2, len(IN_3D), len(IN_3D) + 1, len(IN_3D) + 2)
         cells = [(f"{titles[v]}: {names[i]}", rows[v][i]) for i in chosen for v in variants]
-        write_sheet(out / f"ablation-{sheet}.png", [c[0] for c in cells], [c[1] for c in cells], len(variants))
+        write_png(out / f"ablation-{sheet}.png", labelled_sheet(cells, len(variants)))
 
 
-def markdown(figures: dict[str, Figures], more: Sequence[tuple[int, float, float]]) -> str:
+def markdown(figures: dict[str, Figures], more: Sequence[ManyViews]) -> str:
     """The report."""
     headers = ["variant", "consistency", "neighbours differ", "x0 error", "camera", "R@1 of 3D", "R@1 of 2D only"]
     titles = {variant.name: variant.title for variant in VARIANTS}
     rows = [[titles[name], *(number(v, 4) for v in dataclasses.astuple(f))] for name, f in figures.items()]
-    lines = [[str(count), number(same, 3), number(every, 3)] for count, same, every in more]
+    lines = [[str(m.views), number(m.quarters, 3), number(m.all, 3)] for m in more]
     counts = ["views at once", "consistency of four of them", "of all"]
     return "\n".join(["# Ablations\n", table(headers, rows), table(counts, lines)])
 
@@ -243,9 +200,9 @@ def main() -> None:
         figures[name], rows[name] = measure(load_prior(str(folder)), judge, heldout)
         print(name, figures[name], flush=True)
     write_sheets(rows, args.out)
-    more = many_views(load_prior(str(base if args.start else folders[MAIN.name])), args.out)
-    facts: dict[str, Any] = {name: dataclasses.asdict(value) for name, value in figures.items()}
-    text = json.dumps({"variants": facts, "more_views": more}, indent=1)
+    more = measure_many_views(load_prior(str(base if args.start else folders[MAIN.name])), args.out)
+    facts = {name: dataclasses.asdict(value) for name, value in figures.items()}
+    text = json.dumps({"variants": facts, "more_views": [dataclasses.astuple(m) for m in more]}, indent=1)
     write_atomically(args.out / "ablations.json", lambda path: path.write_text(text, encoding="utf-8"))
     report = markdown(figures, more)
     write_atomically(args.out / "ablations.md", lambda path: path.write_text(report, encoding="utf-8"))
@@ -253,4 +210,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Dream3DError as error:
+        raise SystemExit(f"error: {error}") from None
