@@ -18,7 +18,7 @@ from dream3d.files import write_atomically
 from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.export import Asset, ExportReport, check_extension, export
 from dream3d.mesh.extract import FieldMesh, mesh_from_field
-from dream3d.mesh.turntable import write_turntable
+from dream3d.mesh.shading import write_turntable
 from dream3d.recipe.generation import MeshRecipe
 from dream3d.render.scene import Scene
 from dream3d.run.folder import RunFolder

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from dream3d import finish
-from dream3d.mesh.turntable import write_turntable
+from dream3d.mesh.shading import write_turntable
 
 
 @contextmanager

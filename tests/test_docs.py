@@ -44,7 +44,7 @@ import dream3d.training.recipe as training
 import dream3d.weights.catalogue as catalogue
 from dream3d import finish
 from dream3d.cli.app import app
-from dream3d.mesh.turntable import write_turntable
+from dream3d.mesh.shading import write_turntable
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.recipe.generation import Recipe
 from dream3d.recipe.overrides import Overrides

@@ -6,33 +6,15 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dream3d.cli.dataset_contents import images, info
-from dream3d.cli.group import DebugOption, OneLineGroup
+from dream3d.cli.group import DebugOption, command_group
 
-dataset = typer.Typer(
-    cls=OneLineGroup, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False
-)
-
-
-@dataset.callback()
-def root(context: typer.Context) -> None:
-    """Make, draw and look through the data that priors are trained on."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-class Preset(str, Enum):
-    """Ranges of cameras to draw from."""
-
-    MVDREAM = "mvdream"
-    MINI = "mini"
-
+dataset = command_group("Make, draw and look through the data that priors are trained on.")
 
 _THE_PRESETS = "the preset's"
 PassesOption = Annotated[int | None, typer.Option(help="Orbits around each object.", show_default=_THE_PRESETS)]
@@ -48,8 +30,8 @@ def render(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the data set; what is there of it is kept.")],
     preset: Annotated[
-        Preset, typer.Option(help="Cameras of MVDream's training, or of the mini prior's.")
-    ] = Preset.MINI,
+        Literal["mvdream", "mini"], typer.Option(help="Cameras of MVDream's training, or of the mini prior's.")
+    ] = "mini",
     size: Annotated[int, typer.Option(help="Pixels along a side.")] = 64,
     passes: PassesOption = None,
     azimuths: AzimuthsOption = None,
@@ -80,7 +62,7 @@ def render(
     started = time.monotonic()
     if not (max_seconds > 0 and max_memory > 0):
         raise UsageError(f"limits are above 0, got --max-seconds {max_seconds} --max-memory {max_memory}")
-    base = PRESETS[preset.value]
+    base = PRESETS[preset]
     recipe = dataclasses.replace(
         base,
         size=size,

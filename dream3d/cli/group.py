@@ -98,6 +98,17 @@ class OneLineGroup(TyperGroup):
         raise UsageError(f"no such command: {name!r}; {hint}")
 
 
+def command_group(text: str) -> typer.Typer:
+    """A group of commands whose help begins with ``text``; without a command it shows its help."""
+
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    options: dict[str, Any] = {"invoke_without_command": True, "rich_markup_mode": None}
+    return typer.Typer(cls=OneLineGroup, callback=show_help, help=text, pretty_exceptions_enable=False, **options)
+
+
 def _write_sections(formatter: Any, rows: Iterable[tuple[Any, Any]]) -> None:
     """One section per ``rich_help_panel`` of the (parameter or command, row of its help) pairs."""
     sections: dict[str, list[Any]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import NamedTuple, get_args
 
 from rich.console import Console, Group, RenderableType
@@ -54,17 +53,13 @@ class LiveView:
         self._image: Text | None = None
         self._next_image = self._start
         self._done = False
-        self._live = Live(
-            console=console, get_renderable=self.render, refresh_per_second=REFRESHES_PER_SECOND, transient=False
-        )
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESHES_PER_SECOND)
 
     def __enter__(self) -> LiveView:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._done = error is None
         self._live.stop()
 

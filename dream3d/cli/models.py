@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dream3d.cli.group import DebugOption, OneLineGroup
+from dream3d.cli.group import DebugOption, command_group
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.prior.layout import Dtype
 from dream3d.weights.catalogue import PACKAGED, PriorInfo, catalogue
@@ -19,19 +19,9 @@ from dream3d.weights.table import Entry, Source, find_entry, mirrored
 if TYPE_CHECKING:
     from dream3d.weights.verify import Finding
 
-models = typer.Typer(
-    cls=OneLineGroup, invoke_without_command=True, rich_markup_mode=None, pretty_exceptions_enable=False
-)
-
+models = command_group("List, fetch, check and convert diffusion priors.")
 
 NameArgument = Annotated[str, typer.Argument(help="Name that 'dream3d models list' shows.", metavar="NAME")]
-
-
-@models.callback()
-def root(context: typer.Context) -> None:
-    """List, fetch, check and convert diffusion priors."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
 
 
 @models.command("list")

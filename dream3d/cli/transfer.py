@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -20,9 +21,9 @@ TENTHS = 10
 @contextmanager
 def transferring(console: Console) -> Iterator[Reporter]:
     """The reporter of a pull's progress on ``console``, for as long as the context is open."""
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if not console.is_interactive:
-        lines = TransferLines(console)
-        yield Reporter(lines.say, lines.progress)
+        yield Reporter(say, _log(say))
         return
     from rich import progress
 
@@ -41,27 +42,17 @@ def transferring(console: Console) -> Iterator[Reporter]:
                 tasks[name] = bars.add_task(name.rpartition("/")[2], total=total)
             bars.update(tasks[name], completed=done, total=total)
 
-        yield Reporter(lambda line: bars.console.print(line, markup=False, highlight=False, soft_wrap=True), advance)
+        yield Reporter(say, advance)
 
 
-class TransferLines:
-    """Plain lines for logs."""
+def _log(say: Callable[[str], None]) -> Callable[[str, int, int | None], None]:
+    """Lines for logs: one for each tenth of a file; without a known size, for each gigabyte."""
+    written: dict[str, int] = {}
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._reached: dict[str, int] = {}
+    def advance(name: str, done: int, total: int | None) -> None:
+        reached = int(done / (total / TENTHS if total else 1e9))
+        if reached > written.get(name, 0):
+            written[name] = reached
+            say(f"{name}: {f'{done / total:.0%} of {memory(total)}' if total else memory(done)}")
 
-    def say(self, line: str) -> None:
-        """Writes a line as it is."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def progress(self, name: str, done: int, total: int | None) -> None:
-        """Writes a line for each tenth of a file; without a known size, for each gigabyte."""
-        step = total / TENTHS if total else 1e9
-        reached = int(done / step)
-        if name not in self._reached:
-            self._reached[name] = 0
-        if reached > self._reached[name]:
-            self._reached[name] = reached
-            share = f"{done / total:.0%} of {memory(total)}" if total else memory(done)
-            self.say(f"{name}: {share}")
+    return advance

@@ -148,11 +148,6 @@ def _place(asset: Asset) -> tuple[ExportMesh, Placement]:
         raise ExportError(f"the provenance is not plain JSON data: {error}") from error
     centre = (low + high) / 2
     placement = Placement((float(centre[0]), float(centre[1]), float(centre[2])), 1 / extent)
-    mesh = ExportMesh(
-        placement.to_file(vertices).astype(np.float32),
-        faces,
-        appearance,
-        provenance,
-        {"world_centre": list(placement.centre), "world_scale": placement.scale},
-    )
-    return mesh, placement
+    extras = {"world_centre": list(placement.centre), "world_scale": placement.scale}
+    positions = placement.to_file(vertices).astype(np.float32)
+    return ExportMesh(positions, faces, appearance, provenance, extras), placement

@@ -1,14 +1,17 @@
-"""Images of coloured meshes: headlight and ambient light over a plain background."""
+"""Images and turntables of coloured meshes: headlight and ambient light over a plain background."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dream3d.cameras import Cameras
+from dream3d.cameras import Cameras, orbit
+from dream3d.images import write_animation
 from dream3d.mesh.raster import interpolate, rasterize
 from dream3d.mesh.srgb import display_values
-from dream3d.mesh.surface import Faces, FloatArray, vertex_normals
+from dream3d.mesh.surface import Faces, FloatArray, Surface, vertex_normals
 
 
 def shade(
@@ -47,6 +50,15 @@ def shade(
         image = image.reshape(height, supersample, width, supersample, 3).mean(axis=(1, 3))
         images[view] = np.round(np.clip(image, 0, 1) * 255)
     return images
+
+
+def write_turntable(
+    path: Path, surface: Surface, colors: NDArray[np.floating], *, frames: int = 48, size: int = 256
+) -> None:
+    """An mp4 of the mesh turning once, 24 frames a second; ``size`` in pixels is a multiple of 16."""
+    cameras = orbit(frames, elevation_deg=15)
+    images = shade(surface.vertices, surface.faces, colors, cameras, size, size, supersample=2)
+    write_animation(path, images, frames_per_second=24)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -31,23 +31,18 @@ def check_families(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def design(family: str, seed: int, index: int) -> Design:
-    """SourceAsset ``index`` (from 0) of a family; it depends on these three alone. KeyError for an unknown family."""
+    """Asset ``index`` (from 0) of a family; it depends on these three alone. KeyError for an unknown family."""
     return FAMILIES[family](np.random.default_rng([seed, zlib.crc32(family.encode()), index]))
 
 
 def make_asset(folder: Path, family: str, seed: int, index: int) -> SourceAsset:
     """Makes one asset, writes ``folder``/KEY.glb and describes it, with a path relative to ``folder``."""
     made = design(family, seed, index)
-    vertices, normals, colors, faces = made.sketch.mesh()
+    *arrays, faces = made.sketch.mesh()
+    vertices, normals, colors = (array.astype(np.float32) for array in arrays)
     key = f"{family}-{seed:05d}-{index:05d}"
-    data = glb_bytes(
-        vertices.astype(np.float32),
-        normals.astype(np.float32),
-        VertexColors(colors.astype(np.float32)),
-        faces,
-        {"family": family, "seed": seed, "index": index},
-        {},
-    )
+    origin = {"family": family, "seed": seed, "index": index}
+    data = glb_bytes(vertices, normals, VertexColors(colors), faces, origin, {})
     write_atomically(folder / f"{key}.glb", lambda path: path.write_bytes(data))
     return SourceAsset(
         key=key,

@@ -103,48 +103,41 @@ def open_renderer(folder: Path, recipe: ViewsRecipe, bounds: Bounds) -> JobFunct
     """What a rendering process does: shards in; the index of each asset as it begins, then (rendered, skipped), out."""
     scene = OffscreenScene(recipe.size)
 
+    def attempt(asset: SourceAsset, split: Split) -> list[tuple[str, bytes]] | str:
+        """What a shard holds of an asset, or the reason why it holds nothing."""
+        try:
+            return render_object(asset, split, recipe, scene, bounds.limits)
+        except DatasetError as error:
+            return str(error)
+        except MemoryError:
+            return f"it needs more than {bounds.memory_bytes // 2**20} MiB of memory"
+        except Exception as error:  # one asset must not end the others
+            return f"it cannot be drawn ({type(error).__name__}: {str(error)[:100]})"
+        finally:
+            scene.clear()
+
     def work(job: tuple[ShardTask, Mapping[int, str]], say: Say) -> tuple[int, int] | DatasetError:
         task, lost = job
+        rendered, skipped, members = list[dict[str, str]](), list[dict[str, str]](), list[tuple[str, bytes]]()
+        for index, asset in enumerate(task.assets):
+            say(index)
+            made = lost.get(index) or attempt(asset, task.split)
+            if isinstance(made, str):
+                path = f"{asset.path.name}/{asset.member}" if asset.member else asset.path.name
+                skipped.append({"key": asset.key, "path": path, "reason": " ".join(made.split())})
+            else:
+                members += made
+                rendered.append({column: getattr(asset, column) for column in ATTRIBUTION})
+        record = json.dumps({"drawn": rendered, "skipped": skipped}, ensure_ascii=False, indent=1)
         try:
-            return _render_shard(task, lost, folder, recipe, scene, bounds, say)
+            if rendered:
+                write_tar(task.shard(folder), members)
+            write_text(task.record(folder), record)
         except OSError as error:
             return DatasetError(
                 f"{task.shard(folder)} cannot be written ({error.strerror or error}); free some space or choose"
                 " another --out"
             )
+        return len(rendered), len(skipped)
 
     return work
-
-
-def _render_shard(
-    task: ShardTask,
-    lost: Mapping[int, str],
-    folder: Path,
-    recipe: ViewsRecipe,
-    scene: OffscreenScene,
-    bounds: Bounds,
-    say: Say,
-) -> tuple[int, int]:
-    rendered, skipped, members = list[dict[str, str]](), list[dict[str, str]](), list[tuple[str, bytes]]()
-    for index, asset in enumerate(task.assets):
-        say(index)
-        reason = lost.get(index, "")
-        if not reason:
-            try:
-                members += render_object(asset, task.split, recipe, scene, bounds.limits)
-            except DatasetError as error:
-                reason = str(error)
-            except MemoryError:
-                reason = f"it needs more than {bounds.memory_bytes // 2**20} MiB of memory"
-            except Exception as error:  # one asset must not end the others
-                reason = f"it cannot be drawn ({type(error).__name__}: {str(error)[:100]})"
-        scene.clear()
-        if reason:
-            path = f"{asset.path.name}/{asset.member}" if asset.member else asset.path.name
-            skipped.append({"key": asset.key, "path": path, "reason": " ".join(reason.split())})
-        else:
-            rendered.append({column: getattr(asset, column) for column in ATTRIBUTION})
-    if rendered:
-        write_tar(task.shard(folder), members)
-    write_text(task.record(folder), json.dumps({"drawn": rendered, "skipped": skipped}, ensure_ascii=False, indent=1))
-    return len(rendered), len(skipped)
