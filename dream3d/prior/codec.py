@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from dream3d.errors import PriorError
-from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, known_arguments, read_json, read_tensors, shapes_of
+from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, read_tensors, shapes_of
+from dream3d.prior.schema import PATCH_PCA, VAE, check, checked, one_of, read_json
 
 
 class PatchPCA(nn.Module):
@@ -55,6 +59,12 @@ class AutoencoderCodec(nn.Module):
         super().__init__()
         self.vae = vae
         self.scale = float(vae.config.scaling_factor)
+        self.sliced = False
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels along the side of what becomes one place of the latents."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
     def channels(self) -> int:
@@ -67,11 +77,18 @@ class AutoencoderCodec(nn.Module):
         z = (mean + std * noise) * scale (docs/method.md, Guidance); the noise is drawn where the generator is, so
         that a seed means the same on every device. Without a generator the posterior's mean is taken.
         """
-        posterior = self.vae.encode(images).latent_dist
+        if self.sliced:  # for the backward pass the images alone are kept; it encodes each of them again
+            parts = [checkpoint(self._moments, image, use_reentrant=False) for image in images.split(1)]
+            posterior = DiagonalGaussianDistribution(torch.cat(parts))
+        else:
+            posterior = DiagonalGaussianDistribution(self._moments(images))
         if generator is None:
             return posterior.mean * self.scale
         noise = torch.randn(posterior.mean.shape, generator=generator, device=generator.device)
         return (posterior.mean + posterior.std * noise.to(posterior.mean)) * self.scale
+
+    def _moments(self, images: Tensor) -> Tensor:
+        return self.vae.encode(images).latent_dist.parameters
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, channels, h, w) -> images (B, 3, 8 h, 8 w), roughly in [-1, 1]."""
@@ -79,7 +96,8 @@ class AutoencoderCodec(nn.Module):
         return images
 
     def set_slicing(self, on: bool) -> None:
-        """Pass images one by one: less memory at once, the same images."""
+        """Pass images one by one, each again in the backward pass: much less memory, more time, the same images."""
+        self.sliced = on
         if on:
             self.vae.enable_slicing()
         else:
@@ -87,11 +105,8 @@ class AutoencoderCodec(nn.Module):
 
 
 def _load_patch_pca(config: dict[str, Any], folder: Path) -> PatchPCA:
-    patch, channels = config.get("patch_size"), config.get("channels")
-    if not (
-        isinstance(patch, int) and isinstance(channels, int) and 1 <= patch <= 64 and 1 <= channels <= 3 * patch**2
-    ):
-        raise PriorError(f"{folder / 'config.json'}: patch_size {patch!r} and channels {channels!r} do not fit")
+    path = folder / "config.json"
+    patch, channels = (check(config.get(key), rule, key, path) for key, rule in PATCH_PCA.items())
     pixels = 3 * patch**2
     expected = {"basis": torch.Size([pixels, channels]), "mean": torch.Size([pixels]), "scale": torch.Size([channels])}
     tensors = read_tensors(folder / "codec.safetensors", expected, torch.float32)
@@ -100,14 +115,26 @@ def _load_patch_pca(config: dict[str, Any], folder: Path) -> PatchPCA:
 
 def vae_skeleton(config: dict[str, Any], path: Path) -> AutoencoderKL:
     """The network that a configuration describes, without memory for its weights; errors name ``path``."""
-    return build_on_meta(lambda: AutoencoderKL(**known_arguments(AutoencoderKL, config)), path)
+    arguments = checked(config, VAE, path, AutoencoderKL)
+
+    def build() -> AutoencoderKL:
+        _run_once(json.dumps(arguments))
+        return AutoencoderKL(**arguments)
+
+    return build_on_meta(build, path)
+
+
+@functools.lru_cache(maxsize=16)
+def _run_once(arguments: str) -> None:
+    """Run a network on tensors without memory: sizes that do not fit show before weights are read."""
+    codec = AutoencoderCodec(AutoencoderKL(**json.loads(arguments)))
+    images = torch.empty(1, 3, 4 * codec.patch_size, 4 * codec.patch_size)
+    if codec.decode(codec.encode(images)).shape != images.shape:
+        raise ValueError("other images come out than went in")
 
 
 def _load_autoencoder(config: dict[str, Any], folder: Path) -> AutoencoderCodec:
     """In float32 on every device: its activations can leave the range of half precision."""
-    scale = config.get("scaling_factor", 0.18215)
-    if not isinstance(scale, int | float) or not 1e-3 < scale < 1e3:
-        raise PriorError(f"{folder / 'config.json'}: 'scaling_factor' is {scale!r}, not a number from 0.001 to 1000")
     vae = vae_skeleton(config, folder / "config.json")
     vae.load_state_dict(read_tensors(folder / STOCK_WEIGHTS, shapes_of(vae), torch.float32), assign=True)
     return AutoencoderCodec(vae.requires_grad_(False).eval())
@@ -127,7 +154,4 @@ def load_codec(prior: Path) -> Codec:
     """
     folder, key = (prior / "vae", "_class_name") if (prior / "vae").is_dir() else (prior / "codec", "type")
     config = read_json(folder / "config.json")
-    kind = config.get(key)
-    if kind not in CODECS:
-        raise PriorError(f"{folder / 'config.json'}: unknown codec type {kind!r}; known: {', '.join(CODECS)}")
-    return CODECS[kind](config, folder)
+    return CODECS[check(config.get(key), one_of(*CODECS), key, folder / "config.json")](config, folder)

@@ -57,6 +57,11 @@ class DiffusionPrior:
                 f"{self.folder}: the UNet has {config.in_channels} latent channels, "
                 f"the codec {self.codec.channels}; the folder mixes two priors"
             )
+        if config.sample_size * self.codec.patch_size != self.image_size:
+            raise PriorError(
+                f"{self.folder}: images of {self.image_size} pixels in patches of {self.codec.patch_size} "
+                f"are not the UNet's {config.sample_size} x {config.sample_size} latents; the folder mixes two priors"
+            )
 
     @property
     def name(self) -> str:
@@ -100,7 +105,8 @@ class DiffusionPrior:
     def with_suffix(self, prompt: str) -> str:
         """The prompt as the prior's 3D captions were written: with its suffix, unless it says "3d" already.
 
-        :meth:`encode_prompt` does not add it: MVDream's sampling does, its score distillation does not.
+        :meth:`encode_prompt` does not add it: MVDream's sampling does (whatever the prompt says), its score
+        distillation does not.
         """
         return with_suffix(prompt, self.settings.prompt_suffix)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
-import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,16 @@ from torch import Tensor, nn
 from dream3d.errors import PriorError
 from dream3d.prior.compact import ROW_SCALE, unpack
 from dream3d.prior.layout import ATTENTION_KINDS, AttentionKind, files_of
+from dream3d.prior.schema import check, each, number, one_of, read_json, whole
 
 STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The name that diffusers gives a network's weights."""
-MAX_JSON_BYTES = 64 * 2**20
-"""A tokenizer is a few megabytes; anything far beyond is not a configuration."""
+MAX_HEADER_BYTES = 16 * 2**20
+"""Of a weights file, before its tensors."""
+MAX_NUMBER_BYTES = 8
+"""Of one number in a weights file."""
+_STORED = ("F16", "BF16", "F32", "F64", "I8")
+"""Types of weights; int8 has scales beside it."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -59,56 +63,31 @@ def check_files(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A json object from a file of bounded size; :class:`PriorError` otherwise."""
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise PriorError(f"{path} is larger than {MAX_JSON_BYTES} bytes, which is no configuration file")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise PriorError(f"{path} is not valid JSON ({type(error).__name__}); copy the file again") from error
-    if not isinstance(data, dict):
-        raise PriorError(f"{path} holds a {type(data).__name__}, not a JSON object; copy the file again")
-    return data
-
-
 def read_settings(folder: Path) -> PriorSettings:
     """``prior.json`` of a folder, checked field by field."""
     path = folder / "prior.json"
     data = read_json(path)
+    background = data.get("background", "white")
+    if background == "white":
+        background = [1.0, 1.0, 1.0]
+    red, green, blue = check(background, each(number(0, 1), 3, 3), "background", path)
 
     def integer(key: str, low: int, high: int) -> int:
-        value = data.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise PriorError(f"{path}: {key!r} is {value!r}, not a whole number from {low} to {high}")
-        return value
+        return check(data.get(key), whole(low, high), key, path)
 
-    attention = data.get("attention", "3d")
-    if attention not in ATTENTION_KINDS:
-        raise PriorError(f"{path}: unknown attention {attention!r}; known: {', '.join(ATTENTION_KINDS)}")
     return PriorSettings(
         name=str(data.get("name", folder.name))[:100],
         version=integer("version", 0, 10**6) if "version" in data else 0,
         image_size=integer("image_size", 8, 4096),
         views=integer("views", 1, 64),
         text_tokens=integer("text_tokens", 2, 1024),
-        background=_color(data.get("background", "white"), path),
+        background=(float(red), float(green), float(blue)),
         recipe=str(data.get("recipe", "mini")),
         licence_weights=str(data.get("licence_weights", "unknown")),
         licence_data=str(data.get("licence_data", "unknown")),
         prompt_suffix=str(data.get("prompt_suffix", ""))[:100],
-        attention=attention,
+        attention=check(data.get("attention", "3d"), one_of(*ATTENTION_KINDS), "attention", path),
     )
-
-
-def _color(value: object, path: Path) -> tuple[float, float, float]:
-    if value == "white":
-        return (1.0, 1.0, 1.0)
-    if isinstance(value, list) and len(value) == 3 and all(isinstance(v, int | float) for v in value):
-        red, green, blue = (float(v) for v in value)
-        if all(math.isfinite(v) and 0 <= v <= 1 for v in (red, green, blue)):
-            return (red, green, blue)
-    raise PriorError(f"{path}: 'background' is {value!r}, not \"white\" or three numbers from 0 to 1")
 
 
 def read_tensors(
@@ -122,18 +101,37 @@ def read_tensors(
     """
     check_tensors(path, expected, ignored_prefix)
     with safe_open(path, framework="pt") as file:
-        scaled = {name.removesuffix(ROW_SCALE) for name in file.keys() if name.endswith(ROW_SCALE)}  # noqa: SIM118
-        return {
-            name: unpack(file.get_tensor(name), file.get_tensor(name + ROW_SCALE), dtype)
-            if name in scaled
-            else file.get_tensor(name).to(dtype)
-            for name in expected
-        }
+        names = set(file.keys())
+        tensors = {}
+        for name in expected:
+            tensor, largest = file.get_tensor(name), None
+            if name + ROW_SCALE in names:
+                scale = file.get_tensor(name + ROW_SCALE)
+                # At most 128 steps: to look at the scales is enough, and much faster.
+                tensor, largest = unpack(tensor, scale, dtype), (128 * scale).to(dtype)
+            tensors[name] = tensor.to(dtype)
+            check_finite(tensors[name] if largest is None else largest, f"{path}: tensor {name!r}", f"{dtype} numbers")
+    return tensors
+
+
+def check_finite(values: Tensor, what: str, needed: str = "numbers") -> None:
+    """:class:`PriorError` unless all values are finite."""
+    if values.numel() and not all(bound.isfinite() for bound in values.aminmax()):
+        raise PriorError(f"{what}: NaN or infinity in place of {needed}; is the prior damaged?")
 
 
 def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix: str | None = None) -> None:
     """The header part of :func:`read_tensors`: cheap, loads no tensor."""
-    found = tensor_shapes(path)
+    needed = sum(size.numel() for size in expected.values())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 2 * needed > memory:
+        raise PriorError(
+            f"{path}: the configuration asks for {needed:.3g} numbers, more than {memory / 1e9:.0f} GB of memory hold"
+        )
+    # Before the library maps the file: one with holes can claim any size.
+    if path.stat().st_size > MAX_NUMBER_BYTES * needed + MAX_HEADER_BYTES:
+        raise PriorError(f"{path} is larger than its configuration's {needed} numbers; copy the complete folder")
+    found, kinds = read_header(path)
     for name, shape in expected.items():
         if name not in found:
             raise PriorError(f"{path} lacks the tensor {name!r}; it does not belong to this configuration")
@@ -141,6 +139,8 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix
             raise PriorError(
                 f"{path}: tensor {name!r} has shape {tuple(found[name])}, the configuration needs {tuple(shape)}"
             )
+        if kinds[name] not in _STORED or kinds.get(name + ROW_SCALE, "F32") not in _STORED:
+            raise PriorError(f"{path}: tensor {name!r} holds {kinds[name]}, not floating-point numbers")
     unknown = sorted(
         name for name in found.keys() - expected.keys() if ignored_prefix is None or not name.startswith(ignored_prefix)
     )
@@ -149,21 +149,26 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix
 
 
 def tensor_shapes(path: Path) -> dict[str, torch.Size]:
-    """Names and shapes from a safetensors file's header; :class:`PriorError` for a truncated or foreign file.
+    """The shapes of :func:`read_header`."""
+    return read_header(path)[0]
 
-    Scales of :mod:`dream3d.prior.compact` are checked against their tensors and left out.
+
+def read_header(path: Path) -> tuple[dict[str, torch.Size], dict[str, str]]:
+    """Shapes and types by name from a safetensors file's header; :class:`PriorError` for a truncated or foreign file.
+
+    Scales of :mod:`dream3d.prior.compact` are checked against their tensors, and their shapes left out.
     """
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {name: torch.Size(part.get_shape()) for name, part in slices.items()}
-            whole = {name for name, part in slices.items() if part.get_dtype() == "I8"}
-    except (SafetensorError, OSError) as error:
+            kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, OSError, RuntimeError, MemoryError) as error:
         raise PriorError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from error
-    for name in whole:
+    for name in [name for name, kind in kinds.items() if kind == "I8"]:
         if shapes.pop(name + ROW_SCALE, None) != shapes[name][:1]:
             raise PriorError(f"{path}: tensor {name!r} is int8 without one scale a row in {name + ROW_SCALE!r}")
-    return shapes
+    return shapes, kinds
 
 
 def known_arguments(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +183,8 @@ def build_on_meta(build: Callable[[], Module], path: Path) -> Module:
         with torch.device("meta"):
             return build()
     except Exception as error:  # third-party constructors raise anything on a bad configuration
-        raise PriorError(f"{path} does not describe a network ({type(error).__name__}: {error})") from error
+        reason = str(error).partition("\n")[0][:200]
+        raise PriorError(f"{path} does not describe a network ({type(error).__name__}: {reason})") from error
 
 
 def shapes_of(module: nn.Module) -> dict[str, torch.Size]:

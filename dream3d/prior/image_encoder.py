@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from dream3d.errors import PriorError
 from dream3d.files import write_atomically
-from dream3d.prior.folder import build_on_meta, known_arguments, read_json, read_settings, read_tensors, shapes_of
+from dream3d.prior.folder import build_on_meta, known_arguments, read_settings, read_tensors, shapes_of
+from dream3d.prior.schema import read_json
 from dream3d.prior.text import PromptEncoder
 
 FOLDER = "image_encoder"

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import Literal, get_args
 
+PACKAGED = Path(__file__).resolve().parent.parent / "priors"
+"""Folder of the priors that ship inside the package."""
+
 AttentionKind = Literal["3d", "2d", "temporal"]
 """How views see each other, see :mod:`dream3d.prior.attention`."""
 ATTENTION_KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)

@@ -15,7 +15,7 @@ from dream3d.errors import UsageError
 from dream3d.guidance import classifier_free_guidance, rescale_guided
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.prior.folder import known_arguments
+from dream3d.prior.folder import check_finite, known_arguments
 
 SamplerName = Literal["ddim", "dpm++"]
 MAX_STEPS = 1000
@@ -24,7 +24,7 @@ MAX_STEPS = 1000
 
 @dataclass(frozen=True)
 class SamplingRecipe:
-    """How noise becomes views. The defaults are those of MVDream's demo (docs/method.md, Sampling)."""
+    """How noise becomes views. Steps are those of MVDream's command line, the scale its demo's (docs/method.md)."""
 
     sampler: SamplerName = "ddim"
     """``ddim`` (Song et al. 2021) or ``dpm++``: DPM-Solver++ of order 2 (Lu et al. 2022), good in fewer steps."""
@@ -81,13 +81,24 @@ def sample_views(
         guided = classifier_free_guidance(conditional, unconditional, recipe.guidance_scale)
         guided = rescale_guided(guided, conditional, count, recipe.rescale)
         latents = scheduler.step(guided, timestep, latents, **noise).prev_sample
-    return prior.decode_latents(latents)
+    images = prior.decode_latents(latents)
+    for values in (latents, images):
+        check_finite(values, f"the views that prior {prior.name!r} sampled", "colours")
+    return images
 
 
 def build_scheduler(
     trained: DDIMScheduler, sampler: SamplerName, steps: int
 ) -> DDIMScheduler | DPMSolverMultistepScheduler:
-    """A fresh sampler of so many steps on the noise schedule that a prior was trained with."""
+    """A fresh sampler of so many steps on the noise schedule that a prior was trained with.
+
+    With spacing "leading", MVDream's, timesteps are counted as its sampler does, from the first upwards: if the number
+    does not divide the schedule's it takes more of them, and starts from more noise than diffusers would.
+    Raises UsageError for more steps than the schedule has.
+    """
+    total = trained.config.num_train_timesteps
+    if steps > total:
+        raise UsageError(f"this prior's noise schedule has {total} timesteps, got --steps {steps}")
     scheduler: DDIMScheduler | DPMSolverMultistepScheduler
     if sampler == "ddim":
         scheduler = DDIMScheduler(**known_arguments(DDIMScheduler, trained.config))
@@ -102,6 +113,12 @@ def build_scheduler(
         # diffusers hands a torch tensor to numpy in a way that numpy 2 deprecates; the result is the same.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message="__array__")
         scheduler.set_timesteps(steps)
+        if trained.config.timestep_spacing == "leading":
+            timesteps = list(range(trained.config.steps_offset, total, total // steps))[::-1]
+            if sampler == "ddim":  # its stride stays that of so many steps
+                scheduler.timesteps = torch.tensor(timesteps)
+            else:
+                scheduler.set_timesteps(timesteps=timesteps)
     return scheduler
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel
 
 from dream3d.errors import PriorError
-from dream3d.prior.folder import build_on_meta, check_tensors, read_json, read_tensors, shapes_of
+from dream3d.prior.folder import build_on_meta, check_tensors, read_tensors, shapes_of
+from dream3d.prior.schema import BERT, CLIP_TEXT, Rules, check, checked, one_of, read_json
+from dream3d.prior.tokenizer import MAX_CHARACTERS, bounded, load_tokenizer, repaired
 
 CLIP_PREFIX = "text_model."
 """Of every tensor in a CLIP text encoder's file; transformers' module has it before version 5 and not after."""
@@ -26,6 +28,7 @@ class _Encoder:
     """One kind of text encoder."""
 
     config: type[Any]
+    rules: Rules
     build: Callable[[Any], nn.Module]
     load: Callable[[Any, dict[str, Tensor], torch.device], nn.Module]
     """Configuration and weights by the module's names to a module ready to run."""
@@ -35,6 +38,8 @@ class _Encoder:
     """From the module's name of a tensor to the file's."""
     ignored_prefix: str | None = None
     """Tensors that a file may hold and that token states do not need."""
+    clean: Callable[[str], str] = str
+    """What happens to a text before the tokenizer reads it."""
 
 
 def _build_bert(config: Any) -> nn.Module:
@@ -74,15 +79,17 @@ def _clip_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 _CLIP = _Encoder(
     # older files carry the numbers 0 to 76 as a tensor
     CLIPTextConfig,
+    CLIP_TEXT,
     CLIPTextModel,
     _load_clip,
     _clip_states,
     clip_file_name,
     "text_model.embeddings.position_ids",
+    repaired,
 )
 _ENCODERS = {
     # sentence-transformers' files carry a sentence pooler, which token states do not pass through
-    "bert": _Encoder(BertConfig, _build_bert, _load_bert, _bert_states, ignored_prefix="pooler."),
+    "bert": _Encoder(BertConfig, BERT, _build_bert, _load_bert, _bert_states, ignored_prefix="pooler."),
     "clip_text_model": _CLIP,
 }
 
@@ -97,60 +104,47 @@ class PromptEncoder:
 
     def __init__(self, folder: Path, tokens: int) -> None:
         self.tokens = tokens
-        self._tokenizer = _load_tokenizer(folder / "tokenizer" / "tokenizer.json", tokens)
         self._weights = folder / "text_encoder" / "model.safetensors"
         config_path = folder / "text_encoder" / "config.json"
         config = read_json(config_path)
-        kind = config.get("model_type")
-        if kind not in _ENCODERS:
-            raise PriorError(f"{config_path}: unknown text encoder {kind!r}; known: {', '.join(_ENCODERS)}")
-        self._encoder = _ENCODERS[kind]
-        known = self._encoder.config().to_dict().keys()
-        self._config = self._encoder.config(**{key: value for key, value in config.items() if key in known})
+        self._encoder = _ENCODERS[check(config.get("model_type"), one_of(*_ENCODERS), "model_type", config_path)]
+        self._config = self._encoder.config(**checked(config, self._encoder.rules, config_path))
+        tokenizer_path = folder / "tokenizer" / "tokenizer.json"
+        self._tokenizer = load_tokenizer(tokenizer_path, tokens, int(self._config.vocab_size))
         skeleton = build_on_meta(lambda: self._encoder.build(self._config), config_path)
         self._names = {self._encoder.file_name(name): name for name in shapes_of(skeleton)}
         self._shapes = {self._encoder.file_name(name): shape for name, shape in shapes_of(skeleton).items()}
         check_tensors(self._weights, self._shapes, self._encoder.ignored_prefix)
         self.width = int(self._config.hidden_size)
-        self._check_size(config_path)
-
-    def _check_size(self, config_path: Path) -> None:
-        words, places = self._tokenizer.get_vocab_size(), int(self._config.max_position_embeddings)
-        if words > self._config.vocab_size or self.tokens > places:
-            raise PriorError(
-                f"{config_path}: an encoder of {self._config.vocab_size} words and {places} places cannot read "
-                f"{words} words and {self.tokens} tokens; the folder mixes two priors"
-            )
+        places = int(self._config.max_position_embeddings)
+        if tokens > places:
+            raise PriorError(f"{config_path}: an encoder of {places} places cannot read {tokens} tokens")
 
     def cut(self, prompt: str) -> int | None:
-        """Index of the first character that the encoder does not read, or None if it reads all."""
-        encoding = self._tokenizer.encode(prompt)
+        """Index of the first character that the encoder does not read, or None if it reads all.
+
+        Where the text is cleaned first, that of the longest beginning which is read as a whole.
+        """
+        prompt = prompt[:MAX_CHARACTERS]
+        text = self._encoder.clean(prompt)
+        encoding = self._tokenizer.encode(text)
         if not encoding.overflowing:
             return None
-        return max((end for _, end in encoding.offsets), default=0)
+        if text == prompt:
+            return max((end for _, end in encoding.offsets), default=0)
+
+        def too_long(size: int) -> bool:
+            return bool(self._tokenizer.encode(self._encoder.clean(prompt[:size])).overflowing)
+
+        return max(0, bisect(range(len(prompt)), False, key=too_long) - 1)
 
     @torch.no_grad()
     def encode(self, prompts: list[str], device: torch.device) -> Tensor:
         """Token states (len(prompts), tokens, width), float32."""
         tensors = read_tensors(self._weights, self._shapes, torch.float32, self._encoder.ignored_prefix)
         model = self._encoder.load(self._config, {self._names[name]: t for name, t in tensors.items()}, device)
-        encodings = [self._tokenizer.encode(prompt) for prompt in prompts]
+        encodings = [self._tokenizer.encode(self._encoder.clean(bounded(prompt))) for prompt in prompts]
         ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=device)
         parts = zip(ids.split(PROMPTS_AT_ONCE), mask.split(PROMPTS_AT_ONCE), strict=True)
         return torch.cat([self._encoder.states(model, *part) for part in parts])
-
-
-def _load_tokenizer(path: Path, tokens: int) -> Tokenizer:
-    """The tokenizer, set to give exactly ``tokens`` ids; which id fills up is the file's choice."""
-    read_json(path)  # bounds the size and names the file if it is damaged
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise PriorError(f"{path} is not a tokenizer ({error}); copy the file again") from error
-    padding = tokenizer.padding or {}
-    tokenizer.enable_truncation(tokens)
-    tokenizer.enable_padding(
-        length=tokens, pad_id=padding.get("pad_id", 0), pad_token=padding.get("pad_token", "[PAD]")
-    )
-    return tokenizer

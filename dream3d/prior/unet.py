@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from dream3d.prior.attention import set_attention
-from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, known_arguments, read_json, read_tensors, shapes_of
-from dream3d.prior.layout import AttentionKind
+from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, read_tensors, shapes_of
+from dream3d.prior.layout import PACKAGED, AttentionKind
+from dream3d.prior.schema import UNET, checked, read_json
 
 
 class MultiViewUNet(UNet2DConditionModel):  # type: ignore[misc]  # untyped library
@@ -43,17 +46,32 @@ def call_unet(
     )[0]
 
 
-def unet_skeleton(folder: Path) -> MultiViewUNet:
-    """The network that ``config.json`` of a folder describes, without memory for its weights."""
-    config_path = folder / "config.json"
-    arguments = known_arguments(UNet2DConditionModel, read_json(config_path))
-    return build_on_meta(lambda: MultiViewUNet(**arguments), config_path)
+def unet_skeleton(folder: Path, attention: AttentionKind = "3d") -> MultiViewUNet:
+    """The network that ``config.json`` of a folder describes, without memory for its weights, and able to run."""
+    path = folder / "config.json"
+    arguments = checked(read_json(path), UNET, path, UNet2DConditionModel)
+
+    def build() -> MultiViewUNet:
+        if PACKAGED not in path.resolve().parents:
+            _run_once(json.dumps(arguments), attention)
+        return set_attention(MultiViewUNet(**arguments), attention)
+
+    return build_on_meta(build, path)
+
+
+@functools.lru_cache(maxsize=16)
+def _run_once(arguments: str, attention: AttentionKind) -> None:
+    """Run a network on tensors without memory: sizes that do not fit show before weights are read."""
+    unet = set_attention(MultiViewUNet(**json.loads(arguments)), attention)
+    config = unet.config
+    x_t = torch.empty(2, config.in_channels, config.sample_size, config.sample_size)
+    text, cameras = torch.empty(2, 2, config.cross_attention_dim), torch.empty(2, 16)
+    if call_unet(unet, x_t, torch.empty(2), text, cameras, views=2).shape != x_t.shape:
+        raise ValueError(f"{config.in_channels} channels go in and {config.out_channels} come out")
 
 
 def load_unet(folder: Path, dtype: torch.dtype, attention: AttentionKind = "3d") -> MultiViewUNet:
     """The frozen UNet of a folder with one kind of attention; every tensor of the file is accounted for."""
-    unet = unet_skeleton(folder)
-    with torch.device("meta"):
-        set_attention(unet, attention)
+    unet = unet_skeleton(folder, attention)
     unet.load_state_dict(read_tensors(folder / STOCK_WEIGHTS, shapes_of(unet), dtype), assign=True)
     return unet.requires_grad_(False).eval()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dream3d.errors import PriorError
 from dream3d.guidance import PredictionType
-from dream3d.prior.codec import PatchPCA, load_codec
+from dream3d.prior.codec import load_codec
 from dream3d.prior.folder import read_settings
 from dream3d.prior.schedule import load_schedule
 from dream3d.prior.text import PromptEncoder, with_suffix
@@ -41,9 +41,7 @@ class FrozenInputs:
         self._read_data(recipe)
 
     def _latent_size(self) -> int:
-        codec = self.codec
-        # each level of a VAE but the last halves the image
-        patch = codec.patch_size if isinstance(codec, PatchPCA) else 2 ** (len(codec.vae.config.block_out_channels) - 1)
+        patch = self.codec.patch_size
         if self.image_size % patch:
             raise PriorError(f"the codec takes images in steps of {patch} pixels, not of {self.image_size}")
         return int(self.image_size // patch)

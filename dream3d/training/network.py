@@ -12,8 +12,9 @@ from diffusers import UNet2DConditionModel
 
 from dream3d.errors import PriorError, UsageError
 from dream3d.prior.attention import ADDED_WEIGHTS, set_attention
-from dream3d.prior.folder import STOCK_WEIGHTS, known_arguments, read_json, read_tensors, shapes_of, tensor_shapes
+from dream3d.prior.folder import STOCK_WEIGHTS, read_tensors, shapes_of, tensor_shapes
 from dream3d.prior.layout import AttentionKind
+from dream3d.prior.schema import UNET, checked, read_json
 from dream3d.prior.unet import MultiViewUNet
 
 CAMERA_NUMBERS = 16
@@ -29,9 +30,9 @@ def make_network(
     PriorError for a damaged folder, UsageError for arguments that make no network.
     """
     stock = read_json(folder / "config.json")
-    config = known_arguments(UNet2DConditionModel, stock)
+    config = checked(stock, UNET, folder / "config.json", UNet2DConditionModel)
     if scratch:
-        config = _scratch_config(config, scratch)
+        config = checked(_scratch_config(config, scratch), UNET, "the recipe's network", UNet2DConditionModel)
     camera = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": CAMERA_NUMBERS}
     inflate = not scratch and config.get("class_embed_type") is None
     if not inflate and not scratch and any(config.get(key) != value for key, value in camera.items()):

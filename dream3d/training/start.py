@@ -12,9 +12,10 @@ from typing import Any
 
 from dream3d.errors import PriorError
 from dream3d.files import build_folder
-from dream3d.prior.folder import STOCK_WEIGHTS, check_files, read_json
+from dream3d.prior.folder import STOCK_WEIGHTS, check_files
 from dream3d.prior.official.architecture import SD15, SD21
 from dream3d.prior.official.convert import write_small_files
+from dream3d.prior.schema import read_json
 from dream3d.weights.loading import find_folder
 
 SD_FILES = (

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dream3d.errors import UsageError
-from dream3d.prior.layout import files_of
+from dream3d.prior.layout import PACKAGED, files_of
 from dream3d.weights import table
 from dream3d.weights.store import absent_message, missing_files, prior_folder, size_on_disk
 from dream3d.weights.table import Entry
-
-PACKAGED = Path(__file__).resolve().parent.parent / "priors"
-"""Folder of the priors that ship inside the package."""
 
 
 @dataclass(frozen=True)

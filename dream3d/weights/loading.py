@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -55,7 +56,7 @@ def locate(name_or_path: str) -> Path:
             raise PriorError(info.absence())
         return info.path
     path = Path(name_or_path)
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for a name that is too long
         names = ", ".join(known)
         raise PriorError(
             f"unknown prior {name_or_path!r}: neither a catalogue name ({names}) nor an existing file or folder"

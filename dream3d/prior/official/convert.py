@@ -18,13 +18,14 @@ from torch import Tensor
 from dream3d.errors import Dream3DError, PriorError, UsageError
 from dream3d.files import build_folder, replace_folder
 from dream3d.prior.codec import vae_skeleton
-from dream3d.prior.folder import check_files, read_json, read_settings, shapes_of
+from dream3d.prior.folder import check_files, read_settings, shapes_of
 from dream3d.prior.layout import Dtype, files_of
 from dream3d.prior.official import ldm_keys
 from dream3d.prior.official.architecture import Family
 from dream3d.prior.official.components import account, read_checkpoint, read_folder
 from dream3d.prior.official.ldm_keys import Piece
 from dream3d.prior.official.tensors import Tensors, open_tensors, write_tensors
+from dream3d.prior.schema import read_json
 from dream3d.prior.text import PromptEncoder
 from dream3d.prior.unet import unet_skeleton
 
