@@ -29,6 +29,7 @@ setup(
         "diffusers>=0.35",
         "transformers>=4.50",
         "safetensors>=0.4",
+        "ftfy>=6.1",
         "platformdirs>=4",
         "trimesh>=4",
         "typer>=0.26",

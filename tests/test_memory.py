@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from tiny_prior import write_tiny_prior
 
 from dream3d.cameras import orbit
 from dream3d.errors import UsageError
+from dream3d.prior.codec import AutoencoderCodec
 from dream3d.prior.memory import MemoryPlan, plan_for
 from dream3d.weights.loading import load_prior
 
@@ -81,3 +83,40 @@ def test_compiling_is_torchs_own_and_only_when_asked(tmp_path: Path, monkeypatch
     assert compiled == []
     prior = load_prior(folder, memory=plan_for(None, compile_unet=True))
     assert compiled == [prior.unet]
+
+
+def test_a_sliced_codec_keeps_the_images_alone_and_gives_the_same() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(16, 32),
+        norm_num_groups=8,
+    )
+    codec = AutoencoderCodec(vae.requires_grad_(False).eval())
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+
+    def encoded() -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Latents, gradient, and bytes kept for the backward pass."""
+        leaf, kept = images.clone().requires_grad_(), {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            latents = codec.encode(leaf, torch.Generator().manual_seed(1))
+        latents.square().sum().backward()
+        assert leaf.grad is not None
+        return latents.detach(), leaf.grad, sum(kept.values())
+
+    whole = encoded()
+    codec.set_slicing(True)
+    sliced = encoded()
+    torch.testing.assert_close(sliced[:2], whole[:2], atol=1e-5, rtol=1e-4)
+    assert sliced[2] < whole[2] / 10, (sliced[2], whole[2])
+    latents = torch.randn(3, 4, 16, 16)
+    with torch.no_grad():
+        one_by_one = codec.decode(latents)
+        codec.set_slicing(False)
+        torch.testing.assert_close(one_by_one, codec.decode(latents), atol=1e-5, rtol=1e-4)

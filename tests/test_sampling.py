@@ -1,10 +1,13 @@
 """Views from noise: samplers by hand, determinism, any number of views, and refusal of nonsense."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from tiny_prior import write_tiny_prior
 
 from dream3d.cameras import Cameras, orbit
@@ -111,6 +114,39 @@ def test_samplers_keep_the_schedule_of_the_training(prior: DiffusionPrior) -> No
         config = build_scheduler(prior.schedule, sampler, 3).config
         for key in ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing"):
             assert config[key] == prior.schedule.config[key]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_every_number_of_steps_stays_in_the_schedule(sampler: Any, spacing: str) -> None:
+    trained = DDIMScheduler(timestep_spacing=spacing, steps_offset=int(spacing == "leading"), clip_sample=False)
+    for steps in (1, 2, 3, 7, 25, 30, 50, 333, 501, 999, 1000):
+        scheduler = build_scheduler(trained, sampler, steps)
+        times = scheduler.timesteps.tolist()
+        assert 0 <= min(times) <= max(times) <= 999
+        assert all(later < earlier for earlier, later in itertools.pairwise(times)), steps
+        assert len(times) >= min(steps, 999)
+        if spacing == "leading":
+            assert times == [t for t in (np.arange(0, 1000, 1000 // steps) + 1)[::-1].tolist() if t < 1000]
+        x = torch.ones(1, 1, 2, 2)
+        for time in times[:2] + times[-2:]:
+            if sampler == "ddim":
+                assert bool(scheduler.step(x, time, x).prev_sample.isfinite().all())
+    with pytest.raises(UsageError, match="has 1000 timesteps, got --steps 1001"):
+        build_scheduler(trained, sampler, 1001)
+
+
+def test_the_last_strides_of_ddim_are_the_official_ones(prior: DiffusionPrior) -> None:
+    """MVDream's sampler for 7 steps: 995, 853, ... 1, and from each to the next; at the end to timestep 0."""
+    trained = DDIMScheduler(timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False, clip_sample=False)
+    scheduler = build_scheduler(trained, "ddim", 7)
+    times = scheduler.timesteps.tolist()
+    assert times == [995, 853, 711, 569, 427, 285, 143, 1]
+    x, noise = torch.full((1, 1, 1, 1), 0.5), torch.full((1, 1, 1, 1), 0.25)
+    for now, after in itertools.pairwise([*times, 0]):
+        a, b = trained.alphas_cumprod[now], trained.alphas_cumprod[after]
+        expected = b.sqrt() * (x - (1 - a).sqrt() * noise) / a.sqrt() + (1 - b).sqrt() * noise
+        torch.testing.assert_close(scheduler.step(noise, now, x).prev_sample, expected.view_as(x))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from dream3d.cli.resume import resume
 from dream3d.cli.train import train
 from dream3d.cli.train_encoder import train_encoder
 from dream3d.cli.views import views
+from dream3d.errors import UsageError
 from dream3d.version import __version__
 
 
@@ -50,6 +51,10 @@ def root(
     """Turn a text prompt into a coloured 3D mesh."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif sys.flags.optimize > 1:
+        raise UsageError(
+            "Python was told to leave out docstrings, which diffusers reads; unset PYTHONOPTIMIZE, or use 1"
+        )
 
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {

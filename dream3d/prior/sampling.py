@@ -113,12 +113,13 @@ def build_scheduler(
         # diffusers hands a torch tensor to numpy in a way that numpy 2 deprecates; the result is the same.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message="__array__")
         scheduler.set_timesteps(steps)
+        times = list(dict.fromkeys(scheduler.timesteps.tolist()))  # where many are rounded, some come twice
         if trained.config.timestep_spacing == "leading":
-            timesteps = list(range(trained.config.steps_offset, total, total // steps))[::-1]
-            if sampler == "ddim":  # its stride stays that of so many steps
-                scheduler.timesteps = torch.tensor(timesteps)
-            else:
-                scheduler.set_timesteps(timesteps=timesteps)
+            times = list(range(trained.config.steps_offset, total, total // steps))[::-1]
+        if sampler == "ddim":  # whose stride stays that of so many steps
+            scheduler.timesteps = torch.tensor(times)
+        elif times != scheduler.timesteps.tolist():
+            scheduler.set_timesteps(timesteps=times)
     return scheduler
 
 

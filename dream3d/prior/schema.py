@@ -105,7 +105,7 @@ UNET: Rules = {
     "up_block_types": each(one_of("UpBlock2D", "CrossAttnUpBlock2D"), 1, LEVELS),
     "block_out_channels": each(WIDTH, 1, LEVELS),
     "layers_per_block": _per_level(FEW),
-    "transformer_layers_per_block": _per_level(whole(1, 10)),
+    "transformer_layers_per_block": _per_level(FEW),
     "attention_head_dim": _per_level(HEADS),
     "num_attention_heads": either(one_of(None), _per_level(HEADS)),
     "only_cross_attention": one_of(False),

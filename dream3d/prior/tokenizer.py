@@ -107,9 +107,9 @@ def try_out(tokens: str, words: str) -> None:
     try:
         tokenizer = _made(sys.stdin.buffer.read(), int(tokens))
         for probe in _PROBES:
-            ids = tokenizer.encode(probe).ids
-            if len(ids) != int(tokens) or max(ids) >= int(words):
-                reason = f"it gives {len(ids)} tokens up to {max(ids, default=0)}, not {tokens} below {words}"
+            found = tokenizer.encode(probe)
+            if len(found.ids) != int(tokens) or max(found.ids) >= int(words) or not any(found.attention_mask):
+                reason = f"it gives {sum(found.attention_mask)} of {len(found.ids)} tokens up to {max(found.ids)}"
     except BaseException as error:  # a panic of the library is no Exception
         reason = str(error) or type(error).__name__
     sys.stdout.write(reason)
