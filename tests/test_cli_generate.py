@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from dream3d.cli.app import app
 from dream3d.errors import CollapsedFieldError
-from dream3d.weights.catalogue import PACKAGED
+from dream3d.prior.layout import PACKAGED
 from dream3d.weights.loading import lasting_name, locate
 
 

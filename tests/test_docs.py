@@ -46,11 +46,10 @@ from dream3d import finish
 from dream3d.cli.app import app
 from dream3d.mesh.shading import write_turntable
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.layout import PACKAGED
 from dream3d.recipe.generation import Recipe
 from dream3d.recipe.overrides import Overrides
 from dream3d.recipe.presets import PRESETS
-
-PACKAGED = catalogue.PACKAGED
 
 NETWORK = {
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],

@@ -10,8 +10,8 @@ import typer
 
 from dream3d.cli.group import DebugOption, command_group
 from dream3d.errors import Dream3DError, UsageError
-from dream3d.prior.layout import Dtype
-from dream3d.weights.catalogue import PACKAGED, PriorInfo, catalogue
+from dream3d.prior.layout import PACKAGED, Dtype
+from dream3d.weights.catalogue import PriorInfo, catalogue
 from dream3d.weights.records import read_record
 from dream3d.weights.store import download_path, is_downloaded, is_offline, prior_folder
 from dream3d.weights.table import Entry, Source, find_entry, mirrored

@@ -117,7 +117,7 @@ def read_tensors(
 def check_finite(values: Tensor, what: str, needed: str = "numbers") -> None:
     """:class:`PriorError` unless all values are finite."""
     if values.numel() and not all(bound.isfinite() for bound in values.aminmax()):
-        raise PriorError(f"{what}: NaN or infinity in place of {needed}; is the prior damaged?")
+        raise PriorError(f"{what}: {needed} that are not finite; is the prior damaged?")
 
 
 def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix: str | None = None) -> None:

@@ -136,7 +136,8 @@ class PromptEncoder:
         def too_long(size: int) -> bool:
             return bool(self._tokenizer.encode(self._encoder.clean(prompt[:size])).overflowing)
 
-        return max(0, bisect(range(len(prompt)), False, key=too_long) - 1)
+        read = bisect(range(len(prompt)), False, key=too_long) - 1
+        return len(prompt[: max(0, read)].rstrip())
 
     @torch.no_grad()
     def encode(self, prompts: list[str], device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from dream3d.errors import PriorError, UsageError
+from dream3d.errors import UsageError
 from dream3d.prior.attention import ADDED_WEIGHTS, set_attention
 from dream3d.prior.folder import STOCK_WEIGHTS, read_tensors, shapes_of, tensor_shapes
 from dream3d.prior.layout import AttentionKind
@@ -35,8 +35,6 @@ def make_network(
         config = checked(_scratch_config(config, scratch), UNET, "the recipe's network", UNet2DConditionModel)
     camera = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": CAMERA_NUMBERS}
     inflate = not scratch and config.get("class_embed_type") is None
-    if not inflate and not scratch and any(config.get(key) != value for key, value in camera.items()):
-        raise PriorError(f"{folder / 'config.json'}: its class embedding is not that of cameras (projection, 16)")
     config |= camera | {"sample_size": sample_size}
     with torch.random.fork_rng(devices=[]):  # torch's own initialisation takes no generator
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))

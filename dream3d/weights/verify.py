@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dream3d.errors import DownloadError
-from dream3d.prior.layout import files_of
-from dream3d.weights.catalogue import PACKAGED
+from dream3d.prior.layout import PACKAGED, files_of
 from dream3d.weights.obtain import fault_in_download
 from dream3d.weights.records import fault_of, read_folder_record, read_record
 from dream3d.weights.store import download_path, prior_folder
