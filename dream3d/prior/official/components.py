@@ -24,6 +24,7 @@ from dream3d.prior.official import architecture, ldm_keys
 from dream3d.prior.official.architecture import SD15, SD21, Family, family_of
 from dream3d.prior.official.ldm_keys import Origin, Piece
 from dream3d.prior.official.tensors import Tensors, open_tensors
+from dream3d.prior.schema import CLIP_TEXT, UNET, checked
 from dream3d.prior.text import CLIP_PREFIX, clip_file_name
 
 _SCHEDULE_STEPS = 1000
@@ -81,7 +82,7 @@ def read_folder(folder: Path) -> tuple[Family, list[Component]]:
 
 def _unet(tensors: Tensors, family: Family) -> Component:
     config = architecture.unet_config(tensors, family)
-    arguments = {key: value for key, value in config.items() if not key.startswith("_")}
+    arguments = checked(config, UNET, tensors.path)
     expected = shapes_of(build_on_meta(lambda: UNet2DConditionModel(**arguments), tensors.path))
     return Component("unet", STOCK_WEIGHTS, config, tensors, expected, ldm_keys.unet_origin)
 
@@ -109,7 +110,8 @@ def _text(config: dict[str, Any], tensors: Tensors, origin: Origin, unused: froz
     def from_file_name(name: str) -> Piece | None:
         return origin(name.removeprefix(CLIP_PREFIX))
 
-    build: Callable[[], nn.Module] = lambda: CLIPTextModel(CLIPTextConfig(**config))  # noqa: E731
+    arguments = checked(config, CLIP_TEXT, tensors.path)
+    build: Callable[[], nn.Module] = lambda: CLIPTextModel(CLIPTextConfig(**arguments))  # noqa: E731
     shapes = shapes_of(build_on_meta(build, tensors.path))
     expected = {clip_file_name(name): shape for name, shape in shapes.items()}
     return Component("text_encoder", "model.safetensors", config, tensors, expected, from_file_name, unused)
