@@ -22,6 +22,7 @@ from dream3d.cameras import orbit
 from dream3d.errors import PriorError, UsageError
 from dream3d.prior import schema, tokenizer
 from dream3d.prior.codec import load_codec, vae_skeleton
+from dream3d.prior.folder import read_settings
 from dream3d.prior.schedule import load_schedule
 from dream3d.prior.schema import read_json
 from dream3d.prior.text import PromptEncoder
@@ -63,6 +64,7 @@ def folder(pristine: Path, tmp_path: Path) -> Path:
 
 
 READERS: dict[str, tuple[str, type | None, schema.Rules, Callable[[Path], object]]] = {
+    "settings": ("prior.json", None, schema.SETTINGS, read_settings),
     "scheduler": (
         "scheduler/scheduler_config.json",
         DDIMScheduler,

@@ -106,7 +106,8 @@ class AutoencoderCodec(nn.Module):
 
 def _load_patch_pca(config: dict[str, Any], folder: Path) -> PatchPCA:
     path = folder / "config.json"
-    patch, channels = (check(config.get(key), rule, key, path) for key, rule in PATCH_PCA.items())
+    sizes = checked(config, PATCH_PCA, path, needed=PATCH_PCA)
+    patch, channels = sizes["patch_size"], sizes["channels"]
     pixels = 3 * patch**2
     expected = {"basis": torch.Size([pixels, channels]), "mean": torch.Size([pixels]), "scale": torch.Size([channels])}
     tensors = read_tensors(folder / "codec.safetensors", expected, torch.float32)

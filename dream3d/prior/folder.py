@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dream3d.errors import PriorError
 from dream3d.prior.compact import ROW_SCALE, unpack
-from dream3d.prior.layout import ATTENTION_KINDS, AttentionKind, files_of
-from dream3d.prior.schema import check, each, number, one_of, read_json, whole
+from dream3d.prior.layout import AttentionKind, files_of
+from dream3d.prior.schema import SETTINGS, checked, read_json
 
 STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The name that diffusers gives a network's weights."""
@@ -35,7 +35,6 @@ class PriorSettings:
     """The part of ``prior.json`` that changes behaviour, checked."""
 
     name: str
-    version: int
     image_size: int
     """Side of the prior's square images, pixels."""
     views: int
@@ -43,10 +42,11 @@ class PriorSettings:
     """Tokens that the text encoder reads, the two special ones included."""
     background: tuple[float, float, float]
     """Background colour of its training images, sRGB in [0, 1]."""
-    recipe: str
+    version: int = 0
+    recipe: str = "mini"
     """Recommended preset."""
-    licence_weights: str
-    licence_data: str
+    licence_weights: str = "unknown"
+    licence_data: str = "unknown"
     prompt_suffix: str = ""
     """What its 3D captions end with, such as ", 3d asset"."""
     attention: AttentionKind = "3d"
@@ -66,28 +66,11 @@ def check_files(folder: Path) -> tuple[str, ...]:
 def read_settings(folder: Path) -> PriorSettings:
     """``prior.json`` of a folder, checked field by field."""
     path = folder / "prior.json"
-    data = read_json(path)
-    background = data.get("background", "white")
-    if background == "white":
-        background = [1.0, 1.0, 1.0]
-    red, green, blue = check(background, each(number(0, 1), 3, 3), "background", path)
-
-    def integer(key: str, low: int, high: int) -> int:
-        return check(data.get(key), whole(low, high), key, path)
-
-    return PriorSettings(
-        name=str(data.get("name", folder.name))[:100],
-        version=integer("version", 0, 10**6) if "version" in data else 0,
-        image_size=integer("image_size", 8, 4096),
-        views=integer("views", 1, 64),
-        text_tokens=integer("text_tokens", 2, 1024),
-        background=(float(red), float(green), float(blue)),
-        recipe=str(data.get("recipe", "mini")),
-        licence_weights=str(data.get("licence_weights", "unknown")),
-        licence_data=str(data.get("licence_data", "unknown")),
-        prompt_suffix=str(data.get("prompt_suffix", ""))[:100],
-        attention=check(data.get("attention", "3d"), one_of(*ATTENTION_KINDS), "attention", path),
-    )
+    data = checked(read_json(path), SETTINGS, path, needed=("image_size", "views", "text_tokens"))
+    if data.get("background", "white") == "white":
+        data["background"] = (1, 1, 1)
+    red, green, blue = map(float, data["background"])
+    return PriorSettings(**{"name": folder.name[:100], **data, "background": (red, green, blue)})
 
 
 def read_tensors(

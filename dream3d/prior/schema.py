@@ -11,12 +11,13 @@ import json
 import math
 import reprlib
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dream3d.errors import PriorError
+from dream3d.prior.layout import ATTENTION_KINDS
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ def whole(low: int, high: int) -> Rule:
 def number(low: float, high: float) -> Rule:
     """A finite number, both ends included."""
     return Rule(lambda value: type(value) in (int, float) and low <= value <= high, f"a number from {low} to {high}")
+
+
+def text(longest: int) -> Rule:
+    """Printable characters on one line."""
+    return Rule(
+        lambda value: isinstance(value, str) and value.isprintable() and len(value) <= longest,
+        f"up to {longest} printable characters",
+    )
 
 
 def one_of(*values: str | int | bool | None) -> Rule:
@@ -141,6 +150,19 @@ VAE: Rules = {
     "mid_block_add_attention": YES_NO,
 }
 PATCH_PCA: Rules = {"patch_size": whole(1, 64), "channels": WIDTH}
+SETTINGS: Rules = {
+    "name": text(100),
+    "version": whole(0, 10**6),
+    "image_size": whole(8, 4096),
+    "views": whole(1, 64),
+    "text_tokens": whole(2, 1024),
+    "background": either(one_of("white"), each(number(0, 1), 3, 3)),
+    "recipe": text(100),
+    "licence_weights": text(1000),
+    "licence_data": text(1000),
+    "prompt_suffix": text(100),
+    "attention": one_of(*ATTENTION_KINDS),
+}
 _TEXT: Rules = {
     "vocab_size": whole(1, 1_000_000),
     "hidden_size": WIDTH,
@@ -168,14 +190,16 @@ def check(value: object, rule: Rule, key: str, path: Path | str) -> Any:
     return value
 
 
-def checked(config: Mapping[str, Any], rules: Rules, path: Path | str, kind: type | None = None) -> dict[str, Any]:
+def checked(
+    config: Mapping[str, Any], rules: Rules, path: Path | str, kind: type | None = None, needed: Iterable[str] = ()
+) -> dict[str, Any]:
     """The entries of a configuration that have a rule; :class:`PriorError` for the first that breaks it.
 
     Files carry more, such as versions, which is left out. But an argument of the constructor of ``kind`` that has no
-    rule must have its default.
+    rule must have its default. What is ``needed`` must be there.
     """
     known = inspect.signature(kind).parameters if kind else {}
-    for key, value in config.items():
+    for key, value in {**dict.fromkeys(needed), **config}.items():
         if key in rules:
             check(value, rules[key], key, path)
         elif key in known and value != known[key].default:
