@@ -33,6 +33,16 @@ def face_volumes(vertices: FloatArray, faces: Faces) -> NDArray[np.float64]:
     return np.einsum("ij,ij->i", a, np.cross(b, c)) / 6
 
 
+def cap_area(surface: Surface) -> float:
+    """Share, 0..1, of a surface's area that lies flat on a side of the cube [-1, 1]^3: where an object was cut off."""
+    corners = surface.vertices[surface.faces].astype(np.float64)
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    border = 1 - surface.voxel / 10
+    flat = ((corners >= border).all(axis=1) | (corners <= -border).all(axis=1)).any(axis=1)
+    return float(area[flat].sum() / max(area.sum(), 1e-30))
+
+
 def vertex_normals(vertices: FloatArray, faces: Faces) -> NDArray[np.float32]:
     """(V, 3) unit normals, the average of the adjacent faces' normals weighted by face area.
 

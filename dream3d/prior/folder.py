@@ -46,6 +46,8 @@ class PriorSettings:
     prompt_suffix: str = ""
     """What its 3D captions end with, such as ", 3d asset"."""
     attention: AttentionKind = "3d"
+    names: tuple[str, ...] = ()
+    """What its training objects were called; empty if it does not say."""
 
 
 def check_files(folder: Path) -> tuple[str, ...]:
@@ -98,6 +100,7 @@ def read_settings(folder: Path) -> PriorSettings:
         licence_data=str(data.get("licence_data", "unknown")),
         prompt_suffix=str(data.get("prompt_suffix", ""))[:100],
         attention=attention,
+        names=_names(data.get("names", []), path),
     )
 
 
@@ -109,6 +112,12 @@ def _color(value: object, path: Path) -> tuple[float, float, float]:
         if all(math.isfinite(v) and 0 <= v <= 1 for v in (red, green, blue)):
             return (red, green, blue)
     raise PriorError(f"{path}: 'background' is {value!r}, not \"white\" or three numbers from 0 to 1")
+
+
+def _names(value: object, path: Path) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(name[:100] for name in value if name.strip())
+    raise PriorError(f"{path}: 'names' is not a list of strings; write one, or leave it out")
 
 
 def read_tensors(

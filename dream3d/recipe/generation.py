@@ -176,6 +176,8 @@ class KeyRecipe:
     """Weight of the mean absolute difference of opacity and key. Absolute, because its best answer to targets that
     disagree is their median, empty or solid, where a squared difference would ask for fog. It counts against a
     loss that sums over all latents of an image."""
+    border: float = 0.0
+    """Share of an image's side, along each edge, that counts as empty: objects end inside the image."""
 
 
 @dataclass(frozen=True)
