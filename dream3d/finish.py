@@ -117,7 +117,7 @@ def figures_of(outcome: Outcome) -> dict[str, Any]:
         "floaters": outcome.floaters,
         "cap_area": outcome.cap_area,
         "prompt_similarity": outcome.likeness and outcome.likeness.similarity,
-        "looks_like": outcome.likeness and outcome.likeness.looks_like,
+        "prompt_rank": outcome.likeness and outcome.likeness.rank,
         "seconds": round(outcome.seconds, 1),
         "peak_memory_bytes": outcome.peak_memory_bytes,
     }

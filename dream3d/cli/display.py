@@ -49,12 +49,10 @@ def watching_run(run_dir: Path, prompt: str, *, quiet: bool) -> Iterator[Observe
         raise
 
 
-CUT_OFF = 0.002
-"""Share of a mesh's area on the border of the volume from which a run says so: a disc as wide as a finger is."""
-
-
 def print_outcome(outcome: Outcome, quiet: bool) -> None:
     """What a finished run made, on stdout; the mesh's path alone if ``quiet``. Warnings go to stderr."""
+    from dream3d.mesh.surface import CUT_OFF
+
     if outcome.cap_area > CUT_OFF:
         cut = f"{outcome.cap_area:.1%} of the mesh's area is cut off flat at the border of the volume"
         typer.echo(f"warning: {cut}; try another --seed", err=True)

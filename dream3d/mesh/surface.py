@@ -11,6 +11,9 @@ from trimesh.graph import connected_component_labels
 FloatArray = NDArray[np.floating]
 Faces = NDArray[np.int64]
 
+CUT_OFF = 0.002
+"""Share of a surface's area on the border of the volume from which an object counts as cut off."""
+
 
 @dataclass(frozen=True)
 class Surface:

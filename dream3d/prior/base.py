@@ -21,8 +21,8 @@ class Likeness:
 
     similarity: float
     """To the prompt: mean cosine over the images, -1 to 1. Compare it within one prompt only."""
-    looks_like: tuple[str, ...]
-    """The prior's names that are most similar to the images, the best first."""
+    rank: int
+    """Place of the prompt, from 1, among the names of the prior that it does not contain; 1 from a prior without."""
 
 
 class MultiViewPrior(Protocol):

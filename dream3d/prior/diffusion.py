@@ -21,7 +21,7 @@ from dream3d.prior.memory import MemoryPlan, Precision
 from dream3d.prior.schedule import load_schedule
 from dream3d.prior.text import PromptEncoder, with_suffix
 from dream3d.prior.unet import call_unet, load_unet
-from dream3d.prior.vocabulary import NEAREST, Unfamiliar, unfamiliar
+from dream3d.prior.vocabulary import Unfamiliar, unfamiliar
 
 
 class DiffusionPrior:
@@ -105,13 +105,14 @@ class DiffusionPrior:
         return unfamiliar(self.settings.names, self.text, [prompt], self.device)[0]
 
     def likeness(self, prompt: str, images: Tensor) -> Likeness | None:
-        """How well images (N, 3, S, S) in [0, 1] of one object fit a prompt; None without an image encoder."""
-        if not (self.folder / FOLDER).is_dir():
+        """How well images (N, 3, S, S) in [0, 1] of one object fit a prompt; None without a sound image encoder."""
+        try:
+            encoder = ImageEncoder(load_towers(self.folder / FOLDER), self.text, self.device)
+        except PriorError:  # an optional file is no reason to fail a run at its end
             return None
-        encoder, names = ImageEncoder(load_towers(self.folder / FOLDER), self.text, self.device), self.settings.names
-        similar = (encoder.embed_images(images) @ encoder.embed_texts([prompt, *names]).t()).mean(0)
-        best = similar[1:].topk(min(NEAREST, len(names))).indices.tolist()
-        return Likeness(float(similar[0]), tuple(names[i] for i in best))
+        rivals = [name for name in self.settings.names if name.lower() not in prompt.lower()]
+        similar = (encoder.embed_images(images) @ encoder.embed_texts([prompt, *rivals]).t()).mean(0)
+        return Likeness(float(similar[0]), 1 + int((similar[1:] > similar[0]).sum()))
 
     def with_suffix(self, prompt: str) -> str:
         """The prompt as the prior's 3D captions were written: with its suffix, unless it says "3d" already.

@@ -227,6 +227,8 @@ class Recipe:
             raise UsageError(f"the dynamic threshold is a percentile in (0, 1], got {p}")
         if self.key is not None and not 0 <= self.key.low < self.key.high:
             raise UsageError(f"the key's distances must rise from 0 or more, got {self.key.low} and {self.key.high}")
+        if self.key is not None and not 0 <= self.key.border < 0.5:
+            raise UsageError(f"the key's border is a share of the image from 0 to under 0.5, got {self.key.border}")
 
     def stage_at(self, step: int) -> Stage:
         """The last stage that has started at ``step``."""

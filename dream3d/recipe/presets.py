@@ -67,7 +67,9 @@ _MINI = Recipe(
     ),
     background=BackgroundRecipe(kind="fixed"),
     optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.3),
-    key=KeyRecipe(),
+    # Three of 64 pixels. The widest view shows 1.10 units on either side of the origin (1 / cos 25 degrees); what it
+    # shows inside this border ends at 1.00, so that nothing is asked for outside the volume.
+    key=KeyRecipe(border=0.05),
 )
 
 PRESETS: dict[str, Recipe] = {
