@@ -14,7 +14,7 @@ from dream3d.prior.text import PromptEncoder
 
 FAMILIAR = 0.68
 """Cosine of mean MiniLM states from which two phrases mean one thing: "couch" and "sofa" have 0.85, "sedan" and "car"
-0.69, "shark" and "fish" 0.62. Chosen on prompts that are in neither test list, see docs/mini.md."""
+0.69, "shark" and "fish" 0.62. Chosen on the development lists in prompts/ (docs/mini.md)."""
 NEAREST = 3
 LONGEST = 6
 """Words of a phrase, counted from its end, that are compared: its noun is the last one."""
