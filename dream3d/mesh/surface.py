@@ -41,8 +41,7 @@ def cap_area(surface: Surface) -> float:
     corners = surface.vertices[surface.faces].astype(np.float64)
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
-    border = 1 - surface.voxel / 10
-    flat = ((corners >= border).all(axis=1) | (corners <= -border).all(axis=1)).any(axis=1)
+    flat = (np.abs(corners.mean(axis=1)) > 1 - surface.voxel / 10).any(axis=1)
     return float(area[flat].sum() / max(area.sum(), 1e-30))
 
 
