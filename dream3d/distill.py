@@ -15,7 +15,15 @@ from torch import Tensor
 
 from dream3d.cameras import Cameras, sample_orthogonal
 from dream3d.errors import CheckpointError
-from dream3d.guidance import add_noise, denoise, distillation_loss, guided_target, keyed_opacity, timestep_bounds
+from dream3d.guidance import (
+    add_noise,
+    clear_border,
+    denoise,
+    distillation_loss,
+    guided_target,
+    keyed_opacity,
+    timestep_bounds,
+)
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
 from dream3d.recipe.generation import GuidanceRecipe, Recipe
@@ -84,7 +92,8 @@ def find_target(
     keyed = None
     if recipe.key is not None:
         images = prior.decode_latents(x0)
-        keyed = KeyedImages(images, keyed_opacity(images, prior.background, recipe.key.low, recipe.key.high))
+        opacity = keyed_opacity(images, prior.background, recipe.key.low, recipe.key.high)
+        keyed = KeyedImages(images, clear_border(opacity, recipe.key.border))
     return Target(x0, keyed, x_t, noise, alpha_bar, timestep, (low, high))
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dream3d import images
 from dream3d.cameras import orbit
@@ -18,7 +20,9 @@ from dream3d.files import write_atomically
 from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.export import Asset, ExportReport, check_extension, export
 from dream3d.mesh.extract import FieldMesh, mesh_from_field
-from dream3d.mesh.shading import write_turntable
+from dream3d.mesh.shading import shade, write_turntable
+from dream3d.mesh.surface import cap_area
+from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import MeshRecipe
 from dream3d.render.scene import Scene
 from dream3d.run.folder import RunFolder
@@ -33,11 +37,18 @@ PROVENANCE = ("prompt", "seed", "recipe", "prior", "versions")
 """What the asset says of its making: the part of run.json that is the same for every run of the same job."""
 
 
-def finish(run: RunFolder, job: Job, scene: Scene, spent_seconds: Callable[[], float], observer: Observer) -> Outcome:
+def finish(
+    run: RunFolder,
+    job: Job,
+    scene: Scene,
+    prior: MultiViewPrior,
+    spent_seconds: Callable[[], float],
+    observer: Observer,
+) -> Outcome:
     """Write the mesh of a scene to the job's file; a copy, a preview and a turntable to the run folder.
 
-    ``spent_seconds`` says how long the run took so far. Raises CollapsedFieldError for a field without a surface,
-    ExportError if a file cannot be written.
+    ``prior`` says how well the mesh fits the prompt, ``spent_seconds`` how long the run took so far.
+    Raises CollapsedFieldError for a field without a surface, ExportError if a file cannot be written.
     """
     observer(Progress("extract", 0, 1))
     mesh, floaters = extract_mesh(scene, job.recipe.mesh)
@@ -60,6 +71,8 @@ def finish(run: RunFolder, job: Job, scene: Scene, spent_seconds: Callable[[], f
         iso_level=mesh.choice.level,
         silhouette_iou=mesh.iou,
         floaters=floaters,
+        cap_area=cap_area(mesh.surface),
+        likeness=prior.likeness(job.prompt, images_of(mesh, prior)),
         seconds=spent_seconds(),
         peak_memory_bytes=peak_memory_bytes(),
     )
@@ -68,6 +81,16 @@ def finish(run: RunFolder, job: Job, scene: Scene, spent_seconds: Callable[[], f
 def render_views(scene: Scene, views: int, size: int) -> NDArray[np.uint8]:
     """(views, size, size, 3) images of the field, evenly around it, the front first."""
     return images.to_uint8(scene.evaluate(orbit(views, elevation_deg=15), size).color)
+
+
+def images_of(mesh: FieldMesh, prior: MultiViewPrior) -> Tensor:
+    """(views, 3, S, S) images in [0, 1] of a mesh as a prior's training objects were shown: its views, size, colour."""
+    vertices = mesh.surface.vertices / np.linalg.norm(mesh.surface.vertices, axis=1).max()
+    cameras, size = orbit(prior.views), prior.image_size
+    shaded = shade(
+        vertices, mesh.surface.faces, mesh.colors, cameras, size, size, background=prior.background, supersample=2
+    )
+    return torch.from_numpy(shaded).movedim(-1, 1) / 255
 
 
 def extract_mesh(scene: Scene, recipe: MeshRecipe) -> tuple[FieldMesh, float]:
@@ -92,6 +115,9 @@ def figures_of(outcome: Outcome) -> dict[str, Any]:
         "iso_level": outcome.iso_level,
         "silhouette_iou": outcome.silhouette_iou,
         "floaters": outcome.floaters,
+        "cap_area": outcome.cap_area,
+        "prompt_similarity": outcome.likeness and outcome.likeness.similarity,
+        "prompt_rank": outcome.likeness and outcome.likeness.rank,
         "seconds": round(outcome.seconds, 1),
         "peak_memory_bytes": outcome.peak_memory_bytes,
     }

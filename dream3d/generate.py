@@ -117,7 +117,7 @@ def _carry_out(
     try:
         session = Session(observer, run, checkpointer)
         distillation = optimise(job.prompt, prior, job.recipe, job.seed, job.device, session)
-        outcome = finish(run, job, distillation.scene, lambda: checkpointer.seconds, observer)
+        outcome = finish(run, job, distillation.scene, prior, lambda: checkpointer.seconds, observer)
     except (KeyboardInterrupt, SystemExit):
         run.interrupt()
         raise

@@ -135,6 +135,15 @@ def keyed_opacity(images: Tensor, background: tuple[float, float, float], low: f
     return ((away - low) / (high - low)).clamp(0, 1)
 
 
+def clear_border(opacity: Tensor, share: float) -> Tensor:
+    """(B, 1, S, S) opacities with 0 along the edges, in a frame as wide as a share (0 to 0.5) of the side."""
+    width = round(share * opacity.shape[-1])
+    inside = torch.zeros_like(opacity)
+    kept = slice(width, opacity.shape[-1] - width)
+    inside[..., kept, kept] = opacity[..., kept, kept]
+    return inside
+
+
 def x0_reconstruction_loss(latents: Tensor, target: Tensor) -> Tensor:
     """0.5 * sum((latents - target)^2) / B with B images; gradient (latents - target) / B (MVDream, eq. 2)."""
     return 0.5 * (latents - target.detach()).square().sum() / latents.shape[0]

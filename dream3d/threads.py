@@ -85,6 +85,12 @@ def crowded(share: float, before: bool) -> bool:
     return share > QUIET if before else share > CROWDED
 
 
+def _is_imported(name: str) -> bool:
+    """Whether a module is there as a whole: torch, used by one thread while another imports it, ends the process."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return spec is not None and not getattr(spec, "_initializing", False)
+
+
 def _watch() -> None:
     spare: SpareThreads | None = None
     last, since = waited_seconds() or 0.0, time.monotonic()
@@ -93,7 +99,7 @@ def _watch() -> None:
         now, at = waited_seconds() or 0.0, time.monotonic()
         busy = crowded((now - last) / (at - since), spare is not None)
         last, since = now, at
-        if busy and spare is None and hasattr(sys.modules.get("torch"), "ones"):
+        if busy and spare is None and _is_imported("torch"):
             spare = SpareThreads()
         elif not busy and spare is not None:
             spare.release()

@@ -24,10 +24,15 @@ hypothesis.settings.load_profile("dream3d")
 class FakePrior:
     """A prior with no weights, whose text encoder reads 80 characters."""
 
-    recommended_preset = "mini"
+    name = recommended_preset = "mini"
 
     def text_cut(self, prompt: str) -> int | None:
         return 80 if len(prompt) > 80 else None
+
+    def unfamiliar(self, prompt: str) -> Any:
+        from dream3d.prior.vocabulary import Unfamiliar
+
+        return Unfamiliar(prompt, ("chair", "table")) if "dragon" in prompt else None
 
 
 def load_fake_prior(name: str, device: str = "cpu", memory: object = None) -> FakePrior:
@@ -53,7 +58,7 @@ class FakeEngine:
             observer(Progress("optimise", step, 20, 0.5, (20, 900), 0.125))
             if self.failure is not None:
                 raise self.failure
-        return Outcome(request["out"], request["run_dir"], 1234, 5678, 10.0, 1.5, 1_400_000_000, 0.98, 0.01)
+        return Outcome(request["out"], request["run_dir"], 1234, 5678, 10.0, 1.5, 1_400_000_000, 0.98, 0.01, 0.0, None)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dream3d.cameras import Cameras
+from dream3d.prior.base import Likeness
 from dream3d.prior.conditioning import Conditioning
 
 Vector = tuple[float, float, float]
@@ -135,6 +136,10 @@ class OraclePrior:
         weights = torch.softmax(-groups / (2 * (1 - alpha_bar)), dim=0).repeat_interleave(self.views, dim=1)
         mean = (weights[:, :, None, None, None] * clean).sum(0)
         return mean, mean
+
+    def likeness(self, prompt: str, images: Tensor) -> Likeness | None:
+        """It has no opinion."""
+        return None
 
     def describe(self) -> dict[str, str]:
         """Provenance of an asset made with the oracle."""

@@ -55,6 +55,7 @@ def finish(job: BatchJob, folder: Path) -> None:
     (folder / job.run).mkdir(parents=True, exist_ok=True)
     (folder / job.mesh).write_bytes(b"mesh")
     result = {"seconds": 12.0, "vertices": 3, "faces": 1, "silhouette_iou": 0.5, "haze": 0.01}
+    result |= {"cap_area": 0.04, "prompt_similarity": 0.25, "prompt_rank": 3}
     (folder / job.run / "run.json").write_text(json.dumps({"status": "finished", "result": result}))
 
 
@@ -123,10 +124,12 @@ def test_the_report_shows_every_job_and_escapes_every_prompt(tmp_path: Path) -> 
         ("d", "waiting", ""),
     ]
     assert (table[0]["faces"], table[0]["silhouette_iou"]) == ("1", "0.5")
+    assert (table[0]["cap_area"], table[0]["prompt_similarity"]) == ("0.04", "0.25")
     links = Links()
     links.feed((tmp_path / "index.html").read_text())
     assert "<script>alert('x')</script>" in links.texts
     assert "it <b>broke</b>" in links.texts
+    assert "similarity to the prompt 0.25, rank 3; 4.0% cut off at the border" in links.texts
     assert f"{jobs[0].key}.glb" in links.targets
     assert all(not target.startswith(("/", "http")) for target in links.targets)
 

@@ -10,8 +10,10 @@ from conftest import FakeEngine
 from typer.testing import CliRunner, Result
 
 from dream3d.cli.app import app
+from dream3d.cli.display import print_outcome
 from dream3d.errors import CollapsedFieldError
 from dream3d.prior.layout import PACKAGED
+from dream3d.run.progress import Outcome
 from dream3d.weights.loading import lasting_name, locate
 
 
@@ -74,6 +76,18 @@ def test_the_summary_says_where_what_how_long_and_how_much(engine: FakeEngine) -
     assert lines[1] == f"run folder  {Path('runs/a-chair-0')}"
     assert lines[2].startswith("took ")
     assert lines[2].endswith("peak memory 1.4 GB")
+
+
+@pytest.mark.parametrize(("cap_area", "lines"), [(0.0, []), (0.002, []), (0.035, ["3.5% of the mesh's area"])])
+def test_an_object_that_was_cut_off_is_warned_about(
+    cap_area: float, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = Outcome(Path("a.glb"), Path("runs/a"), 3, 1, 10.0, 1.5, 1_400_000_000, 0.98, 0.01, cap_area, None)
+    print_outcome(outcome, quiet=True)
+    out, err = capsys.readouterr()
+    assert out == "a.glb\n"
+    assert len(err.splitlines()) == len(lines)
+    assert all(err.startswith(f"warning: {line}") for line in lines)
 
 
 def test_quiet_prints_the_path_alone(engine: FakeEngine) -> None:

@@ -95,6 +95,10 @@ def test_the_run_folder_is_complete(first: Run) -> None:
     data = json.loads((folder / "run.json").read_text())
     assert data["status"] == "finished"
     assert data["result"]["faces"] == first.outcome.faces
+    assert data["result"]["cap_area"] == first.outcome.cap_area
+    assert first.outcome.likeness is not None
+    assert data["result"]["prompt_similarity"] == first.outcome.likeness.similarity
+    assert data["result"]["prompt_rank"] == first.outcome.likeness.rank
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == list(range(4))

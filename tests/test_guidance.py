@@ -223,6 +223,16 @@ def test_chroma_key_by_hand() -> None:
     assert opacity.flatten().tolist() == pytest.approx([0, 0, 0.5, 1, 1], abs=1e-6)
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 20), (0.04, 18), (0.05, 18), (0.25, 10), (0.49, 0)])
+def test_a_clear_border_is_empty_and_the_inside_stays(share: float, kept: int) -> None:
+    opacity = torch.rand(2, 1, 20, 20, generator=torch.Generator().manual_seed(0)) + 0.1
+    cleared = guidance.clear_border(opacity, share)
+    width = (20 - kept) // 2
+    inside = slice(width, 20 - width)
+    assert torch.equal(cleared[..., inside, inside], opacity[..., inside, inside])
+    assert int((cleared > 0).sum()) == 2 * kept * kept
+
+
 def test_the_target_carries_no_gradient() -> None:
     latents = torch.ones(1, 1, 1, 1, requires_grad=True)
     target = (latents * 3).square()

@@ -72,6 +72,12 @@ def test_fast_path_equals_the_reference(levels: int, features: int, log2_entries
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_no_positions_encode_to_nothing() -> None:
+    table = torch.rand(SMALL.entries, 2)
+    for encode in (hash_encode, hash_encode_reference):
+        assert encode(torch.zeros(0, 3), table, SMALL).shape == (0, 2 * len(SMALL.levels))
+
+
 def test_table_gradient_against_finite_differences() -> None:
     spec = hash_grid_spec(2, 2, 6, 3, 1.7)
     positions, table = positions_and_table(spec, 6)

@@ -18,7 +18,7 @@ from dream3d.cameras import orbit
 from dream3d.errors import CollapsedFieldError
 from dream3d.mesh.extract import color_vertices, extract_surface, mesh_from_field
 from dream3d.mesh.grid import sample_density_grid
-from dream3d.mesh.surface import Surface, drop_small_components, face_volumes, vertex_normals
+from dream3d.mesh.surface import Surface, cap_area, drop_small_components, face_volumes, vertex_normals
 from dream3d.recipe.generation import MeshRecipe
 
 
@@ -28,6 +28,24 @@ def volume(surface: Surface) -> float:
 
 def closed(surface: Surface) -> bool:
     return bool(trimesh.Trimesh(surface.vertices, surface.faces, process=False).is_watertight)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("side", [-1, 1])
+def test_caps_are_the_area_that_the_border_cut_flat(axis: int, side: int) -> None:
+    away, radius = 0.8, 0.5
+    x, y, z = np.eye(3)[axis] * side * away
+    surface = extract_surface(sample_density_grid(ball(radius, centre=(x, y, z)), 64), math.log(2))
+    # By hand: the disc on the border, and the part of the sphere inside it (Archimedes).
+    disc, rest = radius**2 - (1 - away) ** 2, 2 * radius * (radius + 1 - away)
+    assert cap_area(surface) == pytest.approx(disc / (disc + rest), rel=0.03)
+
+
+@pytest.mark.parametrize("radius", [0.5, 0.96])
+def test_what_ends_inside_the_volume_has_no_caps(radius: float) -> None:
+    assert cap_area(extract_surface(sample_density_grid(ball(radius), 32), math.log(2))) == 0
+    box = trimesh.creation.box((1.9, 1.9, 1.9))  # flat, but not cut
+    assert cap_area(Surface(box.vertices.astype(np.float32), np.array(box.faces, np.int64), 2 / 128)) == 0
 
 
 @pytest.mark.parametrize("radius", [0.3, 0.5, 0.8])

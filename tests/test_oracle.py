@@ -3,13 +3,14 @@
 Same loop and same recipe as ``dream3d generate`` on ``mini``; only the prior is another.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from oracle import MASCOT, TABLE, TREE, OraclePrior, Shape, draw
+from oracle import MASCOT, TABLE, TREE, Box, OraclePrior, Shape, draw
 
 from dream3d.cameras import orbit
 from dream3d.distill import Distillation
@@ -20,6 +21,8 @@ from dream3d.mesh.export import Asset, export
 from dream3d.mesh.iso import mean_iou
 from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.reading import read_asset
+from dream3d.mesh.surface import cap_area
+from dream3d.recipe.generation import KeyRecipe, MeshRecipe, Recipe, Stage
 from dream3d.recipe.presets import preset
 
 SIZE = 64
@@ -48,6 +51,30 @@ def compare(state: Distillation, shapes: tuple[Shape, ...]) -> Likeness:
         psnr=float(-10 * torch.log10(error)),
         fog=float(opacity[coverage == 0].mean()),
     )
+
+
+def caps_of_a_beam(recipe: Recipe) -> float:
+    """The mesh's share of caps, after a short run with a prior that draws a beam longer than the volume."""
+    beam: tuple[Shape, ...] = (Box((-0.3, -1.5, -0.3), (0.3, 1.5, 0.3), (0.9, 0.2, 0.1)),)
+    state = optimise("a beam", OraclePrior(beam, image_size=20), recipe, seed=0, device="cpu")
+    return cap_area(extract_mesh(state.scene, MeshRecipe(32))[0].surface)
+
+
+def test_what_a_prior_draws_over_the_images_edges_is_kept_inside_the_volume() -> None:
+    mini = preset("mini").with_steps(16)
+    short = replace(mini, stages=(Stage(0, 20, 1),), render=replace(mini.render, samples_per_diagonal=48))
+    short = replace(short, field=replace(mini.field, levels=3))
+    assert caps_of_a_beam(short) == 0
+    assert caps_of_a_beam(replace(short, key=KeyRecipe(border=0))) > 0.05
+
+
+def test_no_camera_of_mini_asks_for_what_is_outside_the_volume() -> None:
+    recipe = preset("mini")
+    assert recipe.key is not None
+    widest = recipe.cameras.relative_distance[1] / math.cos(math.radians(recipe.cameras.fovy_deg[1] / 2))
+    border = round(recipe.key.border * SIZE) / SIZE
+    assert widest > 1
+    assert widest * (1 - 2 * border) <= 0.95
 
 
 @pytest.fixture(scope="module")

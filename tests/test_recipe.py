@@ -77,6 +77,8 @@ def test_stage_at_the_border() -> None:
         ({"mesh": MeshRecipe(resolution=5000)}, "5000 cells a side is too large"),
         ({"stages": (Stage(5, 64, 1),)}, "must start at step 0"),
         ({"key": KeyRecipe(low=0.3, high=0.2)}, "got 0.3 and 0.2"),
+        ({"key": KeyRecipe(border=0.5)}, "got 0.5"),
+        ({"key": KeyRecipe(border=float("nan"))}, "got nan"),
         ({"guidance": GuidanceRecipe(dynamic_threshold=1.5)}, "percentile in \\(0, 1\\], got 1.5"),
     ],
 )

@@ -326,6 +326,7 @@ TABLE: Table[Trace] = {
     "key": changes(weights, KeyRecipe()),
     "key.low": falls(opacity, 0.8, KEYED),
     "key.high": falls(opacity, 2.0, KEYED),
+    "key.border": falls(opacity, 0.3, KEYED),
     "key.weight": changes(weights, 1.0, KEYED),
     # Mesh
     "mesh.resolution": rises(vertices, 16),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,3 +103,16 @@ def test_a_policy_of_the_user_is_left_alone(variable: str, monkeypatch: pytest.M
     monkeypatch.setenv(variable, "passive")
     monkeypatch.setattr("threading.Thread", None)  # it would raise
     threads.share_cores.__wrapped__()
+
+
+def test_a_module_that_is_still_being_imported_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half_imported.py").write_text(
+        "from dream3d import threads\nduring = threads._is_imported(__name__)\n"  # what another thread would see
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    half: Any = importlib.import_module("half_imported")
+    assert not half.during
+    assert threads._is_imported("half_imported")
+    assert not threads._is_imported("never_imported")

@@ -13,10 +13,11 @@ from typing import Literal
 from dream3d.batch.jobs import BatchJob
 from dream3d.batch.places import Place
 from dream3d.batch.work import Result
+from dream3d.mesh.surface import CUT_OFF
 from dream3d.report.gallery import GalleryItem, gallery_page
 
 State = Literal["finished", "failed", "waiting"]
-FIGURES = ("seconds", "vertices", "faces", "silhouette_iou", "floaters")
+FIGURES = ("seconds", "vertices", "faces", "silhouette_iou", "floaters", "cap_area", "prompt_similarity", "prompt_rank")
 COLUMNS = ("key", "prompt", "seed", "settings", "state", *FIGURES, "reason")
 EVERY_SECONDS = 5.0
 """Between two writings of the report while results come in: one of thousands of assets is not small."""
@@ -30,7 +31,7 @@ class Row:
     state: State
     reason: str
     facts: Mapping[str, object]
-    """The result in its ``run.json``: seconds, vertices, faces, silhouette_iou, floaters."""
+    """The result in its ``run.json``: :data:`FIGURES`; older runs have fewer."""
 
     def cells(self) -> list[str]:
         """The row of ``summary.csv``."""
@@ -98,4 +99,7 @@ def _item(row: Row) -> GalleryItem:
     if row.state != "finished":
         return GalleryItem(job.prompt, details, row.state, row.reason or row.state)
     links = {"mesh": job.mesh, "turntable": f"{job.run}/turntable.mp4", "run": f"{job.run}/run.json"}
-    return GalleryItem(job.prompt, details, image=f"{job.run}/preview.png", links=links)
+    similarity, rank, cap = (row.facts.get(name) for name in ("prompt_similarity", "prompt_rank", "cap_area"))
+    notes = [f"similarity to the prompt {similarity:.2f}, rank {rank}"] if isinstance(similarity, float) else []
+    notes += [f"{cap:.1%} cut off at the border"] if isinstance(cap, float) and cap > CUT_OFF else []
+    return GalleryItem(job.prompt, details, note="; ".join(notes), image=f"{job.run}/preview.png", links=links)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from dream3d.batch.jobs import BatchJob
@@ -120,6 +120,7 @@ def _make(job: BatchJob, shared: Shared, work: WorkingDirectory, observer: Obser
     if (run_dir / "run.json").exists():
         resume(run_dir, prior=prior, observer=watcher, checkpoint_seconds=shared.checkpoint_seconds, out=out)
         return
+    unfamiliar = prior.unfamiliar(job.prompt)
     generate(
         job.prompt,
         prior=prior,
@@ -130,7 +131,12 @@ def _make(job: BatchJob, shared: Shared, work: WorkingDirectory, observer: Obser
         run_dir=run_dir,
         observer=watcher,
         checkpoint_seconds=shared.checkpoint_seconds,
-        request={"prior": shared.prior, "vram": shared.vram, "precision": shared.precision},
+        request={
+            "prior": shared.prior,
+            "vram": shared.vram,
+            "precision": shared.precision,
+            "unfamiliar": unfamiliar and asdict(unfamiliar),
+        },
     )
 
 

@@ -18,6 +18,8 @@ from dream3d.cli.group import DebugOption
 from dream3d.errors import Dream3DError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dream3d.batch.jobs import BatchJob
     from dream3d.batch.places import Place
     from dream3d.batch.report import Row
@@ -125,6 +127,7 @@ def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, a
             report.write()  # also tests that results can be written, before hours are spent on them
         except Exception as error:  # every object store has its own errors
             raise Dream3DError(f"cannot write to {shared.place} ({brief(error)})") from error
+        _warn(console, shared.prior, missing)
         try:
             with (
                 watching_batch(console, len(missing)) as view,
@@ -138,6 +141,15 @@ def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, a
     _table(report.rows)
     typer.echo(f"gallery     {shared.place}/index.html\nsummary     {shared.place}/summary.csv")
     return report.rows
+
+
+def _warn(console: Console, prior: str, jobs: Sequence[BatchJob]) -> None:
+    """One line for each prompt that names nothing that the prior knows."""
+    from dream3d.weights.loading import unfamiliar_in
+
+    for unfamiliar in unfamiliar_in(prior, list(dict.fromkeys(job.prompt for job in jobs))):
+        if unfamiliar is not None:
+            console.print(f"warning: {unfamiliar.warning(prior)}", markup=False, soft_wrap=True)
 
 
 def _alone(place: Place) -> AbstractContextManager[None]:

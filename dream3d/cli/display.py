@@ -50,7 +50,12 @@ def watching_run(run_dir: Path, prompt: str, *, quiet: bool) -> Iterator[Observe
 
 
 def print_outcome(outcome: Outcome, quiet: bool) -> None:
-    """What a finished run made, on stdout; the mesh's path alone if ``quiet``."""
+    """What a finished run made, on stdout; the mesh's path alone if ``quiet``. Warnings go to stderr."""
+    from dream3d.mesh.surface import CUT_OFF
+
+    if outcome.cap_area > CUT_OFF:
+        cut = f"{outcome.cap_area:.1%} of the mesh's area is cut off flat at the border of the volume"
+        typer.echo(f"warning: {cut}; try another --seed", err=True)
     if quiet:
         typer.echo(outcome.mesh_path)
         return

@@ -19,6 +19,7 @@ from dream3d.errors import Dream3DError
 if TYPE_CHECKING:
     from dream3d.prior.diffusion import DiffusionPrior
     from dream3d.prior.memory import MemoryPlan
+    from dream3d.prior.vocabulary import Unfamiliar
     from dream3d.recipe.generation import Recipe
     from dream3d.recipe.overrides import Overrides
 
@@ -68,12 +69,19 @@ def generate(
     checkpoint_seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     memory = plan_for(vram, precision, compile_unet=compile_unet)
     request = _checked(prompt, out, prior, seed, device, memory, run_dir, overrides)
+    unfamiliar = _warn(request)
     if preview_seeds:
         request = _with_best_seed(request, preview_seeds, run_dir, quiet)
 
     from dream3d.weights.loading import lasting_name
 
-    record = {"prior": lasting_name(prior), "vram": vram, "precision": precision, "compile": compile_unet}
+    record = {
+        "prior": lasting_name(prior),
+        "vram": vram,
+        "precision": precision,
+        "compile": compile_unet,
+        "unfamiliar": unfamiliar and dataclasses.asdict(unfamiliar),
+    }
     _run(request, record, checkpoint_seconds, quiet)
 
 
@@ -146,14 +154,22 @@ def _with_best_seed(request: GenerateRequest, count: int, run_dir: Path | None, 
     return dataclasses.replace(request, seed=best, run_dir=run_dir)
 
 
-def _run(request: GenerateRequest, record: dict[str, Any], checkpoint_seconds: float, quiet: bool) -> None:
-    from dream3d.cli.display import print_outcome, watching_run
-    from dream3d.generate import generate as run_generate
-
+def _warn(request: GenerateRequest) -> Unfamiliar | None:
+    """Say on stderr what of the prompt the prior does not read or does not know; returns the latter."""
     cut = request.prior.text_cut(request.prompt)
     if cut is not None:
         where = checks.last_words(request.prompt, cut)
         typer.echo(f"warning: the text encoder reads the prompt up to character {cut}, {where}", err=True)
+    unfamiliar = request.prior.unfamiliar(request.prompt)
+    if unfamiliar is not None:
+        typer.echo(f"warning: {unfamiliar.warning(request.prior.name)}", err=True)
+    return unfamiliar
+
+
+def _run(request: GenerateRequest, record: dict[str, Any], checkpoint_seconds: float, quiet: bool) -> None:
+    from dream3d.cli.display import print_outcome, watching_run
+    from dream3d.generate import generate as run_generate
+
     with watching_run(request.run_dir, request.prompt, quiet=quiet) as observer:
         outcome = run_generate(
             **vars(request), observer=observer, checkpoint_seconds=checkpoint_seconds, request=record

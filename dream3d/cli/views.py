@@ -149,6 +149,9 @@ def _run(request: ViewsRequest, quiet: bool) -> None:
 
     started = time.perf_counter()
     prior = request.prior
+    unfamiliar = prior.unfamiliar(request.prompt)
+    if unfamiliar is not None:
+        typer.echo(f"warning: {unfamiliar.warning(prior.name)}", err=True)
     text = prior.encode_prompt(prior.with_suffix(request.prompt), request.negative)
     rows = []
     for seed in request.seeds:

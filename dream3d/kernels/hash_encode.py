@@ -136,7 +136,7 @@ class _Interpolate(torch.autograd.Function):
         ctx.save_for_backward(rows, weights)
         ctx.table_shape = table.shape
         flat = F.embedding_bag(rows.view(-1, corners), table, mode="sum", per_sample_weights=weights.view(-1, corners))
-        return flat.view(levels, count, -1).transpose(0, 1).reshape(count, -1)
+        return flat.view(levels, count, table.shape[1]).transpose(0, 1).reshape(count, levels * table.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:

@@ -23,7 +23,7 @@ def shade(
     width: int,
     *,
     ambient: float = 0.5,
-    background: float = 1.0,
+    background: float | tuple[float, float, float] = 1.0,
     supersample: int = 1,
 ) -> NDArray[np.uint8]:
     """(N, H, W, 3) sRGB images of a mesh with vertex colours (V, 3), floats in [0, 1] or uint8.

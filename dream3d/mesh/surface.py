@@ -11,6 +11,9 @@ from trimesh.graph import connected_component_labels
 FloatArray = NDArray[np.floating]
 Faces = NDArray[np.int64]
 
+CUT_OFF = 0.002
+"""Share of a surface's area on the border of the volume from which an object counts as cut off."""
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -31,6 +34,15 @@ def face_volumes(vertices: FloatArray, faces: Faces) -> NDArray[np.float64]:
     """
     a, b, c = (vertices[faces[:, corner]].astype(np.float64) for corner in range(3))
     return np.einsum("ij,ij->i", a, np.cross(b, c)) / 6
+
+
+def cap_area(surface: Surface) -> float:
+    """Share, 0..1, of a surface's area that lies flat on a side of the cube [-1, 1]^3: where an object was cut off."""
+    corners = surface.vertices[surface.faces].astype(np.float64)
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    flat = (np.abs(corners.mean(axis=1)) > 1 - surface.voxel / 10).any(axis=1)
+    return float(area[flat].sum() / max(area.sum(), 1e-30))
 
 
 def vertex_normals(vertices: FloatArray, faces: Faces) -> NDArray[np.float32]:

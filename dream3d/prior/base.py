@@ -5,6 +5,7 @@ The diffusion priors implement it, and so does the oracle that the tests use to 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -12,6 +13,16 @@ from torch import Tensor
 
 from dream3d.cameras import Cameras
 from dream3d.prior.conditioning import Conditioning
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What a prior's image encoder says of images of one object."""
+
+    similarity: float
+    """To the prompt: mean cosine over the images, -1 to 1. Compare it within one prompt only."""
+    rank: int
+    """Place of the prompt, from 1, among the names of the prior that it does not contain; 1 from a prior without."""
 
 
 class MultiViewPrior(Protocol):
@@ -56,6 +67,10 @@ class MultiViewPrior(Protocol):
 
         ``x_t`` (B, C, h, w) holds groups of :attr:`views` consecutive images, one camera each.
         """
+        ...
+
+    def likeness(self, prompt: str, images: Tensor) -> Likeness | None:
+        """How well images (N, 3, S, S) in [0, 1] of one object fit a prompt; None without an image encoder."""
         ...
 
     def describe(self) -> dict[str, str]:

@@ -12,13 +12,16 @@ from torch import Tensor
 from dream3d.cameras import Cameras
 from dream3d.errors import PriorError
 from dream3d.guidance import PredictionType, x0_from_prediction
+from dream3d.prior.base import Likeness
 from dream3d.prior.codec import AutoencoderCodec, load_codec
 from dream3d.prior.conditioning import Condition, Conditioning
 from dream3d.prior.folder import check_files, read_settings
+from dream3d.prior.image_encoder import FOLDER, ImageEncoder, load_towers
 from dream3d.prior.memory import MemoryPlan, Precision
 from dream3d.prior.schedule import load_schedule
 from dream3d.prior.text import PromptEncoder, with_suffix
 from dream3d.prior.unet import call_unet, load_unet
+from dream3d.prior.vocabulary import Unfamiliar, unfamiliar
 
 
 class DiffusionPrior:
@@ -101,6 +104,20 @@ class DiffusionPrior:
     def text_cut(self, prompt: str) -> int | None:
         """Index of the first character of a prompt that the text encoder does not read, or None."""
         return self.text.cut(prompt)
+
+    def unfamiliar(self, prompt: str) -> Unfamiliar | None:
+        """The part of a prompt that is far from all names that the prior was taught, or None."""
+        return unfamiliar(self.settings.names, self.text, [prompt], self.device)[0]
+
+    def likeness(self, prompt: str, images: Tensor) -> Likeness | None:
+        """How well images (N, 3, S, S) in [0, 1] of one object fit a prompt; None without a sound image encoder."""
+        try:
+            encoder = ImageEncoder(load_towers(self.folder / FOLDER), self.text, self.device)
+        except PriorError:  # an optional file is no reason to fail a run at its end
+            return None
+        rivals = [name for name in self.settings.names if name.lower() not in prompt.lower()]
+        similar = (encoder.embed_images(images) @ encoder.embed_texts([prompt, *rivals]).t()).mean(0)
+        return Likeness(float(similar[0]), 1 + int((similar[1:] > similar[0]).sum()))
 
     def with_suffix(self, prompt: str) -> str:
         """The prompt as the prior's 3D captions were written: with its suffix, unless it says "3d" already.

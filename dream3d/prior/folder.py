@@ -50,6 +50,8 @@ class PriorSettings:
     prompt_suffix: str = ""
     """What its 3D captions end with, such as ", 3d asset"."""
     attention: AttentionKind = "3d"
+    names: tuple[str, ...] = ()
+    """What its training objects were called; empty if it does not say."""
 
 
 def check_files(folder: Path) -> tuple[str, ...]:
@@ -69,6 +71,7 @@ def read_settings(folder: Path) -> PriorSettings:
     data = checked(read_json(path), SETTINGS, path, needed=("image_size", "views", "text_tokens"))
     if data.get("background", "white") == "white":
         data["background"] = (1, 1, 1)
+    data["names"] = tuple(name for name in data.get("names", ()) if name.strip())
     red, green, blue = map(float, data["background"])
     return PriorSettings(**{"name": folder.name[:100], **data, "background": (red, green, blue)})
 

@@ -162,6 +162,7 @@ SETTINGS: Rules = {
     "licence_data": text(1000),
     "prompt_suffix": text(100),
     "attention": one_of(*ATTENTION_KINDS),
+    "names": each(text(100), 0, 100_000),
 }
 _TEXT: Rules = {
     "vocab_size": whole(1, 1_000_000),

@@ -176,6 +176,8 @@ class KeyRecipe:
     """Weight of the mean absolute difference of opacity and key. Absolute, because its best answer to targets that
     disagree is their median, empty or solid, where a squared difference would ask for fog. It counts against a
     loss that sums over all latents of an image."""
+    border: float = 0.0
+    """Share of an image's side, along each edge, that counts as empty: objects end inside the image."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,8 @@ class Recipe:
             raise UsageError(f"the dynamic threshold is a percentile in (0, 1], got {p}")
         if self.key is not None and not 0 <= self.key.low < self.key.high:
             raise UsageError(f"the key's distances must rise from 0 or more, got {self.key.low} and {self.key.high}")
+        if self.key is not None and not 0 <= self.key.border < 0.5:
+            raise UsageError(f"the key's border is a share of the image from 0 to under 0.5, got {self.key.border}")
 
     def stage_at(self, step: int) -> Stage:
         """The last stage that has started at ``step``."""

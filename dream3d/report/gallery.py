@@ -39,7 +39,8 @@ class GalleryItem:
             return f"<li class={self.state}><div>{line}<br><small>{escape(self.note)}</small></div></li>"
         anchors = " · ".join(f'<a href="{quote(target)}">{escape(name)}</a>' for name, target in self.links.items())
         image = f'<img src="{quote(self.image)}" alt="four views of {title}" loading=lazy>'
-        return f"<li>{image}<div>{line}<br>{anchors}</div></li>"
+        note = f"<br><small>{escape(self.note)}</small>" if self.note else ""
+        return f"<li>{image}<div>{line}{note}<br>{anchors}</div></li>"
 
 
 def gallery_page(title: str, summary: str, items: Sequence[GalleryItem]) -> str:

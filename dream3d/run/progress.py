@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dream3d.prior.base import Likeness
+
 StageName = Literal["prepare", "optimise", "extract", "export", "pictures"]
 
 
@@ -69,3 +71,7 @@ class Outcome:
     """Mean IoU, 0..1, of the mesh's silhouettes and the field's."""
     floaters: float
     """Mean opacity, 0..1, of the field in pixels that the mesh does not cover."""
+    cap_area: float
+    """Share, 0..1, of the mesh's area where the border of the volume cut the object off flat."""
+    likeness: Likeness | None
+    """Of the mesh to the prompt, if the prior has an image encoder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from dream3d.prior.folder import check_files, read_settings
 from dream3d.prior.memory import MemoryPlan
 from dream3d.prior.official.convert import convert, detect
 from dream3d.prior.text import PromptEncoder
+from dream3d.prior.vocabulary import Unfamiliar, unfamiliar
 from dream3d.weights.cache import cache_root
 from dream3d.weights.catalogue import catalogue
 
@@ -36,6 +38,19 @@ def prompt_cut(name_or_path: str, prompt: str) -> int | None:
     folder = locate(name_or_path)
     check_files(folder)
     return PromptEncoder(folder, read_settings(folder).text_tokens).cut(prompt)
+
+
+def unfamiliar_in(name_or_path: str, prompts: Sequence[str]) -> list[Unfamiliar | None]:
+    """:func:`dream3d.prior.vocabulary.unfamiliar` for a prior of which nothing else is loaded.
+
+    Official weights have no names, and are not converted for it.
+    """
+    folder = locate(name_or_path)
+    if detect(folder) != "converted":
+        return [None] * len(prompts)
+    check_files(folder)
+    settings = read_settings(folder)
+    return unfamiliar(settings.names, PromptEncoder(folder, settings.text_tokens), prompts, torch.device("cpu"))
 
 
 def find_folder(name_or_path: str) -> Path:
