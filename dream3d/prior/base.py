@@ -58,6 +58,11 @@ class MultiViewPrior(Protocol):
         """
         ...
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its weights and configuration: a run goes on only with those that it began with."""
+        ...
+
     def describe(self) -> dict[str, str]:
         """Name, version, licence and attribution, for the asset's provenance."""
         ...
