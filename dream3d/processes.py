@@ -175,7 +175,6 @@ def _serve(pipe: Connection, memory_bytes: int | None) -> None:
     """What a process does: jobs in, words and answers out, until there are no more jobs or no parent."""
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)  # both reach the whole group; the parent says what to do
-    signal.signal(signal.SIGTERM, _leave)
     _die_with_parent()
     try:
         work = pipe.recv()()
@@ -187,10 +186,6 @@ def _serve(pipe: Connection, memory_bytes: int | None) -> None:
         while (job := pipe.recv()) is not None:
             answer = work(job, lambda content: pipe.send((False, content)))
             pipe.send((True, answer))
-
-
-def _leave(number: int, frame: object) -> None:
-    sys.exit(128 + number)
 
 
 def _die_with_parent() -> None:

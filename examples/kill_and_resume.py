@@ -34,13 +34,18 @@ from dream3d.batch.work import Result, Shared, do_job
 from dream3d.cli.app import app
 from dream3d.generate import generate, resume
 from dream3d.mesh.shading import write_turntable
-from dream3d.recipe.generation import MeshRecipe, Recipe, Stage
+from dream3d.recipe.generation import FieldRecipe, MeshRecipe, Recipe, RenderRecipe, Stage
 from dream3d.recipe.presets import preset
 from dream3d.run.progress import Observer
 from dream3d.weights.loading import load_prior
 
 SMALL: Recipe = replace(
-    preset("mini").with_steps(12), mesh=MeshRecipe(resolution=24), stages=(Stage(0, 16, 1),), updates_per_target=2
+    preset("mini").with_steps(12),
+    field=FieldRecipe(levels=4, log2_entries=10, hidden_width=16),
+    render=RenderRecipe(samples_per_diagonal=32, occupancy_resolution=16),
+    mesh=MeshRecipe(resolution=16),
+    stages=(Stage(0, 16, 1),),
+    updates_per_target=1,
 )
 SIGNALS = itertools.cycle((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 GRACE_SECONDS = 1.0
@@ -49,6 +54,8 @@ GRACE_SECONDS = 1.0
 
 def small_pictures() -> None:
     """The end of a run takes a tenth of its time."""
+    patch.object(finish, "SILHOUETTE_SIZE", 32).start()
+    patch.object(finish, "PREVIEW_SIZE", 32).start()
     patch.object(finish, "write_turntable", partial(write_turntable, frames=4, size=32)).start()
 
 

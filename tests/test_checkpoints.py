@@ -122,7 +122,7 @@ def test_a_checkpoint_of_the_version_before_opens_and_a_bad_one_gives_way(tmp_pa
     resume(tmp_path / "run", prior=PRIOR, observer=reports.append)
     said = [report.message or "" for report in reports if report.stage == "prepare"]
     assert "numbers that are not finite); going on from the one before" in said[-1]
-    assert [report.step for report in reports if report.stage == "optimise"][0] == 5
+    assert min(report.step for report in reports if report.stage == "optimise") == 5
     assert_same(tmp_path, whole)
 
 
@@ -144,17 +144,15 @@ def test_facts_of_other_types_are_damage(sealed: Path, tmp_path: Path, facts: di
         checkpoints.read(path, 1)
 
 
+LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e300, 1e300) | st.text(max_size=4)
 PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**63)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=6,
 )
 
 
+@settings(max_examples=50)
 @given(PLAIN)
 def test_plain_data_comes_back_from_json(value: object) -> None:
     try:
@@ -166,8 +164,8 @@ def test_plain_data_comes_back_from_json(value: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["NaN", "[1e400]", "-Infinity", '{"a": ' + "9" * 25 + "}", "9" * 5000, '"\\ud800"', '{"\\udfff": 1}', "[" * 33 + "]" * 33,
-     "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000],
+    ["NaN", "[1e400]", "-Infinity", '{"a": ' + "9" * 25 + "}", "9" * 5000, '"\\ud800"', '{"\\udfff": 1}',
+     "[" * 33 + "]" * 33, "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000],
 )  # fmt: skip
 def test_json_that_is_not_plain_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -200,12 +198,9 @@ def test_any_edited_record_is_one_line(tmp_path_factory: pytest.TempPathFactory,
     def stop(progress: Progress) -> None:
         raise Begun
 
-    try:
+    with pytest.raises((Dream3DError, Begun)) as caught:
         resume(folder / "run", prior=PRIOR, observer=stop)
-    except Dream3DError as error:
-        assert len(str(error).splitlines()) == 1
-    except Begun:
-        pass
+    assert len(str(caught.value).splitlines()) <= 1
 
 
 def edited_record(folder: Path) -> dict[str, Any]:
