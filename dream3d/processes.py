@@ -19,6 +19,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from dream3d.threads import share_cores
+
 JobT = TypeVar("JobT")
 Say = Callable[[Any], None]
 JobFunction = Callable[[Any, Say], Any]
@@ -176,6 +178,7 @@ def _serve(pipe: Connection, memory_bytes: int | None) -> None:
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)  # both reach the whole group; the parent says what to do
     _die_with_parent()
+    share_cores()
     try:
         work = pipe.recv()()
     except EOFError:

@@ -21,6 +21,7 @@ from dream3d.cli.train import train
 from dream3d.cli.train_encoder import train_encoder
 from dream3d.cli.views import views
 from dream3d.run.signals import STOPPING
+from dream3d.threads import share_cores
 from dream3d.version import __version__
 
 
@@ -74,4 +75,5 @@ def main() -> None:
     for number in {signal.SIGTERM, *STOPPING} - {signal.SIGINT}:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, _terminated)
+    share_cores()
     app(prog_name="dream3d")

@@ -82,6 +82,7 @@ def batch(
     from dream3d.batch.work import Shared
     from dream3d.cli.device import resolve_device
     from dream3d.prior.folder import check_files, digest_of
+    from dream3d.threads import threads_per_worker
     from dream3d.weights.loading import find_folder, lasting_name
 
     folder = find_folder(prior)  # an unknown or incomplete one is one error now, not one for each job
@@ -92,7 +93,7 @@ def batch(
     place = parse_place(out_dir)
     if isinstance(place, LocalPlace):
         checks.check_run_dir(place.folder)
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = threads_per_worker(workers)
     shared = Shared(place, lasting_name(prior), resolve_device(device), threads, interval, vram, precision)
     report = _work(jobs, shared, workers, engine, address)
     failed = sum(row.state == "failed" for row in report.rows)
