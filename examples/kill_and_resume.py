@@ -64,8 +64,16 @@ def work_on_run(folder: Path, prior: str) -> None:
     if (folder / "run/run.json").exists():
         resume(folder / "run", prior=load_prior(prior), checkpoint_seconds=1e-6)
         return
-    places = {"out": folder / "tree.glb", "run_dir": folder / "run"}
-    generate("a tree", prior=load_prior(prior), recipe=SMALL, seed=0, device="cpu", checkpoint_seconds=1e-6, **places)
+    generate(
+        "a tree",
+        prior=load_prior(prior),
+        recipe=SMALL,
+        seed=0,
+        device="cpu",
+        out=folder / "tree.glb",
+        run_dir=folder / "run",
+        checkpoint_seconds=1e-6,
+    )
 
 
 def small_job(job: BatchJob, shared: Shared, observer: Observer) -> Result:

@@ -7,7 +7,10 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,11 +28,14 @@ from dream3d.checks import check_output_file
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import write_text
 from dream3d.generate import complete, generate
+from dream3d.images import write_animation
 from dream3d.prior.folder import digest_of
 from dream3d.run.folder import LOCK, RunFolder, read_run
 
-NAMES = ("metrics.csv", "preview.png", "turntable.mp4", "mesh.glb", "field.safetensors", "checkpoints/notes.txt")
-NAMES += ("checkpoints/step-00000001.safetensors", "seeds.png", "index.html", "x/y", ".mascot-original.glb")
+NAMES = (
+    *("metrics.csv", "preview.png", "turntable.mp4", "mesh.glb", "field.safetensors", "seeds.png", "index.html", "x/y"),
+    *("checkpoints/notes.txt", "checkpoints/step-00000001.safetensors", ".mascot-original.glb"),
+)
 
 
 def put(folder: Path, names: tuple[str, ...] = NAMES) -> dict[Path, bytes]:
@@ -209,6 +215,23 @@ def test_a_link_leads_to_the_mesh_and_a_read_only_file_stays(tmp_path: Path) -> 
         check_output_file(tmp_path / "round.glb")
     with pytest.raises(UsageError, match="a character that file names cannot have"):
         check_output_file(tmp_path / "\ud800.glb")
+
+
+def test_an_animation_that_is_not_whole_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
+    path, real = tmp_path / "a.mp4", iio.imwrite
+    write_animation(path, frames, 24)
+    before = path.read_bytes()
+
+    def cut(temporary: Path, *args: Any, **options: Any) -> None:  # as ffmpeg does on a full disk
+        real(temporary, *args, **options)
+        os.truncate(temporary, temporary.stat().st_size // 2)
+
+    monkeypatch.setattr(iio, "imwrite", cut)
+    with pytest.raises(OSError, match="of 6 frames"):
+        write_animation(path, frames, 24)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_batch_leaves_the_users_tables_and_pages(tmp_path: Path) -> None:
