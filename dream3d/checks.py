@@ -140,16 +140,22 @@ def check_device_name(name: str) -> str:
 def check_output_file(path: Path, option: str = "--out", extensions: tuple[str, ...] = ()) -> Path:
     """The path, when a file could be written there; raises UsageError, which names the ``option``, when not.
 
+    Of a symbolic link, the path of the file that it leads to.
+
     An existing regular file is fine (it is replaced at the end of a run); missing folders are fine when they could be
     created. Tests that the folder is writable with a file that has no name. ``extensions`` (``".png"``): none for any.
     """
     if extensions and path.suffix.lower() not in extensions:
         raise UsageError(f"{option} {path}: the file extension must be {' or '.join(extensions)}")
+    if os.path.islink(path):
+        path = Path(os.path.realpath(path))
     parent = _check_place(path, option, TEMPORARY_SUFFIX_BYTES)
     if os.path.isdir(path):
         raise UsageError(f"{option} {path} is a folder; name a file in it, such as {path / ('asset' + path.suffix)}")
-    if os.path.exists(path) and not os.path.isfile(path):
+    if os.path.lexists(path) and not os.path.isfile(path):
         raise UsageError(f"{option} {path} is not a regular file; choose another name")
+    if os.path.isfile(path) and not path.stat().st_mode & 0o222:
+        raise UsageError(f"{option} {path} is read-only; choose another name, or make it writable")
     _check_writable(parent, f"{option} {path}")
     return path
 
@@ -175,6 +181,10 @@ def _check_place(path: Path, option: str, reserve: int) -> Path:
     if "\0" in str(path):
         raise UsageError(f"{option} contains a NUL character; choose another name")
     whole, what = path.absolute(), f"{option} {_shortened(path)}"
+    try:
+        os.fsencode(str(whole).encode().decode())
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{option} contains a character that file names cannot have here; choose another") from error
     # os.path answers "no" where pathlib raises: a folder that may not be looked into is found out below.
     parent = next((folder for folder in whole.parents if os.path.lexists(folder)), whole)
     if not os.path.isdir(parent):

@@ -6,6 +6,7 @@ Read top to bottom, :meth:`Distillation.step` is the method. To change it, chang
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -180,7 +181,16 @@ class Distillation:
         return state
 
     def load_state_dict(self, step: int, state: Mapping[str, Tensor]) -> None:
-        """Go back to the state after ``step`` steps. CheckpointError if it is the state of something else."""
+        """Go back to the state after ``step`` steps.
+
+        CheckpointError, before anything is changed, for a step or tensors that this run cannot have: by their names,
+        shapes and types, or numbers that are not finite.
+        """
+        if not 0 <= step <= self.recipe.steps:
+            raise CheckpointError(f"it is of step {step}, the run has {self.recipe.steps}")
+        problem = _difference(self._expected(step, state), state)
+        if problem:
+            raise CheckpointError(f"the checkpoint does not fit this run ({problem})")
         parts: dict[str, dict[str, Tensor]] = {"background": {}, "optimizer": {}}
         for name, value in state.items():
             part, _, rest = name.partition(".")
@@ -198,15 +208,50 @@ class Distillation:
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"a checkpoint does not fit this run ({error}); start again") from error
+            raise CheckpointError(f"the checkpoint does not fit this run ({error})") from error
         self.scene.field.set_step(max(step - 1, 0))  # what the last step left
 
+    def _expected(self, step: int, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What :meth:`state_dict` would give after ``step`` steps: tensors of the right names, shapes and types."""
+        expected = {name: value for name, value in self.state_dict().items() if not name.startswith("optimizer.")}
+        groups = [group["params"] for group in self.optimizer.param_groups]
+        always = sum(map(len, groups[:-1])) if step else 0  # a background may have had no gradient yet
+        for index, parameter in enumerate(itertools.chain.from_iterable(groups)):
+            name = f"optimizer.{index}."
+            if index < always or f"{name}step" in state:
+                expected |= {
+                    f"{name}step": torch.zeros(()),
+                    f"{name}exp_avg": parameter,
+                    f"{name}exp_avg_sq": parameter,
+                }
+        return expected
 
-def start(recipe: Recipe, prior: MultiViewPrior, seed: int, device: torch.device | str = "cpu") -> Distillation:
-    """The state of a run before its first step: a soft ball under the recipe's background."""
+
+def start(
+    recipe: Recipe, prior: MultiViewPrior, seed: int, device: torch.device | str = "cpu", hash_grid: str | None = None
+) -> Distillation:
+    """The state of a run before its first step: a soft ball under the recipe's background.
+
+    ``hash_grid`` names an implementation, see :func:`dream3d.field.radiance.choose_hash_grid`.
+    """
     streams = random_streams(seed)
-    scene = build_scene(recipe, prior.background, streams["init"], torch.device(device))
+    scene = build_scene(recipe, prior.background, streams["init"], torch.device(device), hash_grid)
     return Distillation(recipe, prior, scene, streams)
+
+
+def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """The first thing in which a state differs from one that can be, in words; None if nothing does."""
+    for name in sorted(expected.keys() ^ found.keys()):
+        return f"{name!r} is {'missing' if name in expected else 'unknown'}"
+    for name, wanted in expected.items():
+        value = found[name]
+        if (value.shape, value.dtype) != (wanted.shape, wanted.dtype):
+            return (
+                f"{name!r} is {value.dtype} of {tuple(value.shape)}, should be {wanted.dtype} of {tuple(wanted.shape)}"
+            )
+        if not torch.isfinite(value).all():
+            return f"{name!r} has numbers that are not finite"
+    return None
 
 
 def random_streams(seed: int) -> dict[str, torch.Generator]:

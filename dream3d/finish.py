@@ -55,13 +55,13 @@ def finish(
     observer(Progress("extract", 1, 1, message=_describe(mesh, floaters)))
     observer(Progress("export", 0, 1))
     report = _export(mesh, {key: run.facts[key] for key in PROVENANCE}, job.out)
-    copy = run.path / f"mesh{check_extension(job.out)}"
+    copy = run.own(f"mesh{check_extension(job.out)}")
     write_atomically(copy, lambda temporary: shutil.copyfile(job.out, temporary))
     observer(Progress("export", 1, 1))
     observer(Progress("pictures", 0, 2))
-    images.write_png(run.path / "preview.png", images.side_by_side(render_views(scene, 4, PREVIEW_SIZE)))
+    images.write_png(run.own("preview.png"), images.side_by_side(render_views(scene, 4, PREVIEW_SIZE)))
     observer(Progress("pictures", 1, 2))
-    write_turntable(run.path / "turntable.mp4", mesh.surface, mesh.colors)
+    write_turntable(run.own("turntable.mp4"), mesh.surface, mesh.colors)
     observer(Progress("pictures", 2, 2))
     return Outcome(
         mesh_path=job.out,

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from dream3d import distill
+from dream3d.checks import check_apart, check_output_file
 from dream3d.errors import Dream3DError, UsageError
+from dream3d.field.radiance import choose_hash_grid
 from dream3d.files import remove_leftovers, write_atomically
 from dream3d.finish import figures_of, finish, render_views
 from dream3d.mesh.export import check_extension
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
-from dream3d.run.checkpointer import FOLDER as CHECKPOINTS
 from dream3d.run.checkpointer import Checkpointer
 from dream3d.run.folder import RunFolder, provenance
 from dream3d.run.job import Job, read_job
@@ -31,13 +32,19 @@ CHECKPOINT_SECONDS = 60.0
 
 
 def optimise(
-    prompt: str, prior: MultiViewPrior, recipe: Recipe, seed: int, device: str, session: Session | None = None
+    prompt: str,
+    prior: MultiViewPrior,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    session: Session | None = None,
+    hash_grid: str | None = None,
 ) -> distill.Distillation:
     """The optimisation: from a soft ball, or from the session's checkpoint, to a field that the prior agrees with."""
     session = session or Session()
     session.observer(Progress("prepare", 0, 1))
     text = prior.encode_prompt(prompt, recipe.negative_prompt)
-    distillation = distill.start(recipe, prior, seed, device)
+    distillation = distill.start(recipe, prior, seed, device, hash_grid)
     with session.steps_of(distillation, preview=lambda: render_views(distillation.scene, 1, 32)[0]) as steps:
         for step in steps:
             session.after(step, distillation.step(step, text))
@@ -59,18 +66,23 @@ def generate(
 ) -> Outcome:
     """Optimise a field under ``prior`` until it looks like ``prompt``, and export its surface to ``out``.
 
-    ``run_dir`` receives run.json, metrics.csv, preview.png, turntable.mp4 and a copy of the mesh. On the
-    CPU the same arguments give the same bytes. Every ``checkpoint_seconds`` (0: never), and when SIGINT or SIGTERM
-    stop it, its state is kept for :func:`resume`. ``request`` is plain data that goes into run.json: how to load the
-    prior again, for one.
+    ``run_dir`` receives run.json, metrics.csv, preview.png, turntable.mp4, the field and a copy of the mesh; what is
+    there already stays, and ours gets a number. On the CPU the same arguments give the same bytes. Every
+    ``checkpoint_seconds`` (0: never), and when SIGINT, SIGTERM or SIGHUP stop it, its state is kept for :func:`resume`.
+    ``request`` is plain data that goes into run.json: how to load the prior again, for one.
 
     Raises UsageError for an unknown file extension or a run folder in use, CollapsedFieldError for a field without a
     surface, ExportError if a file cannot be written, KeyboardInterrupt or SystemExit when stopped.
     """
+    out = check_output_file(out)
     check_extension(out)
+    check_apart(out, run_dir)
+    hash_grid = choose_hash_grid(device, recipe.shading is not None).name
     asked = {**(request or {}), "out": str(out.absolute()), "device": device}
-    run = RunFolder(run_dir, {**provenance(prompt, seed, recipe, prior), "request": asked})
-    return _carry_out(run, Job(prompt, recipe, seed, device, out), prior, observer, checkpoint_seconds)
+    facts = {"prior_digest": prior.digest, "hash_grid": hash_grid, "request": asked}
+    with RunFolder(run_dir, {**provenance(prompt, seed, recipe, prior), **facts}) as run:
+        job = Job(prompt, recipe, seed, device, out, hash_grid)
+        return _carry_out(run, job, prior, observer, checkpoint_seconds)
 
 
 def resume(
@@ -90,44 +102,75 @@ def resume(
     the run's, Dream3DError for a folder that another process is at work in, CheckpointError for a state that cannot be
     used.
     """
-    run = RunFolder.reopen(run_dir)
-    if out is not None:
-        run.redirect(out)
-    job = read_job(run)
-    copy = run.path / f"mesh{job.out.suffix.lower()}"
-    if run.facts.get("status") == "finished" and copy.is_file():
-        if not job.out.exists():
-            write_atomically(job.out, lambda temporary: shutil.copyfile(copy, temporary))
-        run.close()
-        return None
-    if run.facts.get("prior") != prior.describe():
-        run.close()
-        raise UsageError(f"{run_dir} was made with the prior {run.facts.get('prior')}, this is {prior.describe()}")
-    remove_leftovers(run.path / CHECKPOINTS)
-    remove_leftovers(job.out.parent, job.out.stem[:40])
-    run.mark_running()
-    return _carry_out(run, job, prior, observer, checkpoint_seconds)
+    with RunFolder.reopen(run_dir) as run:
+        if out is not None:
+            run.redirect(out)
+        job = read_job(run)
+        if _is_done(run, job):
+            return None
+        _check_same(run, job, prior)
+        remove_leftovers(job.out.parent)
+        run.mark_running()
+        return _carry_out(run, job, prior, observer, checkpoint_seconds)
+
+
+def complete(run_dir: Path) -> bool:
+    """Whether a run is finished; if so, a mesh that was lost comes back from its copy. Raises like :func:`resume`."""
+    with RunFolder.reopen(run_dir) as run:
+        return _is_done(run, read_job(run))
+
+
+def _is_done(run: RunFolder, job: Job) -> bool:
+    if run.facts.get("status") != "finished":
+        return False
+    remove_leftovers(job.out.parent)
+    Checkpointer(run, 0).discard()  # a process may have been killed before it came to that
+    if not job.out.exists():
+        copy = run.own(f"mesh{job.out.suffix.lower()}")
+        if not copy.is_file():
+            return False
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(job.out, lambda temporary: shutil.copyfile(copy, temporary))
+    return True
+
+
+def _check_same(run: RunFolder, job: Job, prior: MultiViewPrior) -> None:
+    """UsageError unless the prior is the one that the run began with, and its hash grid works here."""
+    facts = run.facts
+    if facts.get("prior") != prior.describe():
+        raise UsageError(f"{run.path} was made with the prior {facts.get('prior')}, this is {prior.describe()}")
+    before = facts.get("prior_digest")
+    if before not in (None, prior.digest):
+        raise UsageError(
+            f"{run.path} was made with other weights of this prior (SHA-256 {str(before)[:12]}..., now "
+            f"{prior.digest[:12]}...); put those back, or start again"
+        )
+    try:
+        choose_hash_grid(job.device, job.recipe.shading is not None, job.hash_grid)
+    except LookupError as error:
+        raise UsageError(f"{run.path} can be resumed only on the hash grid it began with: {error}") from error
 
 
 def _carry_out(
     run: RunFolder, job: Job, prior: MultiViewPrior, observer: Observer, checkpoint_seconds: float
 ) -> Outcome:
     """From the run's newest checkpoint, or from nothing, to its files; ``run.json`` says how it ended."""
-    checkpointer = Checkpointer(run.path / CHECKPOINTS, checkpoint_seconds)
+    checkpointer = Checkpointer(run, checkpoint_seconds)
     try:
         session = Session(observer, run, checkpointer)
-        distillation = optimise(job.prompt, prior, job.recipe, job.seed, job.device, session)
+        distillation = optimise(job.prompt, prior, job.recipe, job.seed, job.device, session, job.hash_grid)
         outcome = finish(run, job, distillation.scene, prior, lambda: checkpointer.seconds, observer)
+        checkpointer.keep_field(distillation)
+        run.finish(figures_of(outcome))
     except (KeyboardInterrupt, SystemExit):
-        run.interrupt()
+        with contextlib.suppress(OSError):
+            run.interrupt()
         raise
     except BaseException as error:
         with contextlib.suppress(OSError):  # the error may be a full disk, and is the one to be told
             run.fail(str(error) if isinstance(error, Dream3DError) else type(error).__name__)
+        if isinstance(error, OSError) and not run.path.is_dir():
+            raise Dream3DError(f"the run folder {run.path} was removed or renamed while the run was at work") from error
         raise
-    else:
-        run.finish(figures_of(outcome))
-        shutil.rmtree(checkpointer.folder, ignore_errors=True)
-        return outcome
-    finally:
-        run.close()
+    checkpointer.discard()
+    return outcome

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as iio
+import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -52,8 +55,22 @@ def write_png(path: Path, picture: Picture, made_by: dict[str, Any] | None = Non
 
 
 def write_animation(path: Path, frames: Picture, frames_per_second: float) -> None:
-    """(N, H, W, 3) as an endless GIF or an mp4, by the path's ending; mp4 needs sides of a multiple of 16 pixels."""
+    """(N, H, W, 3) as an endless GIF or an mp4, by the path's ending; mp4 needs sides of a multiple of 16 pixels.
+
+    An mp4 is read back: OSError if a frame is missing.
+    """
     options: dict[str, Any] = {"codec": "libx264", "fps": frames_per_second}
     if path.suffix.lower() == ".gif":
         options = {"duration": 1000 / frames_per_second, "loop": 0}
-    write_atomically(path, lambda temporary: iio.imwrite(temporary, frames, **options))
+
+    def write(temporary: Path) -> None:
+        iio.imwrite(temporary, frames, **options)
+        if "codec" not in options:
+            return
+        written = 0
+        with suppress(OSError, RuntimeError):  # ffmpeg's own failure, on a full disk for one, raises nothing above
+            written, _ = imageio_ffmpeg.count_frames_and_secs(str(temporary))
+        if written != len(frames):
+            raise OSError(errno.EIO, f"it was written with {written} of {len(frames)} frames", str(path))
+
+    write_atomically(path, write)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import multiprocessing
+import os
 import signal
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -82,10 +86,12 @@ def run_jobs(
                 ours, theirs = context.Pipe()
                 # What gets no grace need not outlive the interpreter either.
                 daemon = not grace_seconds
-                process = context.Process(target=_serve, args=(theirs, prepare, memory_bytes), daemon=daemon)
+                process = context.Process(target=_serve, args=(theirs, memory_bytes), daemon=daemon)
                 process.start()
                 theirs.close()
                 pool.append(_Worker(process, ours, silence_seconds))
+                with contextlib.suppress(OSError):  # it may be dead; the next look at it says so
+                    ours.send(prepare)  # later than its arguments, so that it watches us while it imports what it needs
             for worker in pool:
                 if worker.job is None and jobs:
                     worker.give(jobs.popleft())
@@ -95,10 +101,15 @@ def run_jobs(
                     pool.remove(worker)
                 yield event
     finally:
-        for worker in pool if grace_seconds else ():
-            worker.stop()
-        for worker in pool:
-            worker.end(grace_seconds)
+        # Whatever happens here, a second Ctrl-C for one, no process is left.
+        with contextlib.ExitStack() as ends:
+            for worker in pool:
+                ends.callback(worker.end, 0.0)
+            for worker in pool if grace_seconds else ():
+                worker.stop()
+            until = time.monotonic() + grace_seconds
+            for worker in pool:
+                worker.process.join(max(0.0, until - time.monotonic()))
 
 
 @dataclass(eq=False)
@@ -162,17 +173,36 @@ def _ready(busy: Sequence[_Worker[JobT]]) -> list[_Worker[JobT]]:
     return [worker for worker in busy if worker.pipe in heard or now > worker.deadline]
 
 
-def _serve(pipe: Connection, prepare: Callable[[], JobFunction], memory_bytes: int | None) -> None:
-    """What a process does: jobs in, words and answers out, until there are no more jobs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
+def _serve(pipe: Connection, memory_bytes: int | None) -> None:
+    """What a process does: jobs in, words and answers out, until there are no more jobs or no parent."""
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        signal.signal(number, signal.SIG_IGN)  # both reach the whole group; the parent says what to do
+    _die_with_parent()
     share_cores()
-    work = prepare()
+    try:
+        work = pipe.recv()()
+    except EOFError:
+        return
     if memory_bytes is not None:
         _limit_memory(memory_bytes)
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while (job := pipe.recv()) is not None:
             answer = work(job, lambda content: pipe.send((False, content)))
             pipe.send((True, answer))
+
+
+def _die_with_parent() -> None:
+    """From here on this process ends when its parent does, however that happens."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only children come here
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":  # at once, even while a library holds the interpreter's lock
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _limit_memory(allowance: int) -> None:

@@ -141,6 +141,8 @@ class OraclePrior:
         """It has no opinion."""
         return None
 
+    digest = "0" * 64
+
     def describe(self) -> dict[str, str]:
         """Provenance of an asset made with the oracle."""
         return {"name": "oracle", "version": "0", "licence_weights": "none", "licence_data": "none"}

@@ -169,7 +169,7 @@ def test_a_second_call_makes_only_what_is_missing(tmp_path: Path, monkeypatch: p
 def test_two_batches_cannot_share_a_folder(tmp_path: Path) -> None:
     path, out = list_of(tmp_path, "a\n"), tmp_path / "out"
     out.mkdir()
-    with FileLock(out / ".lock"):
+    with FileLock(out / ".dream3d.lock"):
         code, text = command(str(path), "--out-dir", str(out))
     assert code == 1
     assert "another batch is at work in" in text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dream3d.errors import Dream3DError
-from dream3d.files import LEFTOVER, build_folder, remove_leftovers, replace_folder
+from dream3d.files import LEFTOVER, build_folder, remove_leftovers, replace_folder, tagged
 from dream3d.locks import held
 
 
@@ -86,6 +86,8 @@ def test_what_a_killed_process_leaves_is_known_by_its_name(folder: Path) -> None
     (left / "new").mkdir(parents=True)
     remove_leftovers(folder.parent)
     remove_leftovers(folder.parent, "other", folders=True)
+    with tagged("0123456789ab"):
+        remove_leftovers(folder.parent, folder.name, folders=True)
     assert left.is_dir()
     remove_leftovers(folder.parent, folder.name, folders=True)
     assert list(folder.parent.iterdir()) == [folder]

@@ -14,7 +14,7 @@ from dream3d.finish import images_of
 from dream3d.mesh.extract import FieldMesh
 from dream3d.mesh.iso import IsoChoice
 from dream3d.mesh.surface import Surface
-from dream3d.weights.catalogue import PACKAGED
+from dream3d.prior.layout import PACKAGED
 from dream3d.weights.loading import load_prior
 
 MINI = load_prior("mini")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import deque
@@ -121,3 +122,75 @@ def test_closing_gives_processes_at_work_their_grace(tmp_path: Path, grace: floa
     events.close()
     assert time.monotonic() - began < 20
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
+
+
+PARENT = """
+import sys
+from collections import deque
+from functools import partial
+from pathlib import Path
+from dream3d.processes import run_jobs
+from test_processes import say_where
+
+for event in run_jobs(deque(["a", "b"]), partial(say_where, Path(sys.argv[1])), 2, grace_seconds=60):
+    print(event, flush=True)
+"""
+
+
+def say_where(folder: Path) -> JobFunction:
+    def work(job: str, say: Say) -> None:
+        (folder / str(os.getpid())).touch()
+        say("begin")
+        time.sleep(60)
+
+    return work
+
+
+def is_alive(process: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> None:
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert parent.stdout is not None
+    assert [parent.stdout.readline()[:7] for _ in "ab"] == [b"Message", b"Message"]
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
+    os.kill(parent.pid, number)
+    parent.communicate(timeout=30)
+    until = time.monotonic() + 5
+    while any(map(is_alive, workers)) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not [worker for worker in workers if is_alive(worker)]
+
+
+def test_a_second_signal_leaves_no_process(tmp_path: Path) -> None:
+    events = run_jobs(deque("ab"), partial(stubborn, tmp_path), 2, grace_seconds=60.0)
+    assert {next(events).job, next(events).job} == {"a", "b"}
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            events.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not [path for path in tmp_path.iterdir() if is_alive(int(path.name))]
+
+
+def stubborn(folder: Path) -> JobFunction:
+    def work(job: str, say: Say) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        say_where(folder)(job, say)
+
+    return work

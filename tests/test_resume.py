@@ -203,13 +203,18 @@ def test_other_circumstances_are_said(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path, whole: Path) -> None:
     broken(tmp_path)
-    for name in ("run/.run-abcd1234.json", "run/checkpoints/.step-00000006-abcd_123.safetensors"):
-        (tmp_path / name).write_bytes(b"half")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/.mascot-q1w2e3r4.glb").write_bytes(b"half")
-    (tmp_path / "out/.other-q1w2e3r4.glb").write_bytes(b"somebody else's")
+    tag = read_run(tmp_path / "run")["id"]
+    for name in ("run/.run-{}.json", "run/checkpoints/.step-00000006-{}.safetensors", "out/.mascot-{}.glb"):
+        (tmp_path / name.format(f"dream3d{tag}-abcd_123")).write_bytes(b"half")
+    others = [".mascot-original.glb", ".mascot-dream3d-q1w2e3r4.glb", ".mascot-dream3d0123456789ab-q1w2e3r4.glb"]
+    others = [f"{folder}/{name}" for folder in ("out", "run", "run/checkpoints") for name in others]
+    for name in others:
+        (tmp_path / name).write_bytes(b"the user's, or another job's at work")
     go_on(tmp_path)
-    (tmp_path / "out/.other-q1w2e3r4.glb").unlink()
+    for name in others:
+        (tmp_path / name).unlink()
+    (tmp_path / "run/checkpoints").rmdir()
     assert_same(tmp_path, whole)
 
 

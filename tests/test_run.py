@@ -3,6 +3,7 @@
 import csv
 import json
 import string
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from oracle import MASCOT, OraclePrior
 
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import write_atomically
-from dream3d.names import slug
+from dream3d.names import own_slug, slug
 from dream3d.recipe.presets import preset
 from dream3d.run.folder import METRIC_COLUMNS, RunFolder, default_run_dir, provenance
 
@@ -21,11 +22,14 @@ from dream3d.run.folder import METRIC_COLUMNS, RunFolder, default_run_dir, prove
     ("prompt", "expected"),
     [
         ("a Wooden Chair", "a-wooden-chair"),
-        ("  une théière, s'il vous plaît!  ", "une-theiere-s-il-vous-plait"),
+        ("  une théière, s'il vous plaît!  ", "une-théière-s-il-vous-plaît"),
         ("../../etc/passwd", "etc-passwd"),
-        ("雪だるま", "asset"),
+        ("雪だるま", "雪だるま"),
+        ("नीली कुर्सी", "नीली-कुर्सी"),
+        ("❤\ufe0f a\u202eb", "a-b"),
         ("...", "asset"),
         ("x" * 100, "x" * 48),
+        ("雪" * 100, "雪" * 16),
     ],
 )
 def test_slugs_by_hand(prompt: str, expected: str) -> None:
@@ -34,11 +38,19 @@ def test_slugs_by_hand(prompt: str, expected: str) -> None:
 
 @given(st.text())
 def test_a_slug_is_always_a_safe_file_name(prompt: str) -> None:
-    name = slug(prompt)
-    assert 1 <= len(name) <= 48
-    assert set(name) <= set(string.ascii_lowercase + string.digits + "-")
+    name, plain = slug(prompt), slug(prompt, ascii_only=True)
+    assert 1 <= len(name.encode()) <= 48
+    assert all(letter == "-" or unicodedata.category(letter)[0] in "LMN" for letter in name)
+    assert set(plain) <= set(string.ascii_lowercase + string.digits + "-")
     assert not name.startswith("-")
     assert not name.endswith("-")
+
+
+@given(st.lists(st.text("ab -!_A\u0301é雪", min_size=1, max_size=5), min_size=2, max_size=2, unique=True))
+def test_two_prompts_never_share_a_default_mesh(prompts: list[str]) -> None:
+    one, other = map(own_slug, prompts)
+    assert one != other
+    assert own_slug("a wooden chair") == "a-wooden-chair"
 
 
 def test_an_earlier_run_keeps_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,11 +110,12 @@ def test_run_json_tells_how_the_run_ended(tmp_path: Path) -> None:
         data: dict[str, object] = json.loads((tmp_path / "run" / "run.json").read_text())
         return data
 
-    assert read() == {"prompt": "a chair", "status": "running"}
+    assert read() == {"prompt": "a chair", "status": "running", "id": run.facts["id"], "files": ["metrics.csv"]}
     run.fail("the field is empty")
     assert read()["reason"] == "the field is empty"
     run.finish({"faces": 3})
-    assert read() == {"prompt": "a chair", "status": "finished", "result": {"faces": 3}}
+    ended = {"status": "finished", "result": {"faces": 3}, "id": run.facts["id"], "files": ["metrics.csv"]}
+    assert read() == {"prompt": "a chair", **ended}
 
 
 def test_metrics_are_appended_under_one_header(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from dream3d.dataset.captions.colors import REFERENCES
 from dream3d.errors import PriorError
 from dream3d.prior.folder import read_settings
 from dream3d.prior.image_encoder import load_text
+from dream3d.prior.layout import PACKAGED
 from dream3d.prior.vocabulary import NEAREST, Unfamiliar, objects_in, unfamiliar
-from dream3d.weights.catalogue import PACKAGED
 from dream3d.weights.loading import load_prior, unfamiliar_in
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -75,7 +75,7 @@ def test_a_prior_without_names_tells_nothing(tmp_path: Path) -> None:
     edit_json(folder / "prior.json", names=["chair", " "])
     assert load_prior(str(folder)).settings.names == ("chair",)
     edit_json(folder / "prior.json", names=["chair", 3])
-    with pytest.raises(PriorError, match="'names' is .*, not a list of"):
+    with pytest.raises(PriorError, match=r"'names' is .*, not a list of"):
         load_prior(str(folder))
 
 

@@ -13,7 +13,7 @@ from dream3d.checks import MAX_SEED
 from dream3d.errors import UsageError
 from dream3d.names import slug
 from dream3d.recipe.overrides import changed_recipe
-from dream3d.run.folder import parse_run
+from dream3d.run.folder import LOCK, parse_run
 
 RUNS = "runs"
 
@@ -23,7 +23,7 @@ class BatchJob:
     """One asset to be made. Plain data: it is sent to other processes and machines."""
 
     key: str
-    """Names its files: words of the prompt, the seed, and a sum of all that matters."""
+    """Names its files: words of the prompt, the seed, and a digest of all that matters."""
     prompt: str
     seed: int
     changes: Mapping[str, str]
@@ -40,12 +40,12 @@ class BatchJob:
         return f"{RUNS}/{self.key}"
 
     def result(self, place: Place) -> Mapping[str, object] | None:
-        """What the run says of its mesh; None unless it is finished and the mesh is there."""
+        """What the run says of its mesh; None unless it is finished and tidied up, and the mesh is there."""
         try:
             record = parse_run(place.read(f"{self.run}/run.json"), self.run)
         except (UsageError, OSError):
             return None
-        if record.get("status") != "finished" or not place.has(self.mesh):
+        if record.get("status") != "finished" or place.has(f"{self.run}/{LOCK}") or not place.has(self.mesh):
             return None
         result = record.get("result")
         return result if isinstance(result, dict) else {}
@@ -56,8 +56,8 @@ def plan(
 ) -> tuple[list[BatchJob], int]:
     """The jobs of entries with all seeds, unless an entry has its own, and how many were asked for twice.
 
-    ``shared`` changes hold for all; an entry's own come before them. UsageError names the line of a seed or a setting
-    that is none.
+    ``shared`` changes hold for all; an entry's own come before them. ``prior`` is the digest of the prior. UsageError
+    names the line of a seed or a setting that is none.
     """
     jobs: dict[str, BatchJob] = {}
     twice = 0
@@ -91,6 +91,6 @@ def _seed(text: str, entry: Entry) -> int:
 
 
 def _key(name: str, prompt: str, seed: int, changes: str, prior: str) -> str:
-    # The sum keeps prompts apart that the words do not: other settings, other alphabets, a cut after 40 letters.
+    # 96 bits: no two of 100,000 jobs share them, though the words before them may be the same.
     matters = json.dumps([prompt, seed, changes, prior], ensure_ascii=True)
-    return f"{slug(name, 40)}-{seed}-{hashlib.sha256(matters.encode()).hexdigest()[:6]}"
+    return f"{slug(name, 40)}-{seed}-{hashlib.sha256(matters.encode()).hexdigest()[:24]}"

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dream3d.errors import Dream3DError, UsageError
-from dream3d.files import LEFTOVER, write_atomically
+from dream3d.files import LEFTOVER, open_regular, write_atomically
 from dream3d.run.folder import LOCK
 
 PROTOCOLS = ("s3", "gs")
 """Object stores: a file appears there whole or not at all. Each is also the name of our extra for it."""
+
+
+MAX_READ_BYTES = 2**28
+"""Of a file that is read whole: a record or a table."""
 
 
 class WorkingDirectory(Protocol):
@@ -75,7 +79,8 @@ class LocalPlace:
 
     def read(self, name: str) -> bytes:
         """See :class:`Place`."""
-        return (self.folder / name).read_bytes()
+        with open_regular(self.folder / name, MAX_READ_BYTES) as file:
+            return file.read()
 
     def write(self, name: str, data: bytes) -> None:
         """See :class:`Place`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +15,17 @@ from typing import Literal
 from dream3d.batch.jobs import BatchJob
 from dream3d.batch.places import Place
 from dream3d.batch.work import Result
+from dream3d.files import parse_json
 from dream3d.mesh.surface import CUT_OFF
+from dream3d.names import free_name
 from dream3d.report.gallery import GalleryItem, gallery_page
 
 State = Literal["finished", "failed", "waiting"]
 FIGURES = ("seconds", "vertices", "faces", "silhouette_iou", "floaters", "cap_area", "prompt_similarity", "prompt_rank")
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 COLUMNS = ("key", "prompt", "seed", "settings", "state", *FIGURES, "reason")
+NAMES = ".dream3d.json"
+"""Which files of a batch's folder are its report, by their usual names: any others of these names are the user's."""
 EVERY_SECONDS = 5.0
 """Between two writings of the report while results come in: one of thousands of assets is not small."""
 
@@ -34,11 +41,12 @@ class Row:
     """The result in its ``run.json``: :data:`FIGURES`; older runs have fewer."""
 
     def cells(self) -> list[str]:
-        """The row of ``summary.csv``."""
+        """The row of ``summary.csv``. No text in it is a formula to a spreadsheet: an apostrophe comes before such."""
         settings = " ".join(f"{name}={value}" for name, value in sorted(self.job.changes.items()))
         plain = [self.job.key, self.job.prompt, str(self.job.seed), settings, self.state]
         figures = [self._figure(name) for name in FIGURES]
-        return [*plain, *figures, self.reason]
+        cells = [*plain, *figures, self.reason]
+        return [f"'{cell}" if cell.lstrip().startswith(FORMULA) else cell for cell in cells]
 
     def _figure(self, name: str) -> str:
         value = self.facts.get(name, self.facts.get("haze") if name == "floaters" else None)  # its older name
@@ -53,6 +61,7 @@ class Report:
         self._place = place
         self._rows = {job.key: _row(job, place) for job in jobs}
         self._written = -EVERY_SECONDS
+        self.summary, self.gallery = (_own_name(name, place) for name in ("summary.csv", "index.html"))
 
     @property
     def rows(self) -> list[Row]:
@@ -72,12 +81,23 @@ class Report:
                 self.write()
 
     def write(self) -> None:
-        """Write ``summary.csv`` and ``index.html``."""
+        """Write :attr:`summary` and :attr:`gallery`, after the record that they are ours."""
+        names = {"summary.csv": self.summary, "index.html": self.gallery}
+        self._place.write(NAMES, json.dumps(names).encode())
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(row.cells() for row in self.rows)])
-        self._place.write("summary.csv", text.getvalue().encode())
-        self._place.write("index.html", page(self.rows).encode())
+        self._place.write(self.summary, text.getvalue().encode())
+        self._place.write(self.gallery, page(self.rows).encode())
         self._written = time.monotonic()
+
+
+def _own_name(name: str, place: Place) -> str:
+    """The name that a batch recorded for its file of a folder; else one that nobody has."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        own = parse_json(place.read(NAMES)).get(name)
+        if isinstance(own, str) and re.fullmatch(r"\w+(-\d+)?\.\w+", own):
+            return own
+    return free_name(name, place.has)
 
 
 def _row(job: BatchJob, place: Place) -> Row:

@@ -21,6 +21,7 @@ from dream3d.cli.train import train
 from dream3d.cli.train_encoder import train_encoder
 from dream3d.cli.views import views
 from dream3d.errors import UsageError
+from dream3d.run.signals import STOPPING
 from dream3d.threads import share_cores
 from dream3d.version import __version__
 
@@ -75,7 +76,9 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 def main() -> None:
     """The console script: runs the command line on ``sys.argv`` and exits with its code."""
-    # The default action kills the process while it draws and leaves the cursor hidden.
-    signal.signal(signal.SIGTERM, _terminated)
+    # The default action kills the process while it draws or has workers, and leaves the cursor hidden and them alone.
+    for number in {signal.SIGTERM, *STOPPING} - {signal.SIGINT}:
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _terminated)
     share_cores()
     app(prog_name="dream3d")

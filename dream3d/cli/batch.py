@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dream3d.batch.jobs import BatchJob
     from dream3d.batch.places import Place
-    from dream3d.batch.report import Row
+    from dream3d.batch.report import Report, Row
     from dream3d.batch.work import Result, Shared, Watcher
 
 
@@ -78,27 +78,29 @@ def batch(
     if not 1 <= workers <= 1024:
         raise UsageError(f"--workers is 1 to 1024, got {workers}")
     interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
-    jobs, twice = plan(read_lists(lists), checks.parse_seeds(seeds), _settings(settings or []), prior)
-    if twice:
-        typer.echo(f"{twice} duplicates left out", err=True)
+    entries, seed_list, changes = read_lists(lists), checks.parse_seeds(seeds), _settings(settings or [])
 
     from dream3d.batch.places import LocalPlace, parse_place
     from dream3d.batch.work import Shared
     from dream3d.cli.device import resolve_device
+    from dream3d.prior.folder import check_files, digest_of
     from dream3d.threads import threads_per_worker
-    from dream3d.weights.loading import lasting_name, locate
+    from dream3d.weights.loading import find_folder, lasting_name
 
-    locate(prior)  # an unknown name is one error now, not one for each job
+    folder = find_folder(prior)  # an unknown or incomplete one is one error now, not one for each job
+    check_files(folder)
+    jobs, twice = plan(entries, seed_list, changes, digest_of(folder))
+    if twice:
+        typer.echo(f"{twice} duplicates left out", err=True)
     place = parse_place(out_dir)
     if isinstance(place, LocalPlace):
         checks.check_run_dir(place.folder)
-    shared = Shared(
-        place, lasting_name(prior), resolve_device(device), threads_per_worker(workers), interval, vram, precision
-    )
-    rows = _work(jobs, shared, workers, engine, address)
-    failed = sum(row.state == "failed" for row in rows)
-    if failed and (fail == "any" or failed == len(rows)):
-        raise Dream3DError(f"{failed} of {len(rows)} assets failed; reasons are in {out_dir}/summary.csv")
+    threads = threads_per_worker(workers)
+    shared = Shared(place, lasting_name(prior), resolve_device(device), threads, interval, vram, precision)
+    report = _work(jobs, shared, workers, engine, address)
+    failed = sum(row.state == "failed" for row in report.rows)
+    if failed and (fail == "any" or failed == len(report.rows)):
+        raise Dream3DError(f"{failed} of {len(report.rows)} assets failed; reasons are in {out_dir}/{report.summary}")
 
 
 def _settings(changes: Sequence[str]) -> dict[str, str]:
@@ -111,7 +113,7 @@ def _settings(changes: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, address: str | None) -> list[Row]:
+def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, address: str | None) -> Report:
     """Make what is missing, with the folder locked, and keep the report up to date."""
     from dream3d.batch.places import brief
     from dream3d.batch.report import Report
@@ -139,8 +141,8 @@ def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, a
         finally:
             report.write()
     _table(report.rows)
-    typer.echo(f"gallery     {shared.place}/index.html\nsummary     {shared.place}/summary.csv")
-    return report.rows
+    typer.echo(f"gallery     {shared.place}/{report.gallery}\nsummary     {shared.place}/{report.summary}")
+    return report
 
 
 def _warn(console: Console, prior: str, jobs: Sequence[BatchJob]) -> None:
@@ -156,11 +158,12 @@ def _alone(place: Place) -> AbstractContextManager[None]:
     """Locks a folder of this machine against other batches. Object stores have no locks: two batches waste work."""
     from dream3d.batch.places import LocalPlace
     from dream3d.locks import held
+    from dream3d.run.folder import LOCK
 
     if not isinstance(place, LocalPlace):
         return nullcontext()
     place.folder.mkdir(parents=True, exist_ok=True)
-    return held(place.folder / ".lock", f"another batch is at work in {place}; wait for it, or choose another")
+    return held(place.folder / LOCK, f"another batch is at work in {place}; wait for it, or choose another")
 
 
 def _results(

@@ -113,18 +113,19 @@ def _checked(
     checks.check_seed(seed)
     checks.check_device_name(device)
     if out is not None:
-        checks.check_output_file(out)
+        out = checks.check_output_file(out)
     if run_dir is not None:
         checks.check_run_dir(run_dir)
 
     from dream3d.cli.device import resolve_device
     from dream3d.mesh.export import check_extension
-    from dream3d.names import slug
-    from dream3d.run.folder import default_run_dir
+    from dream3d.names import own_slug
+    from dream3d.run.folder import check_no_run, default_run_dir
     from dream3d.weights.loading import load_prior, prompt_cut
 
     run_dir = run_dir or checks.check_run_dir(default_run_dir(prompt, seed))
-    out = out or checks.check_output_file(Path(f"{slug(prompt)}.glb"))
+    check_no_run(run_dir)
+    out = out or checks.check_output_file(Path(f"{own_slug(prompt)}.glb"))
     check_extension(out)
     checks.check_apart(out, run_dir)
     device = resolve_device(device)

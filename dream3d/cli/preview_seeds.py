@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +37,13 @@ def rank_seeds(prior: DiffusionPrior, prompt: str, negative: str, seeds: Iterabl
 
 
 def write_sheet(run_dir: Path, prompt: str, ranked: Sequence[Ranked]) -> None:
-    """Writes :data:`SHEET_NAME` into the run folder: one row per seed, in the given order."""
+    """Writes :data:`SHEET_NAME` into the run folder, beside one that is there: one row per seed, in the given order."""
     from dream3d.cli.views import SHEET_SIDE
     from dream3d.images import contact_sheet, enlarged, to_uint8, write_png
+    from dream3d.names import free_name
 
     run_dir.mkdir(parents=True, exist_ok=True)
     rows = [enlarged(to_uint8(candidate.pictures.movedim(1, -1)), SHEET_SIDE) for candidate in ranked]
     made_by = {"prompt": prompt, "seeds": [candidate.seed for candidate in ranked]}
-    write_png(run_dir / SHEET_NAME, contact_sheet(rows), made_by)
+    name = free_name(SHEET_NAME, lambda one: os.path.lexists(run_dir / one))
+    write_png(run_dir / name, contact_sheet(rows), made_by)

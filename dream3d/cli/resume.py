@@ -23,7 +23,7 @@ def resume(
 
     Example: dream3d resume runs/a-wooden-chair-0
     """
-    from dream3d.run.folder import read_run
+    from dream3d.run.folder import LOCK, read_run
 
     seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     facts = read_run(run)
@@ -31,7 +31,12 @@ def resume(
     if not isinstance(request, dict):
         raise UsageError(f"{run / 'run.json'} does not say how to resume; start again with 'dream3d generate'")
     mesh = Path(str(request.get("out")))
-    if facts.get("status") == "finished" and mesh.exists():
+    is_finished = facts.get("status") == "finished"
+    if not (is_finished and mesh.exists() and not (run / LOCK).exists()):
+        from dream3d.generate import complete
+
+        is_finished = is_finished and complete(run)
+    if is_finished:
         typer.echo(mesh if quiet else f"{run} is finished: {mesh}")
         return
     from dream3d.cli.device import resolve_device
@@ -48,7 +53,5 @@ def resume(
     prior = load_prior(str(request.get("prior")), device, memory)
     with watching_run(run, str(facts.get("prompt")), quiet=quiet) as observer:
         outcome = run_resume(run, prior=prior, observer=observer, checkpoint_seconds=seconds)
-    if outcome is None:
-        typer.echo(mesh)
-    else:
+    if outcome is not None:
         print_outcome(outcome, quiet)

@@ -86,12 +86,12 @@ def views(
     seed_list = checks.parse_seeds(seeds)
 
     from dream3d.cli.device import resolve_device
-    from dream3d.names import slug
+    from dream3d.names import own_slug
     from dream3d.prior.memory import plan_for
     from dream3d.prior.sampling import sampling_for
     from dream3d.weights.loading import load_prior
 
-    sheet = checks.check_output_file(out or Path(f"{slug(prompt)}.png"), extensions=(".png",))
+    sheet = checks.check_output_file(out or Path(f"{own_slug(prompt)}.png"), extensions=(".png",))
     if turntable is not None:
         checks.check_output_file(turntable, "--turntable", ANIMATIONS)
     given = {"sampler": sampler, "steps": steps, "guidance_scale": guidance_scale, "rescale": rescale, "eta": eta}

@@ -97,7 +97,7 @@ class ObjectRecord:
 
 def key_from(text: str) -> str:
     """A key made of any text: it matches :data:`KEY`."""
-    return slug(text, KEY_LENGTH)
+    return slug(text, KEY_LENGTH, ascii_only=True)
 
 
 def object_from_json(text: str, where: str) -> ObjectRecord:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dream3d.kernels.choose import choose
+from dream3d.kernels.choose import Candidate, Choice, choose
 from dream3d.kernels.hash_encode import hash_grid_spec
-from dream3d.kernels.hash_grid import HASH_GRID, REFERENCE
+from dream3d.kernels.hash_grid import HASH_GRID, REFERENCE, HashGridFactory
 from dream3d.recipe.generation import FieldRecipe, OptimizerRecipe
 
 
@@ -42,6 +42,16 @@ def kaiming_uniform(outputs: int, inputs: int, generator: torch.Generator) -> Te
     return (torch.rand(outputs, inputs, generator=generator) * 2 - 1) / math.sqrt(inputs)
 
 
+def choose_hash_grid(
+    device: torch.device | str, second_derivatives: bool, name: str | None = None
+) -> Candidate[HashGridFactory] | Choice[HashGridFactory]:
+    """What a field's hash grid runs on: the one called ``name``, or the best. LookupError if it does not work here."""
+    # Native hash grids have no second derivatives, which a loss on normals needs.
+    if second_derivatives and name in (None, REFERENCE.name):
+        return REFERENCE
+    return choose(HASH_GRID, torch.device(device).type, name)
+
+
 class RadianceField(nn.Module):
     """Hash grid with a density head and a colour head; no view dependence (docs/method.md, Field and renderer)."""
 
@@ -52,7 +62,9 @@ class RadianceField(nn.Module):
         device: torch.device | str = "cpu",
         *,
         second_derivatives: bool = False,
+        hash_grid: str | None = None,
     ) -> None:
+        """First weights come from ``generator``; ``hash_grid`` as in :func:`choose_hash_grid`."""
         super().__init__()
         self.recipe = recipe
         spec = hash_grid_spec(
@@ -62,9 +74,7 @@ class RadianceField(nn.Module):
             recipe.base_resolution,
             recipe.per_level_scale,
         )
-        # Native hash grids have no second derivatives, which a loss on normals needs.
-        chosen = REFERENCE if second_derivatives else choose(HASH_GRID, torch.device(device).type)
-        self.encoding = chosen.implementation(spec, generator)
+        self.encoding = choose_hash_grid(device, second_derivatives, hash_grid).implementation(spec, generator)
         self.density_head = TwoLayer(self.encoding.width, recipe.hidden_width, 1, generator)
         self.color_head = TwoLayer(self.encoding.width, recipe.hidden_width, 3, generator)
         self.sharpness = recipe.sharpness.start

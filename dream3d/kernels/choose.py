@@ -46,16 +46,22 @@ class Choice(Generic[Implementation]):
 
 
 @functools.cache
-def choose(operation: Operation[Implementation], device_type: str) -> Choice[Implementation]:
-    """The first candidate that works on a device type ("cpu", "cuda"); the answer is cached per process."""
+def choose(operation: Operation[Implementation], device_type: str, name: str | None = None) -> Choice[Implementation]:
+    """The first candidate that works on a device type ("cpu", "cuda"); the answer is cached per process.
+
+    With ``name`` only the candidate of that name is tried. LookupError with the reasons if none works.
+    """
     reasons: list[str] = []
     for candidate in operation.candidates:
+        if name not in (None, candidate.name):
+            continue
         reason = _reason_against(candidate, device_type)
         if reason is None:
             passed = f"{candidate.name} passed a forward test on this GPU" if candidate.probe else "the reference"
             return Choice(operation.name, candidate.name, "; ".join(reasons) or passed, candidate.implementation)
         reasons.append(reason)
-    raise LookupError(f"no implementation of {operation.name} works on {device_type}: {'; '.join(reasons)}")
+    why = "; ".join(reasons) or f"{name!r} is unknown"
+    raise LookupError(f"no implementation of {operation.name} works on {device_type}: {why}")
 
 
 def _reason_against(candidate: Candidate[Implementation], device_type: str) -> str | None:

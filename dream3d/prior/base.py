@@ -73,6 +73,11 @@ class MultiViewPrior(Protocol):
         """How well images (N, 3, S, S) in [0, 1] of one object fit a prompt; None without an image encoder."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its weights and configuration: a run goes on only with those that it began with."""
+        ...
+
     def describe(self) -> dict[str, str]:
         """Name, version, licence and attribution, for the asset's provenance."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from dream3d.guidance import PredictionType, x0_from_prediction
 from dream3d.prior.base import Likeness
 from dream3d.prior.codec import AutoencoderCodec, load_codec
 from dream3d.prior.conditioning import Condition, Conditioning
-from dream3d.prior.folder import check_files, read_settings
+from dream3d.prior.folder import check_files, digest_of, read_settings
 from dream3d.prior.image_encoder import FOLDER, ImageEncoder, load_towers
 from dream3d.prior.memory import MemoryPlan, Precision
 from dream3d.prior.schedule import load_schedule
@@ -90,6 +91,11 @@ class DiffusionPrior:
     def background(self) -> tuple[float, float, float]:
         """Background colour of the training images, sRGB in [0, 1]."""
         return self.settings.background
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the folder's files."""
+        return digest_of(self.folder)
 
     def describe(self) -> dict[str, str]:
         """Name, version and licences, for the asset's provenance."""

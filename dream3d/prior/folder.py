@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
+from dream3d.files import hash_file
 from dream3d.prior.compact import ROW_SCALE, unpack
 from dream3d.prior.layout import AttentionKind, files_of
 from dream3d.prior.schema import SETTINGS, checked, read_json
@@ -63,6 +65,12 @@ def check_files(folder: Path) -> tuple[str, ...]:
         if not (folder / name).is_file():
             raise PriorError(f"prior folder {folder} lacks {name}; copy the complete folder")
     return names
+
+
+def digest_of(folder: Path) -> str:
+    """SHA-256 of the names and contents of a prior's files. Raises OSError."""
+    lines = (f"{name} {hash_file(folder / name)}\n" for name in files_of(folder))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_settings(folder: Path) -> PriorSettings:

@@ -71,8 +71,15 @@ class Scene:
         return self.renderer.evaluate(self.field, self.background, cameras.to(self.device), size, size)
 
 
-def build_scene(recipe: Recipe, prior_background: Color, generator: torch.Generator, device: torch.device) -> Scene:
+def build_scene(
+    recipe: Recipe,
+    prior_background: Color,
+    generator: torch.Generator,
+    device: torch.device,
+    hash_grid: str | None = None,
+) -> Scene:
     """The scene of a recipe before the first step; first weights come from ``generator``."""
-    field = RadianceField(recipe.field, generator, device, second_derivatives=recipe.shading is not None)
+    smooth = recipe.shading is not None
+    field = RadianceField(recipe.field, generator, device, second_derivatives=smooth, hash_grid=hash_grid)
     background = build_background(recipe.background, prior_background, generator).to(device)
     return Scene(field, background, Renderer(recipe.render, device), device, recipe.shading is not None)

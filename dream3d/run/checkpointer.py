@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -15,11 +16,16 @@ from torch import Tensor
 from dream3d.errors import CheckpointError, NewerCheckpointError
 from dream3d.recipe.generation import Recipe
 from dream3d.run import checkpoints
+from dream3d.run.folder import RunFolder
 from dream3d.version import __version__
 
 VERSION = 1
 """Of a run's checkpoints; a newer one is refused."""
 FOLDER = "checkpoints"
+FIELD = "field.safetensors"
+"""What is kept of a finished run: the state without that of the optimiser and the random generators."""
+_FOLDERS = re.compile(rf"{FOLDER}(-\d+)?")
+_FILES = re.compile(rf"{_FOLDERS.pattern}/{checkpoints.NAME.pattern}")
 
 
 def circumstances(device: torch.device) -> dict[str, str]:
@@ -51,7 +57,7 @@ class RunState(Protocol):
 class Checkpointer:
     """Writes a run's state to the disk when it is time, and brings it back."""
 
-    folder: Path
+    run: RunFolder
     interval_seconds: float
     """Between two checkpoints; 0 writes none, except when the run is stopped."""
     spent_seconds: float = 0.0
@@ -76,34 +82,66 @@ class Checkpointer:
         self._last = time.monotonic()
         facts = {"seconds": self.seconds, "circumstances": circumstances(state.device)}
         try:
-            checkpoints.write(self.folder, step, VERSION, facts, state.state_dict())
+            folder = self.run.own(FOLDER)
+            self._write(f"{folder.name}/step-{step:08d}.safetensors", step, facts, state.state_dict())
+            self.run.remove(self.run.owned(_FILES)[: -checkpoints.KEPT])
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
-            return f"no checkpoint at step {step}: {reason} ({self.folder}); going on without, make room for the next"
+            return f"no checkpoint at step {step}: {reason} ({self.run.path}); going on without, make room for the next"
         return None
 
-    def restore(self, state: RunState) -> tuple[int, list[str]]:
-        """Bring back the newest state that can be read: the steps done (0 if there is none), and notices for the user.
+    def _write(self, name: str, step: int, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        path = self.run.own(name)
+        path.parent.mkdir(exist_ok=True)
+        checkpoints.save(path, step, VERSION, {**facts, "job": self.run.job}, tensors)
 
-        Raises NewerCheckpointError for one of a newer version, CheckpointError if it belongs to another run.
+    def keep_field(self, state: RunState) -> None:
+        """Write :data:`FIELD`, from which the mesh could be made again. Raises OSError."""
+        kept = {name: value for name, value in state.state_dict().items() if not name.startswith(("optim", "gener"))}
+        self._write(FIELD, state.recipe.steps, {}, kept)
+
+    def discard(self) -> None:
+        """Remove the checkpoints that the run made; whatever else is in their folder stays, and the folder with it."""
+        with contextlib.suppress(OSError):  # the run is finished, and its mesh where it should be
+            self.run.remove([*self.run.owned(_FILES), *self.run.owned(_FOLDERS)])
+
+    def restore(self, state: RunState) -> tuple[int, list[str]]:
+        """Bring back the newest state that can be used: the steps done (0 if there is none), and notices for the user.
+
+        Raises NewerCheckpointError for one of a newer version, CheckpointError if all are whole and none fits the run.
         """
-        notices = []
-        for path in reversed(checkpoints.all_in(self.folder)):
+        notices: list[str] = []
+        unfit: CheckpointError | None = None
+        room = checkpoints.MAX_HEADER_BYTES + 8 * sum(value.nbytes for value in state.state_dict().values())
+        for path in reversed(self.run.owned(_FILES)):
             try:
-                facts, tensors = checkpoints.read(path, VERSION)
+                facts, tensors = checkpoints.read(path, VERSION, room)
             except NewerCheckpointError:
                 raise
             except CheckpointError as error:
                 notices.append(str(error).replace("; remove it to go on from", "; going on from"))
                 continue
-            step: int = facts["step"]
-            if not 0 <= step <= state.recipe.steps:
-                raise CheckpointError(f"{path} is of step {step}, the run has {state.recipe.steps}; remove it")
-            state.load_state_dict(step, tensors)
-            self.spent_seconds = float(facts.get("seconds", 0.0))
-            notices += _differences(facts.get("circumstances", {}), circumstances(state.device))
-            return step, notices
+            try:
+                spent, past = _seconds_and_circumstances(facts, self.run.job)
+                state.load_state_dict(facts["step"], tensors)
+            except CheckpointError as error:
+                unfit = unfit or CheckpointError(f"{path}: {error}; start again")
+                notices.append(f"{path}: {error}; going on from the one before")
+                continue
+            self.spent_seconds = spent
+            return facts["step"], [*notices, *_differences(past, circumstances(state.device))]
+        if unfit:
+            raise unfit
         return 0, notices
+
+
+def _seconds_and_circumstances(facts: Mapping[str, Any], job: str) -> tuple[float, Mapping[str, Any]]:
+    """What a checkpoint says besides its state; CheckpointError if it is another job's."""
+    if facts.get("job", job) != job:
+        raise CheckpointError("it belongs to another job")
+    seconds, past = facts.get("seconds", 0.0), facts.get("circumstances", {})
+    is_plain = isinstance(seconds, int | float) and isinstance(past, Mapping)
+    return (float(seconds), past) if is_plain else (0.0, {})
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, str]) -> list[str]:

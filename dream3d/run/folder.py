@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import json
 import os
 import platform
+import re
+import secrets
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,25 +18,34 @@ from typing import Any
 import torch
 
 from dream3d.errors import Dream3DError, UsageError
-from dream3d.files import remove_leftovers, write_atomically
+from dream3d.files import open_regular, parse_json, remove_leftovers, tagged, write_atomically, write_text
 from dream3d.locks import held
-from dream3d.names import slug
+from dream3d.names import free_name, slug
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
 from dream3d.version import __version__
 
-LOCK = ".lock"
+LOCK = ".dream3d.lock"
 MAX_RUN_JSON_BYTES = 2**20
+MAX_METRICS_BYTES = 2**30
 METRIC_COLUMNS = ("step", "loss", "timestep", "t_min", "t_max", "opacity", "occupancy")
+_PLAIN = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+"""Names that a run gives its files: nothing that leaves the folder."""
+_BEFORE = re.compile(
+    r"metrics\.csv|preview\.png|turntable\.mp4|mesh\.(glb|obj|ply|stl)|checkpoints(/step-\d{8}\.safetensors)?"
+)
+"""What a run of a version that kept no list has made."""
 
 
 def default_run_dir(prompt: str, seed: int) -> Path:
     """``runs/<slug>-<seed>``, or with -2, -3 ... appended if an earlier run is there: runs are never overwritten."""
-    first = Path("runs") / f"{slug(prompt)}-{seed}"
-    candidate, number = first, 2
-    while candidate.exists():
-        candidate, number = first.with_name(f"{first.name}-{number}"), number + 1
-    return candidate
+    return Path("runs") / free_name(f"{slug(prompt)}-{seed}", lambda name: os.path.lexists(f"runs/{name}"))
+
+
+def check_no_run(path: Path) -> None:
+    """Raises :class:`UsageError` if a folder holds a run, and says how to go on with it."""
+    if os.path.lexists(path / "run.json"):
+        raise UsageError(f"{path} already holds a run; {_advice(path)}")
 
 
 def provenance(prompt: str, seed: int, recipe: Recipe, prior: MultiViewPrior) -> dict[str, Any]:
@@ -50,10 +64,11 @@ def provenance(prompt: str, seed: int, recipe: Recipe, prior: MultiViewPrior) ->
 
 
 class RunFolder:
-    """One run's files, locked against other processes while it is open.
+    """One run's files, locked against other processes until it is closed, which leaving its context does.
 
     ``run.json`` holds ``status``: "running" (or killed), "interrupted", "failed" with ``reason``, or "finished" with
-    ``result``.
+    ``result``. Its ``files`` are the names of what the run made here: nothing else is ever replaced or removed. Its
+    ``id`` marks the run's temporary files, here and beside the mesh.
     """
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
@@ -62,12 +77,13 @@ class RunFolder:
         Raises :class:`UsageError` if ``path`` holds a run, :class:`Dream3DError` if it cannot be written or another
         process is at work in it.
         """
-        self.path, self.facts = path, facts
-        if (path / "run.json").exists():
-            raise UsageError(f"{path} already holds a run; {_advice(path)}")
+        check_no_run(path)
+        self.path, self.facts = path, {**facts, "id": secrets.token_hex(6), "files": []}
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock()
+            for left in path.glob(".run-dream3d*-????????.json"):  # a run that was killed before it had begun
+                left.unlink()
             self._write({"status": "running"})
             self.keep_metrics(0)
         except OSError as error:
@@ -82,54 +98,100 @@ class RunFolder:
         Raises :class:`UsageError` if there is none, :class:`Dream3DError` if another process is at work in it.
         """
         run = cls.__new__(cls)
-        run.path, run.facts = path, read_run(path)
+        run.path, run.facts = path, _with_files(path, read_run(path))
         try:
             run._lock()
         except OSError as error:
             raise Dream3DError(f"cannot write the run folder {path}: {error.strerror}; make it writable") from error
-        run.facts = read_run(path)  # again: another process may have ended in between
-        remove_leftovers(path)
+        run.facts = {**_with_files(path, read_run(path)), "id": run.facts["id"]}  # another may have ended in between
+        for folder in (path, *run.owned(_PLAIN)):
+            remove_leftovers(folder)
         return run
 
     def _lock(self) -> None:
         self._held = ExitStack()
         busy = f"another process is at work in {self.path}; wait for it, or choose another"
         self._held.enter_context(held(self.path / LOCK, busy))
+        self._held.enter_context(tagged(self.facts["id"]))
 
     def close(self) -> None:
         """Let other processes in."""
-        if self.facts.get("status") == "finished":
-            (self.path / LOCK).unlink(missing_ok=True)  # a finished folder holds results and nothing else
+        if self.facts.get("status") == "finished" and not any("checkpoint" in name for name in self.facts["files"]):
+            (self.path / LOCK).unlink(missing_ok=True)  # who finds the file knows that the run was not tidied up
         self._held.close()
+
+    def __enter__(self) -> RunFolder:
+        """The run itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
+
+    @property
+    def job(self) -> str:
+        """SHA-256 of what the result depends on; a checkpoint names its job by it."""
+        asked = [self.facts.get(key) for key in ("prompt", "seed", "recipe", "prior", "prior_digest")]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def own(self, name: str) -> Path:
+        """Path of a file that the run makes: ``name``, with a number if a file is there that it did not make.
+
+        It is in the list before the file is on the disk. Raises OSError.
+        """
+        files, (stem, extension) = self.facts["files"], os.path.splitext(name)
+        mine = re.compile(f"{re.escape(stem)}(-[0-9]+)?{re.escape(extension)}")
+        found = next(filter(mine.fullmatch, files), None)
+        if found is None:
+            found = free_name(name, lambda one: os.path.lexists(self.path / one))
+            self._write({"files": [*files, found]})
+        return self.path / found
+
+    def owned(self, pattern: re.Pattern[str]) -> list[Path]:
+        """What the run made, as far as its list knows, with names (such as ``checkpoints/a``) of a pattern, sorted."""
+        return sorted(self.path / name for name in self.facts["files"] if pattern.fullmatch(name))
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Remove files, and folders that are empty then, which the run made. Raises OSError."""
+        gone = {path.relative_to(self.path).as_posix(): path for path in paths}
+        for path in gone.values():
+            with contextlib.suppress(OSError):  # somebody put something into the folder: it is theirs from now on
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        if gone:
+            self._write({"files": [name for name in self.facts["files"] if name not in gone]})
 
     @property
     def metrics_path(self) -> Path:
         """``metrics.csv``, one row per step."""
-        return self.path / "metrics.csv"
+        return self.own("metrics.csv")
 
-    def _write(self, ending: dict[str, Any]) -> None:
-        kept = {key: value for key, value in self.facts.items() if key not in ("status", "reason", "result")}
-        self.facts = {**kept, **ending}
-        text = json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.path / "run.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    def _write(self, changes: dict[str, Any]) -> None:
+        ended = ("status", "reason", "result") if "status" in changes else ()
+        self.facts = {**{key: value for key, value in self.facts.items() if key not in ended}, **changes}
+        write_text(self.path / "run.json", json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> bool:
         """Append rows with the columns :data:`METRIC_COLUMNS`, all or none; whether they are on the disk."""
-        whole = self.metrics_path.stat().st_size
+        path, whole = self.metrics_path, None
         try:
-            with self.metrics_path.open("a", newline="", encoding="utf-8") as file:
+            whole = path.stat().st_size
+            with path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, METRIC_COLUMNS, lineterminator="\n").writerows(rows)
         except OSError:
-            os.truncate(self.metrics_path, whole)
+            if whole is not None:
+                with contextlib.suppress(OSError):
+                    os.truncate(path, whole)
             return False
         return True
 
     def keep_metrics(self, steps: int) -> None:
         """Keep the rows of the first ``steps`` steps: the others will be made again."""
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines() if self.metrics_path.exists() else []
-        kept = [line for line in lines[1:] if line.split(",")[0].isdecimal() and int(line.split(",")[0]) < steps]
+        path, lines = self.metrics_path, list[str]()
+        with contextlib.suppress(OSError), open_regular(path, MAX_METRICS_BYTES) as file:
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+        kept = [line for line in lines[1:] if line.split(",")[0].isdecimal() and int(line.split(",")[0][:20]) < steps]
         text = "\n".join([",".join(METRIC_COLUMNS), *kept]) + "\n"
-        write_atomically(self.metrics_path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def redirect(self, out: Path) -> None:
         """The mesh goes to ``out``, not where it was to go; recorded with the next status."""
@@ -154,16 +216,29 @@ class RunFolder:
         self._write({"status": "interrupted"})
 
 
+def _with_files(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with ``id`` and ``files`` that can be relied on, whoever wrote them."""
+    files, names = facts.get("files"), _PLAIN
+    if files is None:
+        found, names = [*path.glob("*"), *path.glob("checkpoints/*")], _BEFORE
+        files = [one.relative_to(path).as_posix() for one in found]
+    listed = files if isinstance(files, list) else []
+    files = [name for name in listed if isinstance(name, str) and names.fullmatch(name)]
+    tag = facts.get("id")
+    is_tag = isinstance(tag, str) and re.fullmatch("[0-9a-f]{12}", tag)
+    return {**facts, "id": tag if is_tag else secrets.token_hex(6), "files": files}
+
+
 def read_run(path: Path) -> dict[str, Any]:
     """``run.json`` of a run folder; UsageError if there is none or it is none."""
     file = path / "run.json"
     try:
-        with file.open("rb") as stream:
+        with open_regular(file, MAX_RUN_JSON_BYTES) as stream:
             return parse_run(stream.read(MAX_RUN_JSON_BYTES + 1), str(file))
     except FileNotFoundError as error:
         raise UsageError(f"{path} holds no run (no run.json); give the folder of a run") from error
     except OSError as error:
-        raise UsageError(f"{file} cannot be read ({error})") from error
+        raise UsageError(f"{file} cannot be read ({error.strerror})") from error
 
 
 def parse_run(content: bytes, name: str) -> dict[str, Any]:
@@ -171,8 +246,8 @@ def parse_run(content: bytes, name: str) -> dict[str, Any]:
     try:
         if len(content) > MAX_RUN_JSON_BYTES:
             raise ValueError("it is too large")
-        data = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        data = parse_json(content)
+    except ValueError as error:
         raise UsageError(f"{name} cannot be read ({error})") from error
     if not isinstance(data, dict):
         raise UsageError(f"{name} is not the record of a run")

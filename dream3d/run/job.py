@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dream3d.checks import check_prompt, check_seed
+from dream3d.checks import check_device_name, check_output_file, check_prompt, check_seed
 from dream3d.errors import UsageError
 from dream3d.mesh.export import check_extension
 from dream3d.recipe.generation import Recipe
@@ -22,6 +22,8 @@ class Job:
     seed: int
     device: str
     out: Path
+    hash_grid: str | None = None
+    """What the field's hash grid runs on, by name; None for runs of before it was recorded."""
 
 
 def read_job(run: RunFolder) -> Job:
@@ -32,10 +34,14 @@ def read_job(run: RunFolder) -> Job:
         if not isinstance(request, Mapping):
             raise TypeError("it has no 'request'")
         prompt, seed, out = facts["prompt"], facts["seed"], request["out"]
-        if not isinstance(prompt, str) or not isinstance(seed, int) or not isinstance(out, str):
-            raise TypeError("prompt, seed or out have the wrong type")
-        recipe = Recipe.from_dict(facts["recipe"])
-        job = Job(check_prompt(prompt), recipe, check_seed(seed), str(request["device"]), Path(out))
+        device, hash_grid = request["device"], facts.get("hash_grid")
+        texts = (prompt, out, device, "" if hash_grid is None else hash_grid)
+        if not all(isinstance(text, str) for text in texts) or type(seed) is not int:
+            raise TypeError("prompt, seed, out, device or hash_grid have the wrong type")
+        if not isinstance(facts["recipe"], Mapping):
+            raise TypeError("its recipe is not a table")
+        recipe, mesh = Recipe.from_dict(facts["recipe"]), check_output_file(Path(out))
+        job = Job(check_prompt(prompt), recipe, check_seed(seed), check_device_name(device), mesh, hash_grid)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{run.path / 'run.json'} does not say what to go on with ({error}); start again") from error
     check_extension(job.out)

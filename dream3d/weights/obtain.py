@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dream3d.errors import DownloadError, OfflineError
+from dream3d.files import hash_file
 from dream3d.weights.download import DownloadSpec, Notify, RetryPolicy, UnreachableError, download_file
-from dream3d.weights.records import Record, fault_of, hash_file, read_record, record_path, write_record
+from dream3d.weights.records import Record, fault_of, read_record, record_path, write_record
 from dream3d.weights.store import MINI_WORKS, download_path, is_downloaded, placing
 from dream3d.weights.table import Entry, RemoteFile, Source, mirrored
 

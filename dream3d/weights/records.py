@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dream3d.errors import DownloadError
-from dream3d.files import write_atomically
+from dream3d.files import hash_file, write_atomically
 
 CHUNK_BYTES = 2**20
 _Parsed = TypeVar("_Parsed")
@@ -59,15 +58,6 @@ def write_json(path: Path, content: dict[str, object]) -> None:
     """A json file that appears whole or not at all."""
     text = json.dumps(content, indent=1) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def hash_file(file: Path) -> str:
-    """Sha256 of a file in hexadecimal. Raises OSError."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def fault_of(file: Path, record: Record) -> str | None:

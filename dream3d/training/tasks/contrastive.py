@@ -17,7 +17,7 @@ from torch import Tensor
 from dream3d.dataset.compositing import over
 from dream3d.errors import UsageError
 from dream3d.evaluation.retrieval import recall_at
-from dream3d.files import build_folder
+from dream3d.files import build_folder, hash_file
 from dream3d.prior.folder import read_settings
 from dream3d.prior.image_encoder import (
     FOLDER,
@@ -37,7 +37,6 @@ from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.objective import contrastive_loss
 from dream3d.training.recipe import check_numbers
 from dream3d.training.task import Loss, Task, Trained
-from dream3d.weights.records import hash_file
 
 RUN_FOLDER = f"{FOLDER}-training"
 """Checkpoints and metrics of a run that is not finished, beside the folder that it will write."""
