@@ -1,15 +1,31 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files that are read within bounds."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """All of a regular file of at most ``limit`` bytes.
+
+    OSError for one that is larger, and for what is none: a pipe or a device would keep us waiting.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes")
+    return content
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

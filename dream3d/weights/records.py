@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dream3d.errors import DownloadError
-from dream3d.files import write_atomically
+from dream3d.files import read_regular, write_atomically
+from dream3d.weights.table import check_relative
 
 CHUNK_BYTES = 2**20
+MAX_RECORD_BYTES = 2**20
+MAX_TEXT = 2000
+"""Characters of a text in a record: an address, mostly."""
 _Parsed = TypeVar("_Parsed")
 
 
@@ -106,16 +111,35 @@ def _read(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
     if not os.path.isfile(path):
         return None
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
+        return parse(json.loads(read_regular(path, MAX_RECORD_BYTES)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         kind = type(error).__name__
         raise DownloadError(f"{path} is damaged ({kind}); delete it and run the command again") from error
 
 
+def checked_text(value: object) -> str:
+    """A short printable text; ValueError for anything else, such as what a terminal would obey."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT:
+        raise ValueError("not a plain text")
+    return value
+
+
+def checked_size(value: object) -> int:
+    """A number of bytes; ValueError for anything else."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("not a number of bytes")
+    return value
+
+
 def _parse(data: Any) -> Record:
-    return Record(str(data["sha256"]), int(data["bytes"]), str(data["origin"]), bool(data.get("kept", True)))
+    digest = data["sha256"]
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("not a sha256")
+    return Record(digest, checked_size(data["bytes"]), checked_text(data["origin"]), bool(data.get("kept", True)))
 
 
 def _parse_folder(data: Any) -> FolderRecord:
-    files = {str(name): _parse(one) for name, one in data["files"].items()}
-    return FolderRecord(str(data["origin"]), str(data["dtype"]), files)
+    files = {name: _parse(one) for name, one in data["files"].items()}
+    for name in files:
+        check_relative(name)
+    return FolderRecord(checked_text(data["origin"]), checked_text(data["dtype"]), files)
