@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dream3d.dataset.check.limits import LIMITS, TEXTURES
+from dream3d.dataset.decoding import opened, rgba_of
 from dream3d.errors import DatasetError
 from dream3d.mesh.srgb import srgb_from_linear
 
@@ -101,6 +103,14 @@ def _obj_actors(path: Path) -> list[Any]:
     everything: Any = renderer.GetActors()
     actors = [a for a in list(everything) if a.GetMapper() and a.GetMapper().GetInput().GetNumberOfPoints()]
     for actor in actors:
+        if actor.GetTexture() is not None:
+            # VTK's own readers take 16 bits for an index into rainbow colours, and CMYK for RGBA.
+            with opened(
+                Path(actor.GetTexture().GetInputAlgorithm().GetFileName()), LIMITS.max_texture_pixels, TEXTURES
+            ) as image:
+                pixels = rgba_of(image)
+            opaque = bool((pixels[..., 3] == 255).all())
+            actor.GetTexture().SetInputData(_grid(pixels[..., :3] if opaque else pixels))
         # Many exporters write a black or dark diffuse colour beside a texture and mean the texture.
         if actor.GetTexture() is not None and max(actor.GetProperty().GetDiffuseColor()) < 0.3:
             actor.GetProperty().SetDiffuseColor(1, 1, 1)
@@ -213,17 +223,26 @@ def _display(rgba: NDArray[np.uint8], linear: bool) -> NDArray[np.uint8]:
 
 def _texture(image: Any, mode: str) -> Any:
     """A VTK texture from a Pillow image; alpha counts by glTF's alphaMode."""
-    from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkRenderingCore import vtkTexture
 
-    pixels = np.asarray(image.convert("RGB" if mode == "OPAQUE" else "RGBA"), np.uint8)
+    if image.format not in (None, *TEXTURES) or image.width * image.height > LIMITS.max_texture_pixels:
+        raise DatasetError(f"a texture of {image.width} x {image.height} pixels in the format {image.format}")
+    pixels = rgba_of(image)
     if mode == "MASK":
         pixels = np.concatenate([pixels[..., :3], np.where(pixels[..., 3:] < 128, 0, 255).astype(np.uint8)], -1)
-    height, width, channels = pixels.shape
-    grid, texture = vtkImageData(), vtkTexture()
-    grid.SetDimensions(width, height, 1)
-    grid.GetPointData().SetScalars(_to_vtk(pixels[::-1].reshape(-1, channels), np.uint8))
-    texture.SetInputData(grid)
+    texture = vtkTexture()
+    texture.SetInputData(_grid(pixels[..., :3] if mode == "OPAQUE" else pixels))
     texture.InterpolateOn()
     texture.RepeatOn()
     return texture
+
+
+def _grid(pixels: NDArray[np.uint8]) -> Any:
+    """Pixels (H, W, C) as VTK's image, whose first row is the lowest."""
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+
+    height, width, channels = pixels.shape
+    grid = vtkImageData()
+    grid.SetDimensions(width, height, 1)
+    grid.GetPointData().SetScalars(_to_vtk(pixels[::-1].reshape(-1, channels), np.uint8))
+    return grid
