@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -24,8 +24,8 @@ _KEY_SCALE = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}
 
 
 @contextlib.contextmanager
-def opened(content: Path | IO[bytes], max_pixels: int, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
-    """An image whose header was read; :class:`DatasetError` if it is too large, or damaged, here or when it is decoded."""
+def opened(content: Path | IO[bytes], max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+    """An image whose header was read; :class:`DatasetError` if it is too large, or damaged, here or when decoded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged metadata does not spoil the pixels; size is checked here
@@ -41,7 +41,7 @@ def opened(content: Path | IO[bytes], max_pixels: int, formats: Sequence[str] = 
         raise DatasetError(f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]})") from error
 
 
-def read_rgba(content: bytes, max_pixels: int, formats: Sequence[str] = FORMATS) -> NDArray[np.uint8]:
+def read_rgba(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> NDArray[np.uint8]:
     """Pixels of an image file, (H, W, 4), upright, sRGB, straight alpha; of an animation the first frame.
 
     Raises :class:`DatasetError` with the reason.
@@ -89,7 +89,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    """The image with the colours that its profile means; as it is if the profile is damaged, of other modes, or sRGB."""
+    """The image with the colours that its profile means; as it is if that is sRGB, damaged, or of other modes."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         if "sRGB" in ImageCms.getProfileDescription(profile):

@@ -104,7 +104,7 @@ def _session(timeout: float, limit: int) -> Session:
 
 def _paced_response(*args: Any, seconds: float, most: int, **kwargs: Any) -> http.client.HTTPResponse:
     response = http.client.HTTPResponse(*args, **kwargs)
-    response.fp = io.BufferedReader(_Paced(response.fp.detach(), seconds, most))  # type: ignore[attr-defined]
+    response.fp = io.BufferedReader(_Paced(response.fp.detach(), seconds, most))
     return response
 
 

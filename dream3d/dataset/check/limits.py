@@ -61,7 +61,7 @@ def check_triangles(count: int, limits: Limits) -> None:
 def is_inside(name: str) -> bool:
     """Whether a relative path, with either slash, stays in its folder: not absolute, no "..", no scheme or drive."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and ":" not in name and "\0" not in name
+    return bool(parts) and parts[0][0] != "/" and ".." not in parts and ":" not in name and "\0" not in name
 
 
 def beside(model: Path, reference: str, what: str, limits: Limits) -> Path:

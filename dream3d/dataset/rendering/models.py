@@ -63,13 +63,17 @@ def _check_surface(actors: list[Any]) -> None:
     if not sum(map(len, points)):
         raise DatasetError("it has no surface: not one triangle")
     every = np.concatenate(points)
-    if not np.isfinite(every).all():
-        raise DatasetError("a vertex is not finite (NaN or infinity)")
+    _check_finite("vertex", every)
     size = float(np.linalg.norm(np.ptp(every, axis=0)))
     if not 1e-12 < size < 1e12:
         raise DatasetError(f"its size is {size:.3g}, so it cannot be scaled")
     if sum(_area(actor, size) for actor in actors) < MIN_AREA:
         raise DatasetError("its surface has no area")
+
+
+def _check_finite(what: str, *values: Any) -> None:
+    if not all(np.isfinite(one).all() for one in values):
+        raise DatasetError(f"a {what} is not finite (NaN or infinity)")
 
 
 def _area(actor: Any, size: float) -> float:
@@ -141,8 +145,7 @@ def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
     from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper
 
     shape, points, cells = vtkPolyData(), vtkPoints(), vtkCellArray()
-    if not (np.isfinite(mesh.vertices).all() and np.isfinite(transform).all()):
-        raise DatasetError("a vertex is not finite (NaN or infinity)")
+    _check_finite("vertex", mesh.vertices, transform)
     placed = np.asarray(mesh.vertices) @ transform[:3, :3].T + transform[:3, 3]
     points.SetData(_to_vtk(placed, np.float32))
     faces = np.asarray(mesh.faces, np.int64)
@@ -154,6 +157,7 @@ def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
     shape.SetPolys(cells)
     # Normals that the file holds; what trimesh makes up instead would round the edges of a box.
     if "vertex_normals" in mesh._cache:
+        _check_finite("normal", mesh.vertex_normals)
         normals = np.asarray(mesh.vertex_normals) @ np.linalg.pinv(transform[:3, :3])
         shape.GetPointData().SetNormals(_to_vtk(normals, np.float32))
     mapper, actor = vtkPolyDataMapper(), vtkActor()
@@ -180,6 +184,7 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
     mode = getattr(material, "alphaMode", None) or "OPAQUE"
     painted = getattr(visual, "vertex_attributes", {}).get("color")
     if painted is not None and len(painted) == shape.GetNumberOfPoints():
+        _check_finite("colour", painted)
         tints = _unit(painted) * (1 if factor is None else np.asarray(factor, np.float64) / 255)
         tints[:, 3:] = tints[:, 3:] if mode == "BLEND" else 1  # glTF: alpha counts only where the material says so
         _paint(mapper, shape.GetPointData(), _display(np.round(tints * 255).astype(np.uint8), linear))
@@ -188,6 +193,7 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
     actor.GetProperty().SetOpacity(float(rgba[3]) if mode == "BLEND" else 1.0)
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if image is not None and visual.uv is not None and len(visual.uv) == shape.GetNumberOfPoints():
+        _check_finite("texture coordinate", visual.uv)
         shape.GetPointData().SetTCoords(_to_vtk(visual.uv, np.float32))
         actor.SetTexture(_texture(image, mode))
 
