@@ -16,6 +16,7 @@ import pytest
 from dataset_samples import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import one_line
 from PIL import Image, ImageCms
 
 from dream3d.dataset.assets.sources import read_manifest, selected
@@ -65,7 +66,10 @@ ROWS: dict[str, tuple[bytes, list[list[int]]]] = {
     "grey 1": (png((3, 1), 1, 0, [bytes([0b01000000])]), grey(0, 255, 0)),
     "grey 1 with a key": (png((2, 1), 1, 0, [bytes([0b01000000])], tRNS=words(0)), [[0, 0, 0, 0], [255] * 4]),
     "grey 2": (png((4, 1), 2, 0, [bytes([0b00011011])]), grey(0, 85, 170, 255)),
-    "grey 2 with a key": (png((2, 1), 2, 0, [bytes([0b01100000])], tRNS=words(2)), [[85, 85, 85, 255], [170, 170, 170, 0]]),
+    "grey 2 with a key": (
+        png((2, 1), 2, 0, [bytes([0b01100000])], tRNS=words(2)),
+        [[85, 85, 85, 255], [170, 170, 170, 0]],
+    ),
     "grey 4 with a key": (png((2, 1), 4, 0, [bytes([0x3A])], tRNS=words(10)), [[51, 51, 51, 255], [170, 170, 170, 0]]),
     "grey 8 with a key": (png((2, 1), 8, 0, [bytes([3, 200])], tRNS=words(200)), [[3, 3, 3, 255], [200, 200, 200, 0]]),
     "rgb 8 with a key": (
@@ -198,8 +202,8 @@ def test_names_that_are_no_files_do_not_end_or_stop_the_others(tmp_path: Path) -
 deep: Any = []
 for _ in range(800):
     deep = [deep]
-HOSTILE: list[Any] = [None, True, -1, 1e300, 10**400, [], {}, [["a"]], "\ud800", "a\udfffb", "\0", "\x1b[2J", "a" * 10**5, "",
-                      deep, {"a": deep}, [deep], "../../x", "/etc/passwd"]  # fmt: skip
+HOSTILE: list[Any] = [None, True, -1, 1e300, 10**400, [], {}, [["a"]], "\ud800", "a\udfffb", "\0", "\x1b[2J", "a" * 10**5,
+                      "", deep, {"a": deep}, [deep], "../../x", "/etc/passwd"]  # fmt: skip
 
 
 def calm(read: Callable[[], object]) -> None:
@@ -207,8 +211,7 @@ def calm(read: Callable[[], object]) -> None:
     try:
         read()
     except Dream3DError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 1000
+        one_line(error)
 
 
 @pytest.mark.parametrize("key", ["file_name", "text", "other", ""])

@@ -1,4 +1,4 @@
-"""Models that ask for more than they may, or lie: refused in one line, or drawn from finite numbers; nothing else is read."""
+"""Models that ask for more than they may, or lie: refused in one line, or drawn from finite numbers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from assets import box_obj
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import one_line
 from PIL import Image
 
 from dream3d.dataset.check.file import check_file
@@ -88,9 +89,7 @@ def draw(path: Path) -> str:
         for actor in load_actors(path):
             assert np.isfinite(points_of(actor)).all()
     except DatasetError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 500
-        return str(error)
+        return one_line(error, 500)
     return ""
 
 
@@ -103,8 +102,9 @@ def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from leaves(one, (*at, key))
 
 
-HOSTILE: list[Any] = [-1, -4, 0, 1, 3, 2**31, 2**63, 10**18, 0.5, -1e300, float("nan"), float("inf"), True, None, "", "x", [],
-                      {}, [0], [-1], "../../x.png", "/etc/passwd", "file:///etc/passwd", "http://localhost/a.png", "a" * 9999]  # fmt: skip
+HOSTILE: list[Any] = [-1, -4, 0, 1, 3, 2**31, 2**63, 10**18, 0.5, -1e300, float("nan"), float("inf"), True, None, "",
+                      "x", [], {}, [0], [-1], "../../x.png", "/etc/passwd", "file:///etc/passwd", "http://localhost/a.png",
+                      "a" * 9999]  # fmt: skip
 
 
 def test_the_sound_model_is_loaded(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def sparse(doc: dict[str, Any]) -> None:
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
 CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "sparse": (sparse, "a sparse accessor, which is not read here"),
-    "colour NaN": (lambda d: d["materials"][0]["pbrMetallicRoughness"].update(baseColorFactor=[float("nan")] * 4), "not finite"),
-    "offset before the buffer": (lambda d: d["bufferViews"][1].update(byteOffset=-4), "bufferViews has the byteOffset -4"),
+    "colour NaN": (lambda d: d["materials"][0].update(emissiveFactor=[float("nan")] * 3), "not finite"),
+    "offset before the file": (lambda d: d["bufferViews"][1].update(byteOffset=-4), "bufferViews has the byteOffset -4"),
     "stride backwards": (lambda d: d["bufferViews"][1].update(byteStride=-12), "bufferViews has the byteStride -12"),
     "stride of nothing": (lambda d: d["bufferViews"][1].update(byteStride=4), "a byteStride of 4"),
     "a count that is true": (lambda d: d["accessors"][1].update(count=True), "accessors has the count True"),
@@ -169,7 +169,7 @@ CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no base64": (lambda d: d["images"][0].update(uri="data:image/svg+xml,<svg/>"), "is not base64"),
     "two beginnings": (lambda d: d["images"][0].update(uri="data:base64,AAAA;base64,AAAA"), "is not base64"),
     "passwd": (lambda d: d["images"][0].update(uri="file:///etc/passwd"), "lies outside its folder"),
-    "encoded dots": (lambda d: d["buffers"].append({"uri": "%2e%2e/%2e%2e/x", "byteLength": 1}), "lies outside its folder"),
+    "encoded dots": (lambda d: d["buffers"].append({"uri": "%2e%2e/x", "byteLength": 1}), "lies outside its folder"),
     "another host": (lambda d: d["buffers"].append({"uri": "//host/x", "byteLength": 1}), "lies outside its folder"),
 }  # fmt: skip
 

@@ -56,7 +56,9 @@ def detect(source: Path) -> Layout:
     if source.is_file():
         return "checkpoint"
     if not source.is_dir():
-        raise PriorError(f"{source} does not exist or is neither a file nor a folder; give a checkpoint file or a folder with weights")
+        raise PriorError(
+            f"{source} does not exist or is neither a file nor a folder; give a checkpoint or such a folder"
+        )
     if not (source / "prior.json").is_file() and ((source / "model_index.json").is_file() or (source / "vae").is_dir()):
         return "folder"
     return "converted"
