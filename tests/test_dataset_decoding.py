@@ -202,8 +202,8 @@ def test_names_that_are_no_files_do_not_end_or_stop_the_others(tmp_path: Path) -
 deep: Any = []
 for _ in range(800):
     deep = [deep]
-HOSTILE: list[Any] = [None, True, -1, 1e300, 10**400, [], {}, [["a"]], "\ud800", "a\udfffb", "\0", "\x1b[2J", "a" * 10**5,
-                      "", deep, {"a": deep}, [deep], "../../x", "/etc/passwd"]  # fmt: skip
+HOSTILE: list[Any] = [None, True, -1, 1e300, 10**400, [], {}, [["a"]], "\ud800", "a\udfffb", "\0", "\x1b[2J", "",
+                      "a" * 10**5, deep, {"a": deep}, [deep], "../../x", "/etc/passwd"]  # fmt: skip
 
 
 def calm(read: Callable[[], object]) -> None:

@@ -160,7 +160,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
 CASES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "sparse": (sparse, "a sparse accessor, which is not read here"),
     "colour NaN": (lambda d: d["materials"][0].update(emissiveFactor=[float("nan")] * 3), "not finite"),
-    "offset before the file": (lambda d: d["bufferViews"][1].update(byteOffset=-4), "bufferViews has the byteOffset -4"),
+    "negative offset": (lambda d: d["bufferViews"][1].update(byteOffset=-4), "bufferViews has the byteOffset -4"),
     "stride backwards": (lambda d: d["bufferViews"][1].update(byteStride=-12), "bufferViews has the byteStride -12"),
     "stride of nothing": (lambda d: d["bufferViews"][1].update(byteStride=4), "a byteStride of 4"),
     "a count that is true": (lambda d: d["accessors"][1].update(count=True), "accessors has the count True"),

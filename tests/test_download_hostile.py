@@ -60,7 +60,10 @@ LIARS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "chunk of 2**64": (answer(CHUNKED, body=(b"f" * 16 + b"\r\n", BODY, BODY)), "sends more than 262144"),
     "endless chunk mark": (answer(CHUNKED, body=endless(b"1" * 4096)), "the connection broke off"),
     "negative chunk": (answer(CHUNKED, body=(b"-5\r\nhello\r\n0\r\n\r\n",)), "malformed answer"),
-    "endless trailers": (answer(CHUNKED, body=itertools.chain([b"0\r\n"], endless(b"a: b\r\n" * 99))), "the server|broke"),
+    "endless trailers": (
+        answer(CHUNKED, body=itertools.chain([b"0\r\n"], endless(b"a: b\r\n" * 99))),
+        "the server is silent|the connection broke off",
+    ),
     "endless heads": (lambda: endless(b"HTTP/1.1 100 Continue\r\n\r\n" * 99), SILENT),
     "endless header": (lambda: itertools.chain([OK, b"A: "], endless(b"a" * 4096)), "no connection"),
     "many headers": (lambda: itertools.chain([OK], endless(b"A: b\r\n" * 99)), "no connection"),
@@ -79,7 +82,7 @@ LIARS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
         "the file changed on the server",
     ),
     "several ranges": (answer(told(9), b"Content-Type: multipart/byteranges", start=PARTIAL), "Content-Range is ''"),
-    "reason of many lines": (answer(told(9), start=b"HTTP/1.1 404 " + b"\x1b[2J" * 9000 + b"\r\n"), "answers 404|no conn"),
+    "reason with escapes": (answer(told(9), start=b"HTTP/1.1 404 " + b"\x1b[2J" * 900 + b"\r\n"), "answers 404"),
 }  # fmt: skip
 
 
@@ -131,8 +134,9 @@ def test_a_chunked_page_is_no_weight_file(server: WeightServer, target: Path) ->
     assert names(target.parent) == set()
 
 
-FRAGMENTS = ["http", "https", "file", "ftp", "://", "//", "/", "[", "]", "::1", ":", "99999", "@", "%", "%2e", "..", "?",
-             "#", "\\", " ", "\t", "\x1b", "\xe9", "a" * 70, "xn--", "localhost", "127.0.0.1", "x.invalid", "\r\n "]  # fmt: skip
+FRAGMENTS = ["http", "https", "file", "ftp", "://", "//", "/", "[", "]", "::1", ":", "99999", "@", "%", "%2e", "..",
+             "?", "#", "\\", " ", "\t", "\x1b", "\xe9", "a" * 70, "xn--", "localhost", "127.0.0.1", "x.invalid",
+             "\r\n "]  # fmt: skip
 
 
 @settings(max_examples=60)
@@ -171,7 +175,12 @@ def test_no_server_elsewhere_reaches_into_this_machine(monkeypatch: pytest.Monke
         def close(self) -> None: ...
 
     asked = list[str]()
-    monkeypatch.setattr("requests.Session.get", lambda session, url, **options: asked.append(url) or Response())
+
+    def get(session: object, url: str, **options: object) -> Response:
+        asked.append(url)
+        return Response()
+
+    monkeypatch.setattr("requests.Session.get", get)
     assert "leads to http://localhost:8080/private, which is not https" in refuse(target, wanted("https://x.invalid/w"))
     assert asked == ["https://x.invalid/w"]
 

@@ -25,7 +25,7 @@ from dream3d.errors import PriorError
 from dream3d.prior.folder import tensor_shapes
 
 MAX_FILE_BYTES = 64 * 2**30
-"""Ten times the largest official file. A file with holes may claim any size at no cost, and what it becomes has none."""
+"""Ten times the largest official file. A file of holes may claim any size at no cost; what it becomes has none."""
 _STORED_TYPES = {torch.float16: "F16", torch.float32: "F32"}
 
 
