@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dream3d.files import read_regular
-from dream3d.weights.records import CHUNK_BYTES, MAX_RECORD_BYTES, checked_size, checked_text, write_json
+from dream3d.files import read_regular, write_json
+from dream3d.weights.records import CHUNK_BYTES, MAX_RECORD_BYTES, checked_size, checked_text
 from dream3d.weights.transport import is_validator
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dream3d.errors import DownloadError
-from dream3d.files import read_regular, write_atomically
+from dream3d.files import read_regular, write_json
 from dream3d.weights.table import check_relative
 
 CHUNK_BYTES = 2**20
@@ -58,12 +58,6 @@ def read_record(file: Path) -> Record | None:
 def write_record(file: Path, record: Record) -> None:
     """Remember a file. The folder exists."""
     write_json(record_path(file), asdict(record))
-
-
-def write_json(path: Path, content: dict[str, object]) -> None:
-    """A json file that appears whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def hash_file(file: Path) -> str:
