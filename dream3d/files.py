@@ -138,6 +138,12 @@ def open_regular(path: Path, limit: int) -> BinaryIO:
     raise OSError(errno.EINVAL, f"it is {wrong}", str(path))
 
 
+def read_regular(path: Path, limit: int) -> bytes:
+    """All of a regular file of at most ``limit`` bytes; OSError as for :func:`open_regular`."""
+    with open_regular(path, limit) as file:
+        return file.read(limit)
+
+
 def parse_json(content: bytes, depth: int = 32) -> Any:
     """Plain data from JSON of anybody, nested at most ``depth`` levels deep.
 

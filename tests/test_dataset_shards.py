@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import tarfile
 import zlib
@@ -255,3 +256,23 @@ def test_nothing_is_left_of_a_shard_that_could_not_be_finished(tmp_path: Path) -
     with pytest.raises(RuntimeError):
         write_tar(tmp_path / "train-00000.tar", members())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_of_nothing_but_headers_is_damaged(tmp_path: Path) -> None:
+    """Each says that the next has a long name, and tarfile calls itself for each."""
+    head = tarfile.TarInfo("././@LongLink")
+    head.type, head.size = tarfile.GNUTYPE_LONGNAME, 5
+    (tmp_path / "train-00000.tar").write_bytes((head.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")) * 3000)
+    with pytest.raises(DatasetError, match="damaged or not a tar file"):
+        list(read_objects(tmp_path / "train-00000.tar"))
+
+
+def test_the_images_of_an_object_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dream3d.dataset.shards.MAX_OBJECT_PIXELS", views().rgba[..., 0].size - 1)
+    assert "its images have more than" in refusal(tmp_path, list(object_members(views())))
+
+
+def test_what_is_no_file_is_no_shard(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train-00000.tar")
+    (tmp_path / "train-00001.tar").symlink_to("train-00001.tar")
+    assert shards(tmp_path, "train") == []

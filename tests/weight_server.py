@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +32,10 @@ class Behaviour:
     """Nothing is answered before this."""
     hold: threading.Event | None = None
     """After the body the connection stays open until this."""
+    raw: Callable[[], Iterable[bytes]] | None = None
+    """All that is sent, head included, in place of anything above; as long as somebody listens."""
+    pause: float = 0.0
+    """Seconds between two pieces of it."""
 
 
 @dataclass
@@ -58,6 +63,8 @@ class WeightServer:
 def serving() -> Iterator[WeightServer]:
     """A server on a free port of 127.0.0.1 for as long as the context is open."""
 
+    closing = threading.Event()
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -70,6 +77,13 @@ def serving() -> Iterator[WeightServer]:
             self.close_connection = True
             if file.wait is not None:
                 file.wait.wait(10)
+            if file.raw is not None:
+                with contextlib.suppress(ConnectionError):
+                    for piece in file.raw():
+                        self.wfile.write(piece)
+                        if closing.wait(file.pause):
+                            return
+                return
             start = self._start(file)
             self.send_response(206 if start else file.status)
             self.send_header("Connection", "close")
@@ -111,6 +125,7 @@ def serving() -> Iterator[WeightServer]:
         try:
             yield state
         finally:
+            closing.set()
             server.shutdown()
             thread.join()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps
 
 from dream3d.dataset.backgrounds import random_background
 from dream3d.dataset.compositing import composite
+from dream3d.dataset.decoding import read_rgba
 from dream3d.dataset.records import MAX_TEXT, json_lines, text_field
 from dream3d.dataset.shards import (
     MAX_SIDE,
@@ -27,9 +27,9 @@ from dream3d.dataset.shards import (
     write_tar,
 )
 from dream3d.errors import DatasetError, UsageError
+from dream3d.files import read_regular
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 MAX_BYTES = 64 * 2**20
 """Bytes of one image file or one metadata.jsonl."""
 MAX_PIXELS = 64_000_000
@@ -81,7 +81,7 @@ def images_from_folder(folder: Path, size: int, skipped: Skipped) -> Iterator[Ca
     for index, path in enumerate(sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS)):
         name = path.relative_to(folder).as_posix()
         try:
-            if not path.resolve().is_relative_to(root):
+            if not _stays(path, root):
                 raise DatasetError("a link that leaves the folder")
             caption = texts.get(name) or _sidecar(path, root) or _words_of(path.stem)
             if not caption:
@@ -148,7 +148,7 @@ def _metadata(folder: Path) -> dict[str, str]:
         try:
             texts[text_field(row["file_name"])] = " ".join(text_field(row["text"]).split())
         except (KeyError, TypeError) as error:
-            raise DatasetError(f'{where}: {json.dumps(row)[:80]} is not {{"file_name": ..., "text": ...}}') from error
+            raise DatasetError(f'{where}: not {{"file_name": ..., "text": ...}} ({error})') from error
     return texts
 
 
@@ -157,7 +157,7 @@ def _sidecar(path: Path, root: Path) -> str:
     text = path.with_suffix(".txt")
     if not text.is_file():
         return ""
-    if not text.resolve().is_relative_to(root):
+    if not _stays(text, root):
         raise DatasetError(f"{text.name} is a link that leaves the folder")
     try:
         with text.open("rb") as file:
@@ -171,22 +171,17 @@ def _words_of(stem: str) -> str:
     return " ".join(word for word in re.findall(r"[^\W_]+", stem.lower()) if not word.isdigit())
 
 
+def _stays(path: Path, root: Path) -> bool:
+    """Whether a path, its links followed, lies in the folder ``root``; a loop of links leads nowhere else."""
+    return Path(os.path.realpath(path)).is_relative_to(root)
+
+
 def _read_image(path: Path) -> Image.Image:
     """An image as upright RGB, transparent parts on white; :class:`DatasetError` with the reason if it cannot be."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DatasetError(f"{path.stat().st_size} bytes, over the limit of {MAX_BYTES}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata does not spoil the pixels; size is checked here
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DatasetError(f"{image.width} x {image.height} pixels, over the limit of {MAX_PIXELS}")
-                upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except DatasetError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything on a damaged file
-        raise DatasetError(
-            f"cannot be read ({type(error).__name__}: {str(error).replace(str(path), path.name)[:120]})"
-        ) from error
+        content = read_regular(path, MAX_BYTES)
+    except OSError as error:
+        raise DatasetError(f"cannot be read ({error.strerror})") from error
+    upright = Image.fromarray(read_rgba(content, MAX_PIXELS))
     white = Image.new("RGBA", upright.size, "white")
     return Image.alpha_composite(white, upright).convert("RGB")

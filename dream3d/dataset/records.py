@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dream3d.errors import DatasetError
+from dream3d.files import read_regular
 from dream3d.names import slug
 
 Split = Literal["train", "heldout", "unseen"]
@@ -102,20 +104,21 @@ def key_from(text: str) -> str:
 
 def object_from_json(text: str, where: str) -> ObjectRecord:
     """The record of one object from a shard, checked; ``where`` names the place in a :class:`DatasetError`."""
-    data = json_object(text, where)
+    data: Any = json_object(text, where)
     try:
+        text_field(data["split"])
         passes = tuple(
             Pass(
-                float(p["elevation_deg"]),
-                float(p["fovy_deg"]),
-                float(p["distance"]),
-                tuple(float(a) for a in p["azimuths_deg"]),
-                str(p.get("light", "")),
+                number_field(p["elevation_deg"]),
+                number_field(p["fovy_deg"]),
+                number_field(p["distance"]),
+                tuple(number_field(a) for a in p["azimuths_deg"]),
+                text_field(p.get("light", "")),
             )
             for p in data["passes"]
         )
         record = ObjectRecord(
-            key=str(data["key"]),
+            key=text_field(data["key"]),
             name=text_field(data["name"]),
             captions=texts(data["captions"]),
             colors=texts(data.get("colors", ())),
@@ -123,19 +126,39 @@ def object_from_json(text: str, where: str) -> ObjectRecord:
             split=data["split"],
             passes=passes,
             **{name: text_field(data.get(name, "")) for name in ("category", "licence", "author", "source")},
-            extra={str(k): text_field(v) for k, v in dict(data.get("extra", {})).items()},
+            extra={text_field(k): text_field(v) for k, v in dict(data.get("extra", {})).items()},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{where}: not the record of an object ({type(error).__name__}: {error})") from error
     if not KEY.fullmatch(record.key) or record.split not in SPLITS or not record.captions or not record.passes:
-        raise DatasetError(f"{where}: key {record.key[:90]!r}, split {record.split!r}, captions or passes do not fit")
+        raise DatasetError(
+            f"{where}: key {record.key[:90]!r}, split {record.split[:20]!r}, captions or passes do not fit"
+        )
     return record
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON whose numbers are finite and below 10^19; ValueError (or RecursionError) for anything else."""
+    return json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_whole)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number that is not finite")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("a number of more than 20 digits")
+    return int(text)
 
 
 def json_object(text: str, where: str) -> dict[str, Any]:
     """A json object from text; :class:`DatasetError` naming ``where`` otherwise."""
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{where} is not valid JSON ({type(error).__name__})") from error
     if not isinstance(data, dict):
@@ -149,25 +172,32 @@ def json_lines(path: Path, max_bytes: int) -> list[tuple[str, dict[str, Any]]]:
     :class:`DatasetError` for a file that cannot be read or is larger than ``max_bytes``, and for any other line.
     """
     try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise DatasetError(f"{path} has {size} bytes, more than {max_bytes}; split it")
-        lines = path.read_text(encoding="utf-8").split("\n")  # not at the line separators in a text
+        text = read_regular(path, max_bytes).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read ({error})") from error
+    lines = re.split(r"\r\n?|\n", text)  # not at the line separators in a text
     places = ((f"{path} line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
     return [(where, json_object(line, where)) for where, line in places]
 
 
 def text_field(value: object) -> str:
-    """A text, cut at :data:`MAX_TEXT` characters; TypeError for anything else."""
+    """A text, cut at :data:`MAX_TEXT` characters; TypeError for anything else, and for half a character."""
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
+        raise TypeError(f"a {type(value).__name__} where a text should be")
+    if re.search("[\ud800-\udfff]", value):  # could not be written as UTF-8
+        raise TypeError("half a surrogate pair in a text")
     return value[:MAX_TEXT]
+
+
+def number_field(value: object) -> float:
+    """A number; TypeError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a {type(value).__name__} where a number should be")
+    return float(value)
 
 
 def texts(values: object) -> tuple[str, ...]:
     """A list of texts, cut at :data:`MAX_CAPTIONS`; TypeError for anything else."""
     if not isinstance(values, list | tuple):
-        raise TypeError(f"{values!r} is not a list of texts")
+        raise TypeError(f"a {type(values).__name__} where a list of texts should be")
     return tuple(text_field(value) for value in values[:MAX_CAPTIONS])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dream3d.dataset.decoding import read_rgba
 from dream3d.dataset.records import KEY, ObjectRecord, Split, json_object, object_from_json, text_field, texts
 from dream3d.errors import DatasetError
 from dream3d.files import write_atomically
@@ -27,6 +27,8 @@ from dream3d.files import write_atomically
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_SIDE = 2048
 """Pixels along a side of an image in a shard."""
+MAX_OBJECT_PIXELS = 2**29
+"""Of all images of an object: twice 32 views of that size, twice over."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def image_members(image: CaptionedImage) -> Iterator[tuple[str, bytes]]:
 
 def shards(folder: Path, split: Split | str) -> list[Path]:
     """The shards of one split in a folder, in order."""
-    return sorted(folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].tar"))
+    return sorted(path for path in folder.glob(f"{split}-[0-9][0-9][0-9][0-9][0-9].tar") if path.is_file())
 
 
 def read_objects(path: Path) -> Iterator[ObjectViews]:
@@ -115,6 +117,8 @@ def read_objects(path: Path) -> Iterator[ObjectViews]:
             if missing:
                 raise DatasetError(f"{where}{missing[0]} is missing; the shard is incomplete, render it again")
             groups.append([decode_image(members[name], "RGBA", where) for name in names])
+            if sum(image[..., 0].size for group in groups for image in group) > MAX_OBJECT_PIXELS:
+                raise DatasetError(f"{where}: its images have more than {MAX_OBJECT_PIXELS} pixels")
         if len({image.shape for group in groups for image in group}) > 1 or len({len(g) for g in groups}) > 1:
             raise DatasetError(f"{where}: images of several sizes, or passes of several lengths")
         yield ObjectViews(record, np.array(groups))
@@ -136,18 +140,17 @@ def read_images(path: Path) -> Iterator[CaptionedImage]:
 
 
 def decode_image(content: bytes, mode: str, where: str) -> NDArray[np.uint8]:
-    """Pixels of a PNG in a mode; :class:`DatasetError` if it is damaged, too large or no PNG."""
+    """Pixels of a PNG, (H, W, 4) or without its alpha (H, W, 3); :class:`DatasetError` if it cannot be used.
+
+    ``mode`` is "RGBA" or "RGB".
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-                if max(image.size) > MAX_SIDE:
-                    raise DatasetError(f"{where}: an image of {image.size[0]} x {image.size[1]} pixels")
-                return np.asarray(image.convert(mode))
-    except DatasetError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything on a damaged file
-        raise DatasetError(f"{where}: an image cannot be read ({type(error).__name__}: {error})") from error
+        pixels = read_rgba(content, MAX_SIDE**2, ("PNG",))
+    except DatasetError as error:
+        raise DatasetError(f"{where}: an image {error}") from error
+    if max(pixels.shape) > MAX_SIDE:
+        raise DatasetError(f"{where}: an image of {pixels.shape[1]} x {pixels.shape[0]} pixels")
+    return np.ascontiguousarray(pixels[..., : len(mode)])
 
 
 def _decode(content: bytes, where: str) -> str:
@@ -172,7 +175,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                     yield current, members
                     members = {}
                 current, members[dot + rest] = key, file.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is damaged or not a tar file ({error}); make it again") from error
     if members:
         yield current, members

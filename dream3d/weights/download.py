@@ -37,8 +37,8 @@ class RetryPolicy:
     """The same for an address that was never reached: without a network nobody wants to wait long."""
     first_wait: float = 1.0
     """Seconds before the second attempt; doubled before each later one."""
-    timeout: float = 30.0
-    """Seconds of silence after which a connection counts as dropped."""
+    timeout: float = 10.0
+    """Seconds of silence after which a connection counts as dropped; three times that for one that is too slow."""
     worth_bytes: int = 2**20
     """An attempt that gained this many bytes has come further."""
 
@@ -57,7 +57,7 @@ class DownloadSpec:
     """Hash where known."""
     hash_origin: str = ""
     """Said after a wrong hash: where the right one is from, when that is not the table."""
-    at_least: int = 0
+    at_least: int = 1
     """Fewer bytes than this are something else, such as the login page of a network."""
 
 
@@ -138,7 +138,7 @@ def _attempt(url: str, spec: DownloadSpec, part: Partial, progress: FileProgress
     part.load()
     if part.complete:
         return
-    with opened(url, part.offset, part.validator, timeout) as reply:
+    with opened(url, part.offset, part.validator, timeout, spec.limit) as reply:
         # Before anything is thrown away: another address may still serve the version that the part belongs to.
         _check_offer(url, spec, reply, part)
         if reply.start == 0:
@@ -181,10 +181,11 @@ def check_space(folder: Path, needed: int) -> None:
 
 def _check(spec: DownloadSpec, part: Partial, url: str) -> None:
     """The complete part against what is known; a wrong one is removed, since no more bytes can mend it."""
-    if spec.size is not None and part.offset != spec.size:
-        size = part.offset
+    size, least = part.offset, spec.at_least
+    if size < least or spec.size not in (None, size):
         part.discard()
-        raise Refused(f"{url}: sent {size} bytes, should be {spec.size}; the file was removed")
+        should = f"at least {least}" if spec.size is None else spec.size
+        raise Refused(f"{url}: sent {size} bytes, should be {should}; the file was removed")
     if spec.sha256 is not None and part.sha256 != spec.sha256:
         digest = part.sha256
         part.discard()

@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dream3d.weights.records import CHUNK_BYTES, write_json
+from dream3d.files import read_regular, write_json
+from dream3d.weights.records import CHUNK_BYTES, MAX_RECORD_BYTES, checked_size, checked_text
+from dream3d.weights.transport import is_validator
 
 
 class Partial:
@@ -59,11 +61,11 @@ class Partial:
 
     def _read_state(self) -> bool:
         try:
-            state = json.loads(self._state_path.read_text(encoding="utf-8"))
-            self.validator, self._total = str(state["validator"]), int(state["total"])
+            state = json.loads(read_regular(self._state_path, MAX_RECORD_BYTES))
+            self.validator, self._total = checked_text(state["validator"]), checked_size(state["total"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
-        return True
+        return is_validator(self.validator)
 
     def matches(self, validator: str | None, total: int | None) -> bool:
         """Whether a server's reply belongs to the version that the bytes here come from."""

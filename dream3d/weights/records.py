@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dream3d.errors import DownloadError
-from dream3d.files import hash_file, write_atomically
+from dream3d.files import hash_file, read_regular, write_json
+from dream3d.weights.table import check_relative
 
 CHUNK_BYTES = 2**20
+MAX_RECORD_BYTES = 2**20
+MAX_TEXT = 2000
+"""Characters of a text in a record: an address, mostly."""
 _Parsed = TypeVar("_Parsed")
 
 
@@ -54,12 +59,6 @@ def write_record(file: Path, record: Record) -> None:
     write_json(record_path(file), asdict(record))
 
 
-def write_json(path: Path, content: dict[str, object]) -> None:
-    """A json file that appears whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
 def fault_of(file: Path, record: Record) -> str | None:
     """What differs between a file and its record, or None. Reads the whole file unless its size is wrong already."""
     if not file.is_file():
@@ -96,16 +95,35 @@ def _read(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
     if not os.path.isfile(path):
         return None
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")))
+        return parse(json.loads(read_regular(path, MAX_RECORD_BYTES)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         kind = type(error).__name__
         raise DownloadError(f"{path} is damaged ({kind}); delete it and run the command again") from error
 
 
+def checked_text(value: object) -> str:
+    """A short printable text; ValueError for anything else, such as what a terminal would obey."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT:
+        raise ValueError("not a plain text")
+    return value
+
+
+def checked_size(value: object) -> int:
+    """A number of bytes; ValueError for anything else."""
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("not a number of bytes")
+    return value
+
+
 def _parse(data: Any) -> Record:
-    return Record(str(data["sha256"]), int(data["bytes"]), str(data["origin"]), bool(data.get("kept", True)))
+    digest = data["sha256"]
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("not a sha256")
+    return Record(digest, checked_size(data["bytes"]), checked_text(data["origin"]), bool(data.get("kept", True)))
 
 
 def _parse_folder(data: Any) -> FolderRecord:
-    files = {str(name): _parse(one) for name, one in data["files"].items()}
-    return FolderRecord(str(data["origin"]), str(data["dtype"]), files)
+    files = {name: _parse(one) for name, one in data["files"].items()}
+    for name in files:
+        check_relative(name)
+    return FolderRecord(checked_text(data["origin"]), checked_text(data["dtype"]), files)

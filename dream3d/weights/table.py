@@ -43,8 +43,8 @@ class RemoteFile:
 
     @property
     def at_least(self) -> int:
-        """Fewest bytes that can be this file; 0 for small ones, whose size nobody noted."""
-        return self.about_bytes * 4 // 5 if self.about_bytes > _SMALLEST_LIMIT else 0
+        """Fewest bytes that can be this file; 1 for small ones, whose size nobody noted."""
+        return self.about_bytes * 4 // 5 if self.about_bytes > _SMALLEST_LIMIT else 1
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from dream3d.version import __version__
@@ -20,6 +24,10 @@ CHUNK_BYTES = 2**16
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10
+_MAX_TEXT = 200
+"""Characters of an ETag or of a server's reason that are of use; a head may have megabytes of them."""
+_SLOWEST = 1024
+"""Bytes per second that a server must send on average, or it counts as silent."""
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -50,11 +58,11 @@ class Reply:
 
 
 @contextmanager
-def opened(url: str, offset: int, validator: str | None, timeout: float) -> Iterator[Reply]:
+def opened(url: str, offset: int, validator: str | None, timeout: float, limit: int) -> Iterator[Reply]:
     """GET a file from ``offset`` on, if it is still the version of ``validator``.
 
-    The server may answer with the whole file: see :attr:`Reply.start`. ``timeout`` is seconds of silence.
-    Raises :class:`Dropped` or :class:`Refused`.
+    The server may answer with the whole file: see :attr:`Reply.start`. ``timeout`` is seconds of silence; ``limit``
+    is the most bytes that the file may have. Raises :class:`Dropped` or :class:`Refused`.
     """
     import requests
     import urllib3
@@ -64,11 +72,11 @@ def opened(url: str, offset: int, validator: str | None, timeout: float) -> Iter
     if offset and validator:
         headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
     try:
-        with requests.Session() as session:
+        with _session(timeout, limit) as session:
             try:
                 response = _follow(session, url, headers, timeout)
-            except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-                raise Refused(f"{url}: not an address ({error})") from error
+            except ValueError as error:  # of urllib and requests alike, most often for where a redirect leads
+                raise Refused(f"{url}: malformed address or answer ({_shown(str(error))})") from error
             except requests.ConnectionError as error:  # before the head: told apart from one in the body
                 raise NoConnection(f"{url}: {_reason(error)}") from error
             with response:
@@ -77,12 +85,67 @@ def opened(url: str, offset: int, validator: str | None, timeout: float) -> Iter
         raise Dropped(f"{url}: {_reason(error)}") from error
 
 
+def _session(timeout: float, limit: int) -> Session:
+    """A session whose connections end by themselves: see :class:`_Paced`."""
+    import requests
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+            pool = super().get_connection_with_tls_context(*args, **kwargs)
+            paced = staticmethod(partial(_paced_response, seconds=3 * timeout, most=2 * limit + 2**20))
+            pool.ConnectionCls = type("Paced", (type(pool).ConnectionCls,), {"response_class": paced})
+            return pool
+
+    session = requests.Session()
+    session.mount("https://", Adapter())
+    session.mount("http://", Adapter())
+    return session
+
+
+def _paced_response(*args: Any, seconds: float, most: int, **kwargs: Any) -> http.client.HTTPResponse:
+    response = http.client.HTTPResponse(*args, **kwargs)
+    response.fp = io.BufferedReader(_Paced(response.fp.detach(), seconds, most))
+    return response
+
+
+class _Paced(io.RawIOBase):
+    """All that a connection sends, head and chunk marks included, ended by TimeoutError if it dawdles or never ends.
+
+    A timeout alone is for one read: a server that sends a byte now and then would hold us for years.
+    """
+
+    def __init__(self, raw: io.RawIOBase, seconds: float, most: int) -> None:
+        self._raw, self._seconds, self._left = raw, seconds, most
+        self._waited, self._came = 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        began = time.monotonic()
+        count = self._raw.readinto(buffer)
+        self._waited += time.monotonic() - began  # what we do between two reads does not count
+        self._came, self._left = self._came + (count or 0), self._left - (count or 0)
+        if self._waited > self._seconds:
+            if self._came < self._seconds * _SLOWEST:
+                raise TimeoutError("too slow")
+            self._waited, self._came = 0.0, 0
+        if self._left < 0:
+            raise TimeoutError("too long")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 def _follow(session: Session, url: str, headers: dict[str, str], timeout: float) -> Response:
     """The answer at the end of the redirects; each hop is held to https."""
     here = url
     for _ in range(_MAX_REDIRECTS):
-        if not is_allowed(here):
-            raise Refused(f"{url}: leads to {here.split('?')[0]}, which is not https")
+        # A server elsewhere has no business with what listens on this machine.
+        if not is_allowed(here) or (url.startswith("https:") and not here.startswith("https:")):
+            raise Refused(f"{url}: leads to {_shown(here.split('?')[0])}, which is not https")
         response = session.get(here, headers=headers, stream=True, allow_redirects=False, timeout=timeout)
         target = response.headers.get("Location")
         if response.status_code not in _REDIRECTS or not target:
@@ -93,34 +156,49 @@ def _follow(session: Session, url: str, headers: dict[str, str], timeout: float)
 
 
 def _reply(url: str, response: Response) -> Reply:
-    status, headers = response.status_code, response.headers
+    status, headers, reason = response.status_code, response.headers, _shown(response.reason or "")
     if status == 416:  # the part is longer than the file: only a fresh start helps
         return Reply(-1, None, None, iter(()))
     if status in _TRY_AGAIN:
-        raise Dropped(f"{url}: the server answers {status} {response.reason}")
+        raise Dropped(f"{url}: the server answers {status} {reason}")
     if status not in (200, 206):
         hint = " (the repository is gone, private, or asks for a login)" if status == 401 else ""
-        raise Refused(f"{url}: the server answers {status} {response.reason}{hint}")
+        raise Refused(f"{url}: the server answers {status} {reason}{hint}")
     if headers.get("Content-Encoding", "identity") != "identity":
-        raise Refused(f"{url}: the server sends {headers['Content-Encoding']} data, which was not asked for")
+        raise Refused(f"{url}: the server sends {_shown(headers['Content-Encoding'])} data, which was not asked for")
     start, total = 0, _number(headers.get("Content-Length"))
     if status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+        stated = headers.get("Content-Range", "")
+        found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", stated)
         if found is None:
-            raise Refused(f"{url}: the server's Content-Range is {headers.get('Content-Range')!r}")
+            raise Refused(f"{url}: the server's Content-Range is {_shown(stated)!r}")
         start, total = int(found[1]), int(found[2])
     elif total is None and headers.get("Transfer-Encoding", "").lower() != "chunked":
         raise Refused(f"{url}: the server does not say how long the file is, so a cut could not be noticed")
-    return Reply(
-        start, total, _validator(headers.get("ETag"), headers.get("Last-Modified")), response.iter_content(CHUNK_BYTES)
-    )
+    return Reply(start, total, _validator(headers.get("ETag"), headers.get("Last-Modified")), _body(url, response))
+
+
+def _body(url: str, response: Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_content(CHUNK_BYTES)
+    except ValueError as error:  # what the standard library says of a chunk of negative length
+        raise Dropped(f"{url}: malformed answer ({_shown(str(error))})") from error
 
 
 def _validator(etag: str | None, modified: str | None) -> str | None:
     """What If-Range may name; a weak ETag may not stand there."""
-    if etag:
-        return None if etag.startswith("W/") else etag
-    return modified
+    mark = etag or modified
+    return mark if mark and is_validator(mark) and not mark.startswith("W/") else None
+
+
+def is_validator(mark: str) -> bool:
+    """Whether a mark can be sent back in a header: short, and nothing but printable ASCII."""
+    return re.fullmatch(rf"[!-~]([ -~]{{0,{_MAX_TEXT}}}[!-~])?", mark) is not None
+
+
+def _shown(text: str) -> str:
+    """What a server says, for a message: short, on one line."""
+    return text[:_MAX_TEXT].encode("unicode_escape").decode()
 
 
 def _number(text: str | None) -> int | None:
@@ -130,8 +208,8 @@ def _number(text: str | None) -> int | None:
 def _reason(error: Exception) -> str:
     """A short cause: the libraries' own texts nest several exceptions."""
     name = type(error).__name__
-    if "Timeout" in name:
-        return "the server is silent"
+    if any("Timeout" in type(one).__name__ for one in (error, *error.args)):
+        return "the server is silent or too slow"
     if name in ("ChunkedEncodingError", "IncompleteRead", "ProtocolError"):
         return "the connection broke off"
     if name == "SSLError":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,8 +11,19 @@ from typing import Any
 from dream3d.dataset.assets.sh3f import read_catalogue
 from dream3d.dataset.check.file import CHECKS
 from dream3d.dataset.check.limits import is_inside
-from dream3d.dataset.records import IDENTITY, KEY_LENGTH, SourceAsset, json_lines, key_from, text_field, texts
+from dream3d.dataset.records import (
+    IDENTITY,
+    KEY_LENGTH,
+    SourceAsset,
+    json_lines,
+    key_from,
+    number_field,
+    parse_json,
+    text_field,
+    texts,
+)
 from dream3d.errors import DatasetError, UsageError
+from dream3d.files import read_regular
 
 MANIFEST = "assets.jsonl"
 FORMATS = tuple(CHECKS)
@@ -44,7 +54,7 @@ def selected(assets: Sequence[SourceAsset], file: Path) -> list[SourceAsset]:
     ``category``. Raises :class:`UsageError` for a file that is no such list, or names an asset that is not there.
     """
     try:
-        items = json.loads(file.read_text(encoding="utf-8"))
+        items = parse_json(read_regular(file, MAX_MANIFEST_BYTES))
         if not isinstance(items, list):
             raise TypeError("it is not a list")
         by_key = {asset.key: asset for asset in assets}
@@ -59,7 +69,7 @@ def selected(assets: Sequence[SourceAsset], file: Path) -> list[SourceAsset]:
                     name=text_field(item.get("name", asset.name)),
                     captions=texts(item.get("captions", asset.captions)),
                     category=text_field(item.get("category", asset.category)),
-                    turn_deg=float(item.get("turn", asset.turn_deg)),
+                    turn_deg=number_field(item.get("turn", asset.turn_deg)),
                 )
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -117,11 +127,11 @@ def _with_unique_keys(assets: Sequence[SourceAsset]) -> list[SourceAsset]:
 
 def _asset(data: dict[str, Any], folder: Path, where: str) -> SourceAsset:
     try:
-        rotation = tuple(float(number) for number in data.get("rotation") or IDENTITY)
+        rotation = tuple(number_field(number) for number in data.get("rotation") or IDENTITY)
         if len(rotation) != 9:
             raise ValueError(f"a rotation has 9 numbers, not {len(rotation)}")
         if data.get("up", "y") not in ("y", "z"):
-            raise ValueError(f"up is 'y' or 'z', not {data['up']!r}")
+            raise ValueError(f"up is 'y' or 'z', not {text_field(data['up'])[:20]!r}")
         path = text_field(data["path"])
         names = ("member", "category", "licence", "author", "source", "reason")
         asset = SourceAsset(
@@ -133,7 +143,7 @@ def _asset(data: dict[str, Any], folder: Path, where: str) -> SourceAsset:
             materials=texts(data.get("materials", ())),
             rotation=rotation,
             up=data.get("up", "y"),
-            turn_deg=float(data.get("turn_deg", 0.0)),
+            turn_deg=number_field(data.get("turn_deg", 0.0)),
             **{name: text_field(data.get(name, "")) for name in names},
         )
         outside = f"its path {path[:90]!r} lies outside the folder of the manifest"

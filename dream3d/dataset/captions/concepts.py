@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dream3d.dataset.records import ObjectRecord
 from dream3d.errors import UsageError
+from dream3d.files import read_regular
 
 MAX_BYTES = 2**20
 IRREGULAR = {
@@ -40,9 +41,7 @@ def read_concepts(path: Path) -> tuple[str, ...]:
     Raises :class:`UsageError` if the file cannot be read or holds no concept.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path} is over {MAX_BYTES} bytes; a list of concepts has one name a line")
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, MAX_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as a list of concepts ({error}); give a UTF-8 text file") from error
     names = (" ".join(line.partition("#")[0].lower().split()) for line in text.splitlines())

@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 import struct
 from pathlib import Path
 from typing import Any
 
 from dream3d.dataset.check.limits import Limits, beside, check_texture, check_triangles, local_uri
+from dream3d.dataset.records import parse_json
 from dream3d.errors import DatasetError
+from dream3d.files import read_regular
 
 MAX_JSON = 64 * 2**20
 MAX_NODES = 100_000
 MAX_DEPTH = 200
 COMPONENT_BYTES = {5120: 1, 5121: 1, 5122: 2, 5123: 2, 5125: 4, 5126: 4}
 COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+WHOLE = ("byteLength", "byteOffset", "byteStride", "count", "buffer", "bufferView")
+"""Fields that say where to read: a negative one would reach before the beginning."""
 UNDERSTOOD = ("KHR_materials_",)
 """Beginnings of required extensions that change the looks a little, but not what has to be read."""
 
@@ -30,14 +33,15 @@ def check(path: Path, limits: Limits) -> None:
         unknown = [str(name) for name in required if not str(name).startswith(UNDERSTOOD)]
         if unknown:
             raise DatasetError(f"it needs the extension {unknown[0][:60]!r}, which is not known here")
+        _check_places(document)
         _check_accessors(document, limits)
         _check_triangles(document, limits)
-        sizes = [_buffer_size(path, item, binary, limits) for item in document.get("buffers", [])]
+        buffers = _buffers(path, document, binary, limits)
         for view in document.get("bufferViews", []):
-            if view.get("byteOffset", 0) + view["byteLength"] > sizes[view["buffer"]] or view["byteLength"] < 0:
+            if view.get("byteOffset", 0) + view["byteLength"] > len(buffers[view["buffer"]]):
                 raise DatasetError("it is cut off: a buffer view reaches beyond its buffer")
         for image in document.get("images", []):
-            _check_image(path, document, image, binary, limits)
+            _check_image(path, document, image, buffers, limits)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DatasetError(f"it is no valid glTF ({type(error).__name__}: {str(error)[:80]})") from error
 
@@ -64,26 +68,36 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         if path.suffix.lower() == ".glb" and len(chunk) == 8:
             binary = file.read(struct.unpack("<I4x", chunk)[0])
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"its json cannot be read ({type(error).__name__})") from error
+        raise DatasetError(f"its json cannot be read ({type(error).__name__}: {str(error)[:60]})") from error
     if not isinstance(document, dict):
         raise DatasetError("its json is no object")
     return document, binary
+
+
+def _check_places(document: dict[str, Any]) -> None:
+    for kind in ("accessors", "bufferViews", "buffers", "images"):
+        for item in document.get(kind, []):
+            for name in WHOLE:
+                if type(item.get(name, 0)) is not int or item.get(name, 0) < 0:
+                    raise DatasetError(f"one of its {kind} has the {name} {str(item[name])[:40]}")
 
 
 def _check_accessors(document: dict[str, Any], limits: Limits) -> None:
     views = document.get("bufferViews", [])
     for accessor in document.get("accessors", []):
         count = accessor["count"]
-        if not isinstance(count, int) or not count >= 0:
-            raise DatasetError(f"an accessor has the count {count!r}")
+        if "sparse" in accessor:
+            raise DatasetError("it has a sparse accessor, which is not read here; export it without")
         if count > 3 * limits.max_triangles:
             raise DatasetError(f"it has {count} numbers in a row: more than {limits.max_triangles} triangles")
         size = COMPONENT_BYTES[accessor["componentType"]] * COMPONENTS[accessor["type"]]
         if "bufferView" in accessor:
             view = views[accessor["bufferView"]]
             stride = view.get("byteStride", size)
+            if stride < size:
+                raise DatasetError(f"a buffer view has a byteStride of {stride}, less than one entry")
             if count and accessor.get("byteOffset", 0) + (count - 1) * stride + size > view["byteLength"]:
                 raise DatasetError("it is cut off: an accessor reaches beyond its buffer view")
 
@@ -122,35 +136,43 @@ def _check_no_cycle(nodes: list[dict[str, Any]]) -> None:
         raise DatasetError("its nodes are no tree: they form a cycle")
 
 
-def _buffer_size(path: Path, item: dict[str, Any], binary: bytes, limits: Limits) -> int:
-    uri, promised = item.get("uri"), item["byteLength"]
-    if uri is None:
-        there = len(binary)
-    elif uri.startswith("data:"):
-        there = len(_data(uri))
-    else:
-        there = beside(path, local_uri(uri), "buffer", limits).stat().st_size
-    if promised > there:
-        raise DatasetError(f"it is cut off: a buffer should have {promised} bytes, {there} are there")
-    return there
+def _buffers(path: Path, document: dict[str, Any], binary: bytes, limits: Limits) -> list[bytes]:
+    """The content of every buffer; together they have no more bytes than a file may have."""
+    buffers, total = list[bytes](), 0
+    for item in document.get("buffers", []):
+        uri, promised = item.get("uri"), item["byteLength"]
+        buffers.append(binary if uri is None else _content(path, uri, "buffer", limits))
+        there = len(buffers[-1])
+        if promised > there:
+            raise DatasetError(f"it is cut off: a buffer should have {promised} bytes, {there} are there")
+        total += there
+        if total > limits.max_file_bytes:
+            raise DatasetError(f"its buffers have more than {limits.max_file_bytes} bytes")
+    return buffers
 
 
-def _check_image(path: Path, document: dict[str, Any], image: dict[str, Any], binary: bytes, limits: Limits) -> None:
-    uri = image.get("uri")
+def _check_image(
+    path: Path, document: dict[str, Any], image: dict[str, Any], buffers: list[bytes], limits: Limits
+) -> None:
+    uri, what = image.get("uri"), "inside the file"
     if uri is None:
         view = document["bufferViews"][image["bufferView"]]
-        if document["buffers"][view["buffer"]].get("uri") is not None:
-            return  # trimesh reads these too, but they are rare; its loading is bounded by the worker's memory
         start = view.get("byteOffset", 0)
-        check_texture(io.BytesIO(binary[start : start + view["byteLength"]]), "inside the file", limits)
-    elif uri.startswith("data:"):
-        check_texture(io.BytesIO(_data(uri)), "inside the file", limits)
+        content = buffers[view["buffer"]][start : start + view["byteLength"]]
     else:
-        check_texture(beside(path, local_uri(uri), "texture", limits), uri, limits)
+        content = _content(path, uri, "texture", limits)
+        what = what if uri.startswith("data:") else uri
+    check_texture(io.BytesIO(content), what, limits)
 
 
-def _data(uri: str) -> bytes:
+def _content(path: Path, uri: str, what: str, limits: Limits) -> bytes:
+    """What a uri leads to: data in it, or a file in the model's folder."""
+    if not uri.startswith("data:"):
+        return read_regular(beside(path, local_uri(uri), what, limits), limits.max_file_bytes)
+    head, mark, data = uri.partition(";base64,")
+    if not mark or "," in head:
+        raise DatasetError(f"a data uri in it is not base64: {uri[:40]!r}")
     try:
-        return base64.b64decode(uri.partition(",")[2])
+        return base64.b64decode(data)
     except (binascii.Error, ValueError) as error:
         raise DatasetError("a data uri in it cannot be read") from error

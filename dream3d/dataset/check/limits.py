@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import unquote
 
+from dream3d.dataset.decoding import FORMATS, opened
 from dream3d.errors import DatasetError
 
 MAX_MEMBERS = 4096
@@ -61,7 +61,7 @@ def check_triangles(count: int, limits: Limits) -> None:
 def is_inside(name: str) -> bool:
     """Whether a relative path, with either slash, stays in its folder: not absolute, no "..", no scheme or drive."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    return bool(parts) and parts[0] != "/" and ".." not in parts and ":" not in name and "\0" not in name
+    return bool(parts) and parts[0][0] != "/" and ".." not in parts and ":" not in name and "\0" not in name
 
 
 def beside(model: Path, reference: str, what: str, limits: Limits) -> Path:
@@ -77,19 +77,16 @@ def beside(model: Path, reference: str, what: str, limits: Limits) -> Path:
     return file
 
 
+TEXTURES = (*FORMATS, "TGA", "TIFF")
+
+
 def check_texture(content: Path | IO[bytes], what: str, limits: Limits) -> None:
     """:class:`DatasetError` for an image that is damaged or has too many pixels; only its header is read."""
-    from PIL import Image
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the limit below is ours
-            with Image.open(content) as image:
-                width, height = image.size
-    except Exception as error:  # Pillow raises nearly anything on a damaged file
-        raise DatasetError(f"its texture {what[:90]!r} cannot be read ({type(error).__name__})") from error
-    if width * height > limits.max_texture_pixels:
-        raise DatasetError(f"its texture {what[:90]!r} has {width} x {height} pixels")
+        with opened(content, limits.max_texture_pixels, TEXTURES):
+            pass
+    except DatasetError as error:
+        raise DatasetError(f"its texture {what[:90]!r}: {error}") from error
 
 
 def archive_size(members: Iterable[zipfile.ZipInfo], limits: Limits) -> None:

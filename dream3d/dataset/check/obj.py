@@ -45,6 +45,9 @@ def check_materials(path: Path, limits: Limits) -> None:
     """
     seen: set[str] = set()
     for line in path.read_bytes().splitlines():
+        color = re.match(rb"\s*K[ads]\s+(?:\S+\s+){0,2}[-+]?(?:nan|inf|[\d.]+e\+?\d{3})", line, re.I)
+        if color is not None:
+            raise DatasetError(f"a colour of its materials is not finite: {_text(line)[:60]!r}")
         match = re.match(rb"\s*map_Kd\s+(.+)", line, re.I)
         if match is None:
             continue

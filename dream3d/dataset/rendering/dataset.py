@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dream3d.dataset.records import ATTRIBUTION, SPLITS, SourceAsset
+from dream3d.dataset.records import ATTRIBUTION, SPLITS, SourceAsset, json_object
 from dream3d.dataset.rendering.views import ViewsRecipe, split_of
 from dream3d.dataset.rendering.workers import Bounds, ShardTask, render_shards
 from dream3d.errors import DatasetError, UsageError
-from dream3d.files import write_json, write_text
+from dream3d.files import read_regular, write_json, write_text
 from dream3d.version import __version__
 
 SKIPPED = ("key", "path", "reason")
+MAX_SETTINGS_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -122,16 +123,14 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     file = folder / "dataset.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-    except (OSError, ValueError) as error:
+        old = json_object(read_regular(file, MAX_SETTINGS_BYTES).decode(), "it") if file.exists() else None
+    except (OSError, ValueError, DatasetError) as error:
         raise UsageError(f"{file} cannot be read or written ({error}); choose another --out") from error
     if old is None:
         if any(folder.glob("*.tar")):
             raise UsageError(f"{folder} holds shards but no dataset.json; choose another --out")
         write_json(file, settings)
         return
-    if not isinstance(old, dict):
-        raise UsageError(f"{file} is not the description of a data set; choose another --out")
     for part, value in settings.items():
         if part != "version" and old.get(part) != value:
             was: Any = old.get(part)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dream3d.dataset.check.limits import LIMITS, TEXTURES
+from dream3d.dataset.decoding import opened, rgba_of
 from dream3d.errors import DatasetError
 from dream3d.mesh.srgb import srgb_from_linear
 
@@ -61,13 +63,17 @@ def _check_surface(actors: list[Any]) -> None:
     if not sum(map(len, points)):
         raise DatasetError("it has no surface: not one triangle")
     every = np.concatenate(points)
-    if not np.isfinite(every).all():
-        raise DatasetError("a vertex is not finite (NaN or infinity)")
+    _check_finite("vertex", every)
     size = float(np.linalg.norm(np.ptp(every, axis=0)))
     if not 1e-12 < size < 1e12:
         raise DatasetError(f"its size is {size:.3g}, so it cannot be scaled")
     if sum(_area(actor, size) for actor in actors) < MIN_AREA:
         raise DatasetError("its surface has no area")
+
+
+def _check_finite(what: str, *values: Any) -> None:
+    if not all(np.isfinite(one).all() for one in values):
+        raise DatasetError(f"a {what} is not finite (NaN or infinity)")
 
 
 def _area(actor: Any, size: float) -> float:
@@ -101,6 +107,14 @@ def _obj_actors(path: Path) -> list[Any]:
     everything: Any = renderer.GetActors()
     actors = [a for a in list(everything) if a.GetMapper() and a.GetMapper().GetInput().GetNumberOfPoints()]
     for actor in actors:
+        if actor.GetTexture() is not None:
+            # VTK's own readers take 16 bits for an index into rainbow colours, and CMYK for RGBA.
+            with opened(
+                Path(actor.GetTexture().GetInputAlgorithm().GetFileName()), LIMITS.max_texture_pixels, TEXTURES
+            ) as image:
+                pixels = rgba_of(image)
+            opaque = bool((pixels[..., 3] == 255).all())
+            actor.GetTexture().SetInputData(_grid(pixels[..., :3] if opaque else pixels))
         # Many exporters write a black or dark diffuse colour beside a texture and mean the texture.
         if actor.GetTexture() is not None and max(actor.GetProperty().GetDiffuseColor()) < 0.3:
             actor.GetProperty().SetDiffuseColor(1, 1, 1)
@@ -131,8 +145,7 @@ def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
     from vtkmodules.vtkRenderingCore import vtkActor, vtkPolyDataMapper
 
     shape, points, cells = vtkPolyData(), vtkPoints(), vtkCellArray()
-    if not (np.isfinite(mesh.vertices).all() and np.isfinite(transform).all()):
-        raise DatasetError("a vertex is not finite (NaN or infinity)")
+    _check_finite("vertex", mesh.vertices, transform)
     placed = np.asarray(mesh.vertices) @ transform[:3, :3].T + transform[:3, 3]
     points.SetData(_to_vtk(placed, np.float32))
     faces = np.asarray(mesh.faces, np.int64)
@@ -144,6 +157,7 @@ def _actor(mesh: Any, transform: NDArray[np.float64], linear: bool) -> Any:
     shape.SetPolys(cells)
     # Normals that the file holds; what trimesh makes up instead would round the edges of a box.
     if "vertex_normals" in mesh._cache:
+        _check_finite("normal", mesh.vertex_normals)
         normals = np.asarray(mesh.vertex_normals) @ np.linalg.pinv(transform[:3, :3])
         shape.GetPointData().SetNormals(_to_vtk(normals, np.float32))
     mapper, actor = vtkPolyDataMapper(), vtkActor()
@@ -170,6 +184,7 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
     mode = getattr(material, "alphaMode", None) or "OPAQUE"
     painted = getattr(visual, "vertex_attributes", {}).get("color")
     if painted is not None and len(painted) == shape.GetNumberOfPoints():
+        _check_finite("colour", painted)
         tints = _unit(painted) * (1 if factor is None else np.asarray(factor, np.float64) / 255)
         tints[:, 3:] = tints[:, 3:] if mode == "BLEND" else 1  # glTF: alpha counts only where the material says so
         _paint(mapper, shape.GetPointData(), _display(np.round(tints * 255).astype(np.uint8), linear))
@@ -178,6 +193,7 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
     actor.GetProperty().SetOpacity(float(rgba[3]) if mode == "BLEND" else 1.0)
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if image is not None and visual.uv is not None and len(visual.uv) == shape.GetNumberOfPoints():
+        _check_finite("texture coordinate", visual.uv)
         shape.GetPointData().SetTCoords(_to_vtk(visual.uv, np.float32))
         actor.SetTexture(_texture(image, mode))
 
@@ -213,17 +229,26 @@ def _display(rgba: NDArray[np.uint8], linear: bool) -> NDArray[np.uint8]:
 
 def _texture(image: Any, mode: str) -> Any:
     """A VTK texture from a Pillow image; alpha counts by glTF's alphaMode."""
-    from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkRenderingCore import vtkTexture
 
-    pixels = np.asarray(image.convert("RGB" if mode == "OPAQUE" else "RGBA"), np.uint8)
+    if image.format not in (None, *TEXTURES) or image.width * image.height > LIMITS.max_texture_pixels:
+        raise DatasetError(f"a texture of {image.width} x {image.height} pixels in the format {image.format}")
+    pixels = rgba_of(image)
     if mode == "MASK":
         pixels = np.concatenate([pixels[..., :3], np.where(pixels[..., 3:] < 128, 0, 255).astype(np.uint8)], -1)
-    height, width, channels = pixels.shape
-    grid, texture = vtkImageData(), vtkTexture()
-    grid.SetDimensions(width, height, 1)
-    grid.GetPointData().SetScalars(_to_vtk(pixels[::-1].reshape(-1, channels), np.uint8))
-    texture.SetInputData(grid)
+    texture = vtkTexture()
+    texture.SetInputData(_grid(pixels[..., :3] if mode == "OPAQUE" else pixels))
     texture.InterpolateOn()
     texture.RepeatOn()
     return texture
+
+
+def _grid(pixels: NDArray[np.uint8]) -> Any:
+    """Pixels (H, W, C) as VTK's image, whose first row is the lowest."""
+    from vtkmodules.vtkCommonDataModel import vtkImageData
+
+    height, width, channels = pixels.shape
+    grid = vtkImageData()
+    grid.SetDimensions(width, height, 1)
+    grid.GetPointData().SetScalars(_to_vtk(pixels[::-1].reshape(-1, channels), np.uint8))
+    return grid

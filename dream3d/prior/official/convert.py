@@ -57,7 +57,9 @@ def detect(source: Path) -> Layout:
     if source.is_file():
         return "checkpoint"
     if not source.is_dir():
-        raise PriorError(f"{source} does not exist; give a checkpoint file or a folder with weights")
+        raise PriorError(
+            f"{source} does not exist or is neither a file nor a folder; give a checkpoint or such a folder"
+        )
     if not (source / "prior.json").is_file() and ((source / "model_index.json").is_file() or (source / "vae").is_dir()):
         return "folder"
     return "converted"
@@ -122,7 +124,12 @@ def plan(source: Path, dtype: torch.dtype) -> Callable[[Path], None]:
 def _maker(tensors: Tensors, pieces: Mapping[str, Piece], dtype: torch.dtype) -> Callable[[str], Tensor]:
     def make(name: str) -> Tensor:
         piece = pieces[name]
-        tensor, full = tensors[piece.source], tensors.full_names[piece.source]
+        full = tensors.full_names[piece.source]
+        try:
+            tensor = tensors[piece.source].detach().resolve_neg()
+        except Exception as error:  # torch and safetensors raise anything on a damaged file
+            reason = str(error).partition("\n")[0][:200]
+            raise PriorError(f"{tensors.path}: tensor {full!r} cannot be read ({reason}); download it again") from error
         if not tensor.is_floating_point():
             raise PriorError(f"{tensors.path}: tensor {full!r} holds {tensor.dtype}, not floating-point numbers")
         if piece.third is not None:

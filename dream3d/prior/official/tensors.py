@@ -24,6 +24,8 @@ from torch import Tensor
 from dream3d.errors import PriorError
 from dream3d.prior.folder import tensor_shapes
 
+MAX_FILE_BYTES = 64 * 2**30
+"""Ten times the largest official file. A file of holes may claim any size at no cost; what it becomes has none."""
 _STORED_TYPES = {torch.float16: "F16", torch.float32: "F32"}
 
 
@@ -79,10 +81,13 @@ def open_tensors(path: Path) -> Tensors:
     Raises :class:`PriorError` for anything else, and for a truncated, foreign or code-carrying file.
     """
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:
         raise PriorError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    if size > MAX_FILE_BYTES:
+        raise PriorError(f"{path} has {size} bytes, more than {MAX_FILE_BYTES}; use the official file")
     if head.startswith(b"PK\x03\x04"):
         return _open_torch(path)
     if len(head) == 9 and head[8:] == b"{":
@@ -133,13 +138,24 @@ def _from_state_dict(path: Path, content: Any) -> Tensors:
     if not content:
         raise PriorError(f"{path} holds no tensors; use the official file")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
-            raise PriorError(f"{path} holds {str(name)[:100]!r}, a {type(value).__name__}, which is no weight tensor")
+        if not isinstance(name, str) or not _is_plain(value):
+            kind = type(value).__name__ + (f" on {value.device}" if isinstance(value, Tensor) else "")
+            raise PriorError(f"{path} holds {str(name)[:100]!r}, a {kind}, which is no weight tensor")
     state: dict[str, Tensor] = content
     claimed = sum(value.numel() * value.element_size() for value in state.values())
     if claimed > path.stat().st_size:  # overlapping storages could claim any size
         raise PriorError(f"{path} claims {claimed} bytes of tensors, more than the file has; use the official file")
     return Tensors(path, {n: v.shape for n, v in state.items()}, state.__getitem__, {n: n for n in state})
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is numbers in memory: no nested, sparse or quantised tensor, and none on the meta device."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_nested or value.is_quantized)
+    )
 
 
 def write_tensors(
