@@ -22,6 +22,8 @@ STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The name that diffusers gives a network's weights."""
 MAX_JSON_BYTES = 64 * 2**20
 """A tokenizer is a few megabytes; anything far beyond is not a configuration."""
+MAX_NAMES = 4096
+"""All names are read by the text encoder before a run; of a prior with more, no list says what it does not know."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -116,7 +118,7 @@ def _color(value: object, path: Path) -> tuple[float, float, float]:
 
 def _names(value: object, path: Path) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        return tuple(name[:100] for name in value if name.strip())
+        return tuple(name[:100] for name in value if name.strip()) if len(value) <= MAX_NAMES else ()
     raise PriorError(f"{path}: 'names' is not a list of strings; write one, or leave it out")
 
 
