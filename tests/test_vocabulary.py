@@ -74,6 +74,8 @@ def test_a_prior_without_names_tells_nothing(tmp_path: Path) -> None:
     assert unfamiliar_in(str(folder), ["a dragon", "a chair"]) == [None, None]
     edit_json(folder / "prior.json", names=["chair", " "])
     assert load_prior(str(folder)).settings.names == ("chair",)
+    edit_json(folder / "prior.json", names=["chair"] * 5000)
+    assert load_prior(str(folder)).unfamiliar("a dragon") is None
     edit_json(folder / "prior.json", names=["chair", 3])
     with pytest.raises(PriorError, match=r"'names' is .*, not a list of"):
         load_prior(str(folder))

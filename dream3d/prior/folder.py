@@ -22,6 +22,8 @@ from dream3d.prior.schema import SETTINGS, checked, read_json
 
 STOCK_WEIGHTS = "diffusion_pytorch_model.safetensors"
 """The name that diffusers gives a network's weights."""
+MAX_NAMES = 4096
+"""All names are read by the text encoder before a run; of a prior with more, no list says what it does not know."""
 MAX_HEADER_BYTES = 16 * 2**20
 """Of a weights file, before its tensors."""
 MAX_NUMBER_BYTES = 8
@@ -79,7 +81,8 @@ def read_settings(folder: Path) -> PriorSettings:
     data = checked(read_json(path), SETTINGS, path, needed=("image_size", "views", "text_tokens"))
     if data.get("background", "white") == "white":
         data["background"] = (1, 1, 1)
-    data["names"] = tuple(name for name in data.get("names", ()) if name.strip())
+    names = tuple(name for name in data.get("names", ()) if name.strip())
+    data["names"] = names if len(names) <= MAX_NAMES else ()
     red, green, blue = map(float, data["background"])
     return PriorSettings(**{"name": folder.name[:100], **data, "background": (red, green, blue)})
 

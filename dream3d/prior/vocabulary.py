@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,8 @@ class Unfamiliar:
     def warning(self, prior: str) -> str:
         """One line for people about the prior called ``prior``."""
         nearest = ", ".join(self.nearest)
-        return f"{prior} has never seen anything like '{self.phrase}'; the nearest names it knows: {nearest}"
+        phrase = shorten(self.phrase, 80, placeholder=" ...")
+        return f"{prior} has never seen anything like '{phrase}'; the nearest names it knows: {nearest}"
 
 
 def objects_in(prompt: str) -> list[str]:

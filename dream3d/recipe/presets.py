@@ -37,12 +37,12 @@ _MINI = Recipe(
     name="mini",
     steps=60,
     updates_per_target=4,
-    # The ranges that the prior's training views were rendered in (prior.json), but 6 % nearer: the prior is not told
-    # the distance and draws what fills the image, so that everything comes out 6 % smaller, away from the border.
+    # The ranges that the prior's training views were rendered in (prior.json), but 10 % nearer: the prior is not told
+    # the distance and draws what fills the image, so that everything comes out 10 % smaller, away from the border.
     cameras=CameraRange(
         elevation_deg=(0.0, 35.0),
         fovy_deg=(25.0, 50.0),
-        relative_distance=(0.8, 0.94),
+        relative_distance=(0.765, 0.9),
         distance_rule="sin",
     ),
     stages=(Stage(0, 32, 1), Stage(36, 48, 1)),
@@ -68,8 +68,8 @@ _MINI = Recipe(
     ),
     background=BackgroundRecipe(kind="fixed"),
     optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.3),
-    # Three of 64 pixels. The widest view shows 1.04 units on either side of the origin (0.94 / cos 25 degrees); what it
-    # shows inside this border ends at 0.94, so that nothing is asked for outside the volume.
+    # Three of 64 pixels. The widest view shows 0.99 units on either side of the origin (0.9 / cos 25 degrees), and 0.90
+    # inside this border. From above the lower end of an object looks shorter: some margin is used up there.
     key=KeyRecipe(border=0.05),
 )
 
