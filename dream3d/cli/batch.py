@@ -14,8 +14,8 @@ import typer
 
 from dream3d import checks
 from dream3d.cli import options
-from dream3d.cli.group import DebugOption
-from dream3d.errors import Dream3DError, UsageError
+from dream3d.cli.group import DebugOption, say
+from dream3d.errors import Dream3DError, UsageError, escaped
 
 if TYPE_CHECKING:
     from dream3d.batch.jobs import BatchJob
@@ -78,7 +78,7 @@ def batch(
     interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     jobs, twice = plan(read_lists(lists), checks.parse_seeds(seeds), _settings(settings or []), prior)
     if twice:
-        typer.echo(f"{twice} duplicates left out", err=True)
+        say(f"{twice} duplicates left out", err=True)
 
     from dream3d.batch.places import LocalPlace, parse_place
     from dream3d.batch.work import Shared
@@ -134,7 +134,8 @@ def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, a
         finally:
             report.write()
     _table(report.rows)
-    typer.echo(f"gallery     {shared.place}/index.html\nsummary     {shared.place}/summary.csv")
+    say(f"gallery     {shared.place}/index.html")
+    say(f"summary     {shared.place}/summary.csv")
     return report.rows
 
 
@@ -174,11 +175,11 @@ def _table(rows: Sequence[Row]) -> None:
     for row in rows[:200]:
         seconds, faces = row.facts.get("seconds"), row.facts.get("faces")
         table.add_row(
-            row.job.prompt.replace("[", r"\["),
+            escaped(row.job.prompt),
             str(row.job.seed),
             row.state,
             duration(seconds) if isinstance(seconds, float) else "",
             f"{faces:,}" if isinstance(faces, int) else "",
-            row.reason.replace("[", r"\["),
+            escaped(row.reason),
         )
     make_console().print(table)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dream3d.cli.group import DebugOption, command_group
-from dream3d.errors import Dream3DError, UsageError
+from dream3d.cli.group import DebugOption, command_group, say
+from dream3d.errors import Dream3DError, UsageError, escaped
 from dream3d.prior.layout import Dtype
 from dream3d.weights.catalogue import PACKAGED, PriorInfo, catalogue
 from dream3d.weights.records import read_record
@@ -29,7 +29,6 @@ def list_models(debug: DebugOption = False) -> None:
     """Show every known prior, and whether it is here."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from dream3d.cli.console import make_console, memory
 
@@ -39,7 +38,7 @@ def list_models(debug: DebugOption = False) -> None:
     table.add_column("note")
     for info in catalogue():
         cells = (info.name, _presence(info), memory(info.size) if info.size else "", info.licence, info.note)
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*map(escaped, cells))
     make_console().print(table)
 
 
@@ -56,15 +55,15 @@ def info(name: NameArgument, debug: DebugOption = False) -> None:
         ("present", _presence(known)),
         ("folder", str(known.path or (prior_folder(entry) if entry else PACKAGED / name))),
     ):
-        typer.echo(f"{title:<9}{value}")
+        say(f"{title:<9}{value}")
     if entry is None:
-        typer.echo(f"{'size':<9}{memory(known.size)}, inside the package")
+        say(f"{'size':<9}{memory(known.size)}, inside the package")
         return
-    typer.echo(f"{'size':<9}about {memory(entry.converted_bytes)} as fp16, twice that as fp32")
+    say(f"{'size':<9}about {memory(entry.converted_bytes)} as fp16, twice that as fp32")
     for number, source in enumerate(entry.sources, 1):
-        typer.echo(f"source {number} {source.title}, about {memory(source.about_bytes)}")
+        say(f"source {number} {source.title}, about {memory(source.about_bytes)}")
         for line in _file_lines(entry, source):
-            typer.echo(f"  {line}")
+            say(f"  {line}")
 
 
 @models.command()
@@ -84,7 +83,7 @@ def pull(
     if entry is None:
         if known.path is None:
             raise Dream3DError(known.absence())
-        typer.echo(f"{name} is inside the package; there is nothing to pull")
+        say(f"{name} is inside the package; there is nothing to pull")
         return
 
     from dream3d.cli.console import make_console
@@ -95,7 +94,7 @@ def pull(
     options = PullOptions(dtype, offline or is_offline(), discard_download)
     with transferring(make_console()) as reporter:
         folder = run_pull(entry, options, reporter)
-    typer.echo(f"{name} is in {folder} (licence: {entry.licence})")
+    say(f"{name} is in {folder} (licence: {entry.licence})")
 
 
 @models.command()
@@ -112,15 +111,15 @@ def verify(
         for finding in verify_entry(entry) if entry else verify_packaged():
             count += 1
             if finding.state != "sound":
-                typer.echo(f"{finding.path}: {finding.detail}")
+                say(f"{finding.path}: {finding.detail}")
             if finding.state == "bad":
                 bad.append(finding)
         if count:
-            typer.echo(f"{one}: files checked: {count}")
+            say(f"{one}: files checked: {count}")
         elif name:
             raise Dream3DError(known.absence())
         else:
-            typer.echo(f"{one}: not here")
+            say(f"{one}: not here")
     if bad:
         raise Dream3DError(
             f"{len(bad)} damaged or missing, first {bad[0].path}; 'dream3d models pull NAME' fetches or converts again"
@@ -133,7 +132,7 @@ def path(name: NameArgument, debug: DebugOption = False) -> None:
     known = _known(name)
     if not known.present:
         raise Dream3DError(known.absence())
-    typer.echo(known.path)
+    say(known.path)
 
 
 @models.command()
@@ -160,7 +159,7 @@ def convert(
             f"{destination} cannot be written ({error.strerror or error}); choose another place"
         ) from error
     run_convert(source, destination, dtype)
-    typer.echo(destination)
+    say(destination)
 
 
 def _known(name: str) -> PriorInfo:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dream3d import checks
-from dream3d.cli.group import DebugOption
+from dream3d.cli.group import DebugOption, say
 from dream3d.cli.options import CheckpointOption, QuietOption
 from dream3d.errors import UsageError
 
@@ -32,7 +32,7 @@ def resume(
         raise UsageError(f"{run / 'run.json'} does not say how to resume; start again with 'dream3d generate'")
     mesh = Path(str(request.get("out")))
     if facts.get("status") == "finished" and mesh.exists():
-        typer.echo(mesh if quiet else f"{run} is finished: {mesh}")
+        say(mesh if quiet else f"{run} is finished: {mesh}")
         return
     from dream3d.cli.device import resolve_device
     from dream3d.cli.display import print_outcome, watching_run
@@ -49,6 +49,6 @@ def resume(
     with watching_run(run, str(facts.get("prompt")), quiet=quiet) as observer:
         outcome = run_resume(run, prior=prior, observer=observer, checkpoint_seconds=seconds)
     if outcome is None:
-        typer.echo(mesh)
+        say(mesh)
     else:
         print_outcome(outcome, quiet)

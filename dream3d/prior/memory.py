@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from dream3d.bounds import Between, Options, check_setting
 from dream3d.errors import UsageError
 
 SPLIT_BELOW_GB = 12.0
@@ -43,8 +44,7 @@ def plan_for(vram_gb: float | None, precision: str = "auto", *, compile_unet: bo
     known = next((name for name in PRECISIONS if name == precision), None)
     if known is None:
         raise UsageError(f"unknown precision {precision!r}; use {', '.join(PRECISIONS)}")
-    if vram_gb is not None and not vram_gb > 0:
-        raise UsageError(f"the memory of the card is a positive number of gigabytes, got --vram {vram_gb}")
+    check_setting(vram_gb, Annotated[float | None, Between(0, 10_000, above=True)], "vram", Options.spoken)
     size = math.inf if vram_gb is None else vram_gb
     return MemoryPlan(
         precision=known,

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dream3d.weights.records import CHUNK_BYTES, write_json
+from dream3d.files import write_json
+from dream3d.weights.records import CHUNK_BYTES
 
 
 class Partial:

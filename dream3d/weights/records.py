@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dream3d.errors import DownloadError
-from dream3d.files import write_atomically
+from dream3d.files import write_json
 
 CHUNK_BYTES = 2**20
 _Parsed = TypeVar("_Parsed")
@@ -53,12 +53,6 @@ def read_record(file: Path) -> Record | None:
 def write_record(file: Path, record: Record) -> None:
     """Remember a file. The folder exists."""
     write_json(record_path(file), asdict(record))
-
-
-def write_json(path: Path, content: dict[str, object]) -> None:
-    """A json file that appears whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def hash_file(file: Path) -> str:
