@@ -10,7 +10,7 @@ import sys
 import types
 import unicodedata
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dream3d.errors import UsageError, shown
 
@@ -75,7 +75,7 @@ class Settings:
     Raises UsageError. A subclass with rules of its own calls this ``__post_init__`` first.
     """
 
-    spoken: ClassVar[str] = "recipe key {!r}"
+    spoken = "recipe key {!r}"
     """How messages call a field."""
 
     def __post_init__(self) -> None:

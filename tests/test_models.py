@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from weight_cache import (
     FILES,
     FakeConverter,
@@ -21,6 +20,7 @@ from weight_cache import (
     tree,
 )
 
+from dream3d.cli.console import UnfailingConsole
 from dream3d.cli.transfer import transferring
 from dream3d.errors import PriorError
 from dream3d.weights.catalogue import catalogue
@@ -167,14 +167,14 @@ def test_convert_writes_a_folder_whole_or_not_at_all(tmp_path: Path, converter: 
 
 
 def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with transferring(Console(force_interactive=False, width=100)) as watch:
+    with transferring(UnfailingConsole(force_interactive=False, width=100)) as watch:
         for done in range(0, 101, 5):
             watch.progress("dir/a.bin", done * 10**6, 10**8)
         watch.progress("b.bin", 2_500_000_000, None)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "dir/a.bin: 10% of 100 MB"
     assert lines[9:] == ["dir/a.bin: 100% of 100 MB", "b.bin: 2.5 GB"]
-    with transferring(Console(force_terminal=True, width=100)) as watch:
+    with transferring(UnfailingConsole(force_terminal=True, width=100)) as watch:
         watch.progress("dir/a.bin", 10**8, 10**8)
         watch.notify("a [b]line[/b]")
     shown = capsys.readouterr().out

@@ -171,7 +171,7 @@ class OptimizerRecipe(Settings):
     lr_networks: Rate = 0.001
     lr_background: Rate = 0.001
     betas: Annotated[tuple[float, float], Between(0, 1, below=True)] = (0.9, 0.99)
-    eps: Annotated[float, Between(0, 1, above=True)] = 1e-15
+    eps: Annotated[float, Between(0, 1e9, above=True)] = 1e-15
     weight_decay: Rate = 0.01
     final_lr_factor: Share = 1.0
     """Learning rates decay by a cosine to this factor at the last step; 1 keeps them constant."""

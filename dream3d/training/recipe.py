@@ -84,7 +84,7 @@ class OptimizerRecipe(Settings):
     """Steps of a linear rise, which is multiplied with half a cosine that falls to zero."""
     cosine: StepsOrNone = 0
     """Steps until that zero; 0 is the run's last step. Later than that, and a second run can go on from the rate."""
-    weight_decay: Annotated[float, Between(0, 10)] = 0.01
+    weight_decay: Annotated[float, Between(0, 1000)] = 0.01
     clip: Positive = 1.0
     """Largest norm of the gradient."""
     ema: Share = 0.999

@@ -59,7 +59,7 @@ class ContrastiveRecipe(Settings):
     seed: Seed = 0
     learning_rate: Annotated[float, Between(0, 1, above=True, below=True)] = 1e-3
     """At its peak, after the first twentieth of the steps; it ends at zero along a cosine."""
-    weight_decay: Annotated[float, Between(0, 10)] = 0.05
+    weight_decay: Annotated[float, Between(0, 1000)] = 0.05
     log_every: Steps = 10
 
     def rate_at(self, step: int) -> float:
