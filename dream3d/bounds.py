@@ -53,11 +53,10 @@ class Between:
     rising: bool = False
     """The numbers of a tuple may not fall."""
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
         """Exact for integers of any size; NaN is in no range."""
-        return (self.low < value if self.above else self.low <= value) and (
-            value < self.high if self.below else value <= self.high
-        )
+        low = self.low < value if self.above else self.low <= value
+        return bool(low and (value < self.high if self.below else value <= self.high))
 
     def __str__(self) -> str:
         """Completes "a number"."""
@@ -91,7 +90,7 @@ class Options(Settings):
 
 
 @cache
-def field_hints(kind: type) -> dict[str, Any]:
+def field_hints(kind: Any) -> dict[str, Any]:
     """The types of a dataclass's fields, with their bounds."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

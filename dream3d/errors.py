@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-MAX_LINE = 600
+MAX_LINE = 1000
 """Characters of an error's line; the middle of a longer one is left out, since the advice is at its end."""
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]")
@@ -69,7 +69,7 @@ class DownloadError(Dream3DError):
 
 
 class OfflineError(UsageError):
-    """Weights are not here and the network may not be used; says which file to place where; exit code 2."""
+    """Weights are not on this machine and the network may not be used; says which file to place where; exit code 2."""
 
 
 class DatasetError(Dream3DError):

@@ -93,7 +93,9 @@ def _watch() -> None:
         now, at = waited_seconds() or 0.0, time.monotonic()
         busy = crowded((now - last) / (at - since), spare is not None)
         last, since = now, at
-        if busy and spare is None and hasattr(sys.modules.get("torch"), "ones"):
+        # Half imported, torch has functions already, which crash the process.
+        ready = not getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", True)
+        if busy and spare is None and ready:
             spare = SpareThreads()
         elif not busy and spare is not None:
             spare.release()

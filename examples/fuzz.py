@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -67,9 +68,15 @@ class Stop(Exception):
     """A run has made two steps, which is enough."""
 
 
+@functools.cache
+def mini() -> Any:
+    """The built-in prior, loaded once."""
+    return load_prior("mini")
+
+
 def stop(progress: Any) -> None:
-    """Ends a run after two steps."""
-    if progress.stage == "optimise" and progress.step >= 2:
+    """Ends a run after two steps, and one of a single step before its mesh."""
+    if (progress.stage == "optimise" and progress.step >= 2) or progress.stage == "extract":
         raise Stop
 
 
@@ -82,7 +89,7 @@ def read_prior(folder: Path) -> None:
 def read_run(folder: Path) -> None:
     """Resume a run."""
     with contextlib.suppress(Stop):
-        resume(folder / "run", prior=load_prior("mini"), observer=stop, checkpoint_seconds=0)
+        resume(folder / "run", prior=mini(), observer=stop, checkpoint_seconds=0)
 
 
 def read_recipe(folder: Path) -> None:
@@ -92,9 +99,9 @@ def read_recipe(folder: Path) -> None:
     except (ValueError, RecursionError):  # no table, and so no recipe
         return
     recipe = Recipe.from_dict(data)
-    paths = {"out": folder / "a.glb", "run_dir": folder / "run"}
+    paths: dict[str, Any] = {"out": folder / "a.glb", "run_dir": folder / "run"}
     with contextlib.suppress(Stop):
-        generate("a chair", prior=load_prior("mini"), recipe=recipe, seed=0, device="cpu", observer=stop, **paths)
+        generate("a chair", prior=mini(), recipe=recipe, seed=0, device="cpu", observer=stop, **paths)
 
 
 def read_words(folder: Path) -> None:
@@ -131,10 +138,10 @@ def sound_inputs(folder: Path) -> None:
     (folder / "cache/0/a.files.json").write_text(json.dumps({"origin": "x", "dtype": "fp16", "files": {"b": record}}))
     shutil.copy(folder / "pictures/0/a.png", folder / "metadata/0/a.png")
     (folder / "metadata/0/metadata.jsonl").write_text('{"file_name": "a.png", "text": "a chair"}\n')
-    paths = {"out": folder / "runs/0/a.glb", "run_dir": folder / "runs/0/run"}
+    paths: dict[str, Any] = {"out": folder / "runs/0/a.glb", "run_dir": folder / "runs/0/run"}
     with contextlib.suppress(Stop):
         generate(
-            "a chair", prior=load_prior("mini"), recipe=SHORT, seed=0, device="cpu", observer=stop,
+            "a chair", prior=mini(), recipe=SHORT, seed=0, device="cpu", observer=stop,
             checkpoint_seconds=1e-9, request={"prior": "mini"}, **paths,
         )  # fmt: skip
 
@@ -155,11 +162,11 @@ def child(pipe: Connection, folder: Path) -> None:
     known = readers()
     os.chdir(folder)
     while True:
-        name, folder = pipe.recv()
+        name, inputs = pipe.recv()
         said, trace = "read", ""
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                known[name](folder)
+                known[name](inputs) if name else mini()
         except Dream3DError as error:
             said = "refused" if len(str(error).splitlines()) <= 1 else "many lines"
         except BaseException:
@@ -214,7 +221,7 @@ class Reader:
         self.process = context.Process(target=child, args=(other, self.folder), daemon=True)
         self.process.start()
         other.close()
-        self.pipe.send(("txt", self.folder / "none"))  # imports take longer than an input may
+        self.pipe.send(("", self.folder))  # imports take longer than an input may
         self.pipe.recv()
 
     def read(self, name: str, folder: Path) -> tuple[str, str]:

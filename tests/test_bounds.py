@@ -85,7 +85,7 @@ def is_fit(kind: type, data: Mapping[str, Any]) -> bool:
     else:
         return True
     assert len(said.splitlines()) == 1
-    assert len(said) <= 600
+    assert len(said) <= 1000
     return False
 
 
@@ -105,6 +105,13 @@ def test_settings_of_any_values_are_valid_or_refused(data: st.DataObject) -> Non
     for _ in range(data.draw(st.integers(1, 3))):
         base = put(base, data.draw(st.sampled_from(places)), data.draw(JSON))
     is_fit(kind, base)
+
+
+@given(JSON)
+@settings(max_examples=40, deadline=None)
+def test_any_data_is_a_recipe_or_refused(data: Any) -> None:
+    with pytest.raises(UsageError):  # none has a name
+        Recipe.from_dict(data)
 
 
 @given(data=st.dictionaries(st.one_of(st.sampled_from(list(field_hints(Recipe))), st.text(max_size=9)), JSON))
@@ -130,6 +137,7 @@ def test_a_number_out_of_its_bounds_is_refused(kind: type) -> None:
         base = preset("mvdream-shading").to_dict() if kind is Recipe else NEEDED.get(kind, {})
         below, above = bounds.low - (0 if bounds.above else 1), bounds.high + (0 if bounds.below else 1)
         below, above = (int(below), int(above)) if whole else (below, math.nextafter(bounds.high + 0.001, math.inf))
+        wrong: Any
         for wrong in (below, above, math.nan, math.inf, -math.inf, 10**400, "1", None, [1], {}, True):
             if get_origin(field_hints(kind).get(place[0])) in (Union, UnionType) and wrong is None:
                 continue

@@ -84,7 +84,7 @@ def test_info_tells_sources_and_places(cache: Path) -> None:
     shown = models("info", "big").stdout
     assert "licence  OpenRAIL" in shown
     assert "from   https://huggingface.co/a/big.pt" in shown
-    assert f"to     {cache}/downloads/big/big.pt (not here)" in shown
+    assert f"to     {cache}/downloads/big/big.pt (not downloaded)" in shown
     assert "sha256 recorded at the first download" in shown
     assert f"folder   {cache}/priors/big" in shown
     assert "55 MB, inside the package" in models("info", "mini").stdout
@@ -94,7 +94,7 @@ def test_info_tells_sources_and_places(cache: Path) -> None:
 def test_every_other_command_works_without_a_network() -> None:
     assert models("list").exit_code == 0
     assert models("info", "big").exit_code == 0
-    assert models("verify").stdout == "mini: files checked: 9\nbig: not here\n"
+    assert models("verify").stdout == "mini: files checked: 9\nbig: not installed\n"
 
 
 @pytest.mark.parametrize("value", ["maybe", "2"])
@@ -117,7 +117,9 @@ def test_a_prior_that_is_not_here_says_how_to_get_it(cache: Path) -> None:
     with pytest.raises(PriorError) as caught:
         load_prior("big")
     message = str(caught.value)
-    assert message.startswith("prior 'big' is not here: run 'dream3d models pull big', or without a network place http")
+    assert message.startswith(
+        "prior 'big' is not installed: run 'dream3d models pull big', or without a network place http"
+    )
     assert f"big.pt at {cache}/downloads/big/big.pt" in message
     assert message.endswith("'--prior mini' works now")
     assert fails(1, "path", "big") == fails(1, "verify", "big") == message

@@ -48,7 +48,7 @@ def test_any_text_is_one_harmless_line(text: str, limit: int) -> None:
 
 def test_a_long_error_keeps_its_beginning_and_its_advice() -> None:
     said = str(Dream3DError("the network cannot be built:\n" + "x" * 300_000 + "\n  use another"))
-    assert len(said) <= 600
+    assert len(said) <= 1000
     assert said.startswith("the network cannot be built: xxx")
     assert said.endswith("xxx use another")
 

@@ -23,7 +23,7 @@ class BatchJob:
     """One asset to be made. Plain data: it is sent to other processes and machines."""
 
     key: str
-    """Names its files: words of the prompt, the seed, and a sum of all that matters."""
+    """Names its files: words of the prompt, the seed, and a hash of all that matters."""
     prompt: str
     seed: int
     changes: Mapping[str, str]
@@ -91,6 +91,6 @@ def _seed(text: str, entry: Entry) -> int:
 
 
 def _key(name: str, prompt: str, seed: int, changes: str, prior: str) -> str:
-    # The sum keeps prompts apart that the words do not: other settings, other alphabets, a cut after 40 letters.
+    # The hash distinguishes jobs that the words do not: other settings, other alphabets, a cut after 40 letters.
     matters = json.dumps([prompt, seed, changes, prior], ensure_ascii=True)
     return f"{slug(name, 40)}-{seed}-{hashlib.sha256(matters.encode()).hexdigest()[:6]}"

@@ -64,7 +64,7 @@ def batch(
     checkpoint_minutes: options.CheckpointOption = 1.0,
     debug: DebugOption = False,
 ) -> None:
-    """Make an asset of every prompt in lists. A second call makes only what is missing.
+    """Make one asset for each prompt in lists. A second call makes only what is missing.
 
     Example: dream3d batch prompts/animals.txt --out-dir animals --seeds 0..3
     """

@@ -29,7 +29,7 @@ def render(
     sources: Annotated[
         list[Path], typer.Argument(help="Models, .sh3f catalogues, or folders of them.", metavar="SRC...")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the data set; what is there of it is kept.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; existing data is kept.")],
     preset: Annotated[
         Literal["mvdream", "mini"], typer.Option(help="Cameras of MVDream's training, or of the mini prior's.")
     ] = "mini",
@@ -39,7 +39,7 @@ def render(
     lights: Annotated[
         str, typer.Option(help="studio, soft, left, right, above: one of these for each orbit.")
     ] = "studio",
-    seed: Annotated[int, typer.Option(help="Of cameras, lights, captions and splits.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of cameras, lights, captions and splits.")] = 0,
     depth: Annotated[bool, typer.Option("--depth", help="Also depth, 16-bit PNG.")] = False,
     normals: Annotated[bool, typer.Option("--normals", help="Also normals, RGB PNG.")] = False,
     select: Annotated[Path | None, typer.Option(help="JSON list that picks and renames assets.")] = None,

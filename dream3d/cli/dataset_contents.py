@@ -63,7 +63,7 @@ def images(
     size: Annotated[int, typer.Option(help="Pixels along a side.")] = 256,
     per_object: Annotated[int, typer.Option(help="Images of each object of --from-shards.")] = 4,
     per_shard: Annotated[int, typer.Option(help="Images in a shard.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Chooses views and backgrounds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of views and backgrounds.")] = 0,
     debug: DebugOption = False,
 ) -> None:
     """Make shards of captioned images without cameras, from any images or from rendered objects."""

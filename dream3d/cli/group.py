@@ -104,9 +104,9 @@ class OneLineGroup(TyperGroup):
         """As typer does; an unknown command raises UsageError with the commands that come nearest."""
         name = args[0]
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
-            found = super().resolve_command(ctx, args)
-            hints = get_type_hints(found[1].callback)
-            for param in found[1].params:
+            _, command, _ = found = super().resolve_command(ctx, args)
+            hints = get_type_hints(getattr(command, "callback", None) or say)
+            for param in command.params if command else ():
                 if {int, float} & {hints.get(param.name), *get_args(hints.get(param.name))}:
                     _without_blanks(param)
             return found

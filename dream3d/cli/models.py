@@ -26,7 +26,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name that 'dream3d models lis
 
 @models.command("list")
 def list_models(debug: DebugOption = False) -> None:
-    """Show every known prior, and whether it is here."""
+    """Show every known prior, and whether it is installed."""
     from rich import box
     from rich.table import Table
 
@@ -69,7 +69,7 @@ def info(name: NameArgument, debug: DebugOption = False) -> None:
 @models.command()
 def pull(
     name: NameArgument,
-    offline: Annotated[bool, typer.Option("--offline", help="Use files that are here; never the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use files of this machine only; no network.")] = False,
     dtype: Annotated[
         Dtype | None, typer.Option(help="Number format of the converted weights.", show_default="fp16")
     ] = None,
@@ -78,7 +78,7 @@ def pull(
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Download a prior, check it and convert it, so that '--prior NAME' works. Goes on where it broke off."""
+    """Download a prior, check it and convert it, so that '--prior NAME' works. Resumes interrupted downloads."""
     known, entry = _known(name), find_entry(name)
     if entry is None:
         if known.path is None:
@@ -102,7 +102,7 @@ def verify(
     name: Annotated[str | None, typer.Argument(help="Only this prior.", metavar="[NAME]", show_default=False)] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Read every file again and hold it against its recorded sha256. Exit code 1 if one is damaged or missing."""
+    """Read every file again and verify its SHA-256. Exit code 1 if one is damaged or missing."""
     from dream3d.weights.verify import verify_entry, verify_packaged
 
     bad: list[Finding] = []
@@ -119,7 +119,7 @@ def verify(
         elif name:
             raise Dream3DError(known.absence())
         else:
-            say(f"{one}: not here")
+            say(f"{one}: not installed")
     if bad:
         raise Dream3DError(
             f"{len(bad)} damaged or missing, first {bad[0].path}; 'dream3d models pull NAME' fetches or converts again"
@@ -128,7 +128,7 @@ def verify(
 
 @models.command()
 def path(name: NameArgument, debug: DebugOption = False) -> None:
-    """Print a prior's folder and nothing else; exit code 1 if it is not here."""
+    """Print a prior's folder and nothing else; exit code 1 if it is not installed."""
     known = _known(name)
     if not known.present:
         raise Dream3DError(known.absence())
@@ -138,7 +138,7 @@ def path(name: NameArgument, debug: DebugOption = False) -> None:
 @models.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="Official checkpoint file, or diffusers folder.", metavar="SRC")],
-    destination: Annotated[Path, typer.Argument(help="Folder to write; not there yet.", metavar="DST")],
+    destination: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.", metavar="DST")],
     dtype: Annotated[Dtype, typer.Option(help="Number format of the converted weights.")] = "fp16",
     debug: DebugOption = False,
 ) -> None:
@@ -190,5 +190,5 @@ def _file_lines(entry: Entry, source: Source) -> Iterator[str]:
         size = about if file.size is None else f"{file.size} bytes"
         for url in file.urls:
             yield f"from   {mirrored(url)}"
-        yield f"to     {place}{'' if place.is_file() else ' (not here)'}"
+        yield f"to     {place}{'' if place.is_file() else ' (not downloaded)'}"
         yield f"size   {size}, sha256 {digest}"

@@ -58,7 +58,7 @@ def run_trainer(trainer: Trainer[Any], data: str, *, quiet: bool = False) -> Out
     if quiet:
         outcome = trainer.run()
     else:
-        say(data + (f", going on after step {trainer.step}" if trainer.step else ""))
+        say(data + (f", resuming after step {trainer.step}" if trainer.step else ""))
         with Report(make_console()) as report:
             outcome = trainer.run(report)
     if outcome.stopped_by is not None:

@@ -10,12 +10,12 @@ from dream3d.bounds import Between, Options, check_setting
 from dream3d.errors import UsageError
 
 SPLIT_BELOW_GB = 12.0
-"""Under this the two halves of classifier-free guidance run one after the other. Reckoned, not measured: half the
+"""Under this the two halves of classifier-free guidance run one after the other. An estimate, not measured: half the
 activations of an SD-size UNet on 2 x 4 views in half precision are some 3 GB, beside 2.6 GB of weights and what the
 field's renders take."""
 SLICE_BELOW_GB = 16.0
 """Under this the image codec takes one image at a time: 4 images of 256 pixels keep some 4 GB for the backward pass
-through the VAE otherwise. Reckoned, not measured."""
+through the VAE otherwise. An estimate, not measured."""
 
 
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
@@ -27,7 +27,7 @@ class MemoryPlan:
     """How a prior computes; no choice here changes a result by more than rounding."""
 
     precision: Precision = "auto"
-    """Numbers of the UNet. ``auto``: fp16 on CUDA, fp32 elsewhere; bf16 has fp32's range and fewer digits."""
+    """UNet precision. ``auto``: fp16 on CUDA, fp32 elsewhere; bf16 has fp32's range and fewer digits."""
     split_guidance: bool = False
     """Run the UNet with the prompt and without it one after the other instead of as one batch."""
     slice_codec: bool = False

@@ -26,6 +26,8 @@ def parse_settings(kind: type[Settings], data: Mapping[str, Any]) -> Settings:
     UsageError for unknown keys (with the known ones), for what :func:`dream3d.bounds.check_setting` refuses, and for
     whatever the dataclasses refuse themselves.
     """
+    if not isinstance(data, Mapping):
+        raise UsageError(f"settings should be a table, got {shown(data)}")
     return _parse(kind, data, "")
 
 

@@ -230,7 +230,7 @@ def make_trainer(
     config: EncoderConfig | None = None,
     heldout: Iterable[tuple[str, Captioned]] = (),
 ) -> Trainer[ContrastiveTask]:
-    """The trainer of an encoder, which goes on with what is in ``out``; see :class:`ContrastiveTask`."""
+    """The trainer of an encoder, which resumes what is in ``out``; see :class:`ContrastiveTask`."""
     accelerator = make_accelerator()
     task = ContrastiveTask(recipe, data, prior, out, config, heldout)
     return Trainer(task, accelerator, task.folder)
