@@ -177,7 +177,7 @@ def test_the_command_makes_shards_of_both_sources(tmp_path: Path) -> None:
     done = run(app, ["dataset", "images", str(tmp_path / "src"), "--out", str(tmp_path / "a"), "--size", "32"])
     assert done.exit_code == 0, done.output
     assert "skipped bad.png: cannot be read" in done.output
-    assert "1 pictures of 32 x 32 pixels" in done.output
+    assert "1 images of 32 x 32 pixels" in done.output
     write_shard(tmp_path, [views()])
     done = run(app, ["dataset", "images", "--from-shards", str(tmp_path), "--out", str(tmp_path / "b"), "--size", "32"])
     assert done.exit_code == 0, done.output

@@ -85,7 +85,7 @@ def test_stage_at_the_border() -> None:
         (lambda: GuidanceRecipe(t_max=Linear(0.98, 0.01, 100)), "empty at step 100: t_min is 0.968, t_max 0.010"),
         (lambda: FieldRecipe(levels=32, log2_entries=24), "lower levels, log2_entries"),
         (lambda: FieldRecipe(levels=32, per_level_scale=4.0), "lower levels, log2_entries or per_level_scale"),
-        (lambda: Recipe("x", stages=(Stage(0, 2048, 64),)), "lower resolution, objects or samples_per_diagonal"),
+        (lambda: Recipe("x", stages=(Stage(0, 2048, 16),)), "lower resolution, objects or samples_per_diagonal"),
         (lambda: CameraRange(elevation_deg=(30.0, 0.0)), r"\(30\.0, 0\.0\), which should be rising"),
     ],
 )

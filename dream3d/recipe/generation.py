@@ -24,7 +24,7 @@ MAX_FIELD_NUMBERS = 2**27
 """Learnt by the hash grid, with moments and gradient 2 GB; MVDream's has 2^24."""
 MAX_GRID_CELLS = 2**20
 """Along a side of the hash grid's finest level; MVDream's has 4,096."""
-MAX_SAMPLES = 2**27
+MAX_SAMPLES = 2**26
 """Along the rays to one view of each object if nothing is empty; MVDream's last stage has 2^25."""
 
 Count = Annotated[int, Between(1, MAX_STEPS)]
@@ -61,7 +61,7 @@ class FieldRecipe(Settings):
     """Hash table size per level, as a power of two."""
     base_resolution: Annotated[int, Between(1, 1024)] = 16
     per_level_scale: Annotated[float, Between(1, 4)] = 1.447269237440378
-    hidden_width: Annotated[int, Between(1, 1024)] = 64
+    hidden_width: Annotated[int, Between(1, 256)] = 64
     density_gain: Annotated[float, Between(0, 1e4)] = 1.0
     """Factor on the density head's output before the blob's bias: how fast density can grow."""
     sharpness: Annotated[Linear, Between(0, 1e4)] = Linear(1.0, 1.0, 0)
@@ -89,7 +89,7 @@ class RenderRecipe(Settings):
 
     samples_per_diagonal: Annotated[int, Between(2, 8192)] = 512
     """The marching step is the cube's diagonal (2 sqrt 3) over this number."""
-    occupancy_resolution: Annotated[int, Between(1, 256)] = 32
+    occupancy_resolution: Annotated[int, Between(1, 128)] = 32
     occupancy_threshold: Share = 0.01
     """A cell with density * step below this (or below the mean, if that is lower) is skipped."""
     occupancy_decay: Share = 0.95
@@ -108,7 +108,7 @@ class Stage(Settings):
     from_step: Step
     resolution: Annotated[int, Between(1, 2048)]
     """Side of the square training renders, in pixels."""
-    objects: Annotated[int, Between(1, 64)]
+    objects: Annotated[int, Between(1, 16)]
     """Camera groups per step; each holds the prior's number of views."""
 
 
@@ -125,7 +125,7 @@ class GuidanceRecipe(Settings):
     t_min: Annotated[Linear, Between(0, 1)] = Linear(0.98, 0.02, 8000)
     """Lower bound of the timestep range, as a fraction of the schedule's length."""
     t_max: Annotated[Linear, Between(0, 1)] = Linear(0.98, 0.50, 8000)
-    denoise_steps: Annotated[int, Between(1, 100)] = 1
+    denoise_steps: Annotated[int, Between(1, 50)] = 1
     """DDIM steps from the drawn timestep to the target; 1 is MVDream's single prediction."""
     weighting: Literal["uniform", "sigma"] = "uniform"
     """``uniform`` is the released loss; ``sigma`` multiplies it by 1 - abar_t, which keeps the pull of
@@ -238,7 +238,7 @@ class Recipe(Settings):
 
     name: str
     steps: Count = 10_000
-    updates_per_target: Annotated[int, Between(1, 100)] = 1
+    updates_per_target: Annotated[int, Between(1, 50)] = 1
     """Field updates towards each denoised target, re-rendered from the same cameras; 1 in MVDream."""
     cameras: CameraRange = CameraRange()
     stages: tuple[Stage, ...] = (Stage(0, 64, 2), Stage(5000, 256, 1))
