@@ -79,7 +79,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """See the class."""
-        for name, hint in field_hints(type(self)).items():
+        for name, hint in field_hints(type(self)).items():  # type: ignore[arg-type]
             check_setting(getattr(self, name), hint, name, self.spoken)
 
 

@@ -52,7 +52,7 @@ def apply_change(data: dict[str, Any], change: str) -> None:
 
 
 def _parse(kind: type[Settings], data: Mapping[str, Any], prefix: str) -> Settings:
-    hints = field_hints(kind)
+    hints = field_hints(kind)  # type: ignore[arg-type]
     unknown = [key for key in data if key not in hints]
     if unknown:
         raise UsageError(f"unknown recipe key {shown(f'{prefix}{unknown[0]}')}; known here: {', '.join(hints)}")
