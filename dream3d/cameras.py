@@ -11,27 +11,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+
+from dream3d.bounds import Between, Settings, Share
 
 DistanceRule = Literal["tan", "sin"]
 
 
 @dataclass(frozen=True)
-class CameraRange:
+class CameraRange(Settings):
     """The distribution SDS cameras are drawn from (one draw per object, shared by its views)."""
 
-    elevation_deg: tuple[float, float] = (0.0, 30.0)
+    elevation_deg: Annotated[tuple[float, float], Between(-90, 90, rising=True)] = (0.0, 30.0)
     """Elevation above the horizon, degrees."""
-    sphere_elevation_probability: float = 0.0
+    sphere_elevation_probability: Share = 0.0
     """Share of draws that use the official "uniform on sphere" formula instead of a uniform elevation.
     That formula covers 0..19.47 degrees only for the range [0, 30]; it is kept because the published
     results were made with it."""
-    fovy_deg: tuple[float, float] = (15.0, 60.0)
+    fovy_deg: Annotated[tuple[float, float], Between(1, 170, rising=True)] = (15.0, 60.0)
     """Vertical field of view, degrees."""
-    relative_distance: tuple[float, float] = (0.8, 1.0)
+    relative_distance: Annotated[tuple[float, float], Between(0.01, 100, rising=True)] = (0.8, 1.0)
     """Distance to the origin as a factor of the distance rule below."""
     distance_rule: DistanceRule = "tan"
     """``tan``: factor / tan(fovy / 2) (MVDream). ``sin``: factor / sin(fovy / 2), which at factor 1

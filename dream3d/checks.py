@@ -2,46 +2,26 @@
 
 Every function raises :class:`dream3d.errors.UsageError` with one line that says what is wrong and what
 to do, and leaves the disk as it was. Nothing here needs torch, so a typing error is answered at once.
+Bounds of settings: :mod:`dream3d.bounds`.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import tempfile
 import unicodedata
 from pathlib import Path
+from typing import Annotated
 
+from dream3d.bounds import Between, Options, Seed, check_setting, check_text
 from dream3d.errors import UsageError
 
 MAX_PROMPT_CHARACTERS = 1000
 """Longer texts are pasted by accident; every text encoder stops reading long before."""
 
-MAX_SEED = 2**63 - 1
-"""The largest seed that a torch generator takes on every platform."""
-
 TEMPORARY_SUFFIX_BYTES = 32
 """Room that is kept in a file name for the temporary name it is written under."""
-
-_REFUSED_CATEGORIES = {"Cc": "a control character", "Cs": "a byte that is not text", "Zl": "a line separator"}
-_REFUSED_CATEGORIES["Zp"] = _REFUSED_CATEGORIES["Zl"]
-
-
-def check_text(text: str, what: str) -> str:
-    """``text`` without surrounding blanks; raises UsageError for control characters and undecodable bytes.
-
-    ``what`` names the text in the message, for example "prompt".
-    """
-    text = text.strip(" \t\r\n")
-    for index, character in enumerate(text):
-        kind = _REFUSED_CATEGORIES.get(unicodedata.category(character))
-        if kind:
-            raise UsageError(
-                f"the {what} contains {kind} (U+{ord(character):04X}) at character {index + 1}; "
-                f"write the {what} as one line of plain text"
-            )
-    return text
 
 
 def check_prompt(prompt: str) -> str:
@@ -51,7 +31,9 @@ def check_prompt(prompt: str) -> str:
     """
     text = check_text(prompt, "prompt")
     if not any(character.isprintable() and not character.isspace() for character in text):
-        raise UsageError('the prompt is empty; describe the object, for example "a red armchair"')
+        kind = {"Co": "for private use", "Cn": "not assigned"}.get(unicodedata.category(text[:1] or " "), "invisible")
+        why = f": U+{ord(text[0]):04X} is {kind}" if text else ""
+        raise UsageError(f'the prompt is empty{why}; describe the object, for example "a red armchair"')
     return text
 
 
@@ -78,8 +60,7 @@ def last_words(prompt: str, cut: int, count: int = 5) -> str:
 
 def check_seed(seed: int) -> int:
     """The seed; raises UsageError outside 0..2^63-1."""
-    if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"the seed must be between 0 and {MAX_SEED}, got --seed {seed}")
+    check_setting(seed, Seed, "seed", Options.spoken)
     return seed
 
 
@@ -113,17 +94,9 @@ def parse_seeds(text: str, limit: int = 64) -> list[int]:
     return list(seeds)
 
 
-def check_guidance_scale(scale: float) -> float:
-    """The guidance scale (a factor, 1 = no guidance); raises UsageError unless finite and not negative."""
-    if not math.isfinite(scale) or scale < 0:
-        raise UsageError(f"the guidance scale must be a finite number of at least 0, got --guidance-scale {scale}")
-    return scale
-
-
 def check_checkpoint_minutes(minutes: float) -> float:
-    """Minutes between two checkpoints, 0 for none; raises UsageError unless finite and not negative."""
-    if not math.isfinite(minutes) or minutes < 0:
-        raise UsageError(f"checkpoints are 0 or more minutes apart, got --checkpoint-minutes {minutes}")
+    """Minutes between two checkpoints, 0 for none; raises UsageError below 0 and above a year."""
+    check_setting(minutes, Annotated[float, Between(0, 525_600)], "checkpoint_minutes", Options.spoken)
     return minutes
 
 
@@ -132,7 +105,7 @@ def check_device_name(name: str) -> str:
 
     Whether such a device exists is another question: see :mod:`dream3d.cli.device`.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", name):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name):
         raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
     return name
 

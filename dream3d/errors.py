@@ -5,11 +5,45 @@ Every message is one line that says what is wrong (with the value) and what to d
 
 from __future__ import annotations
 
+import re
+
+MAX_LINE = 1000
+"""Characters of an error's line; the middle of a longer one is left out, since the advice is at its end."""
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]")
+
+
+def escaped(text: object, keep: str = "") -> str:
+    r"""Text that a terminal can show without harm, on one line unless line breaks are kept.
+
+    Control characters, those that change the direction of text, and halves of surrogate pairs become escapes such as
+    ``\x1b``, except those in ``keep``.
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], str(text))
+
+
+def one_line(text: str, limit: int = MAX_LINE) -> str:
+    """Text on one line of at most ``limit`` characters, :func:`escaped`; the middle of a longer one is left out."""
+    line = escaped(" ".join(filter(None, map(str.strip, text.splitlines()))))
+    return line if len(line) <= limit else f"{line[: limit // 2]} ... {line[5 - limit // 2 :]}"
+
+
+def shown(value: object) -> str:
+    """A value in a message: its ``repr``, at most 80 characters."""
+    try:
+        return one_line(repr(value), 80)
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits, endless nesting
+        return f"<{type(value).__name__} too long to show>"
+
 
 class Dream3DError(Exception):
     """Something failed that the user can understand; the command line exits with 1."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message as :func:`one_line`, whatever it quotes."""
+        return one_line(super().__str__())
 
 
 class UsageError(Dream3DError):
@@ -35,7 +69,7 @@ class DownloadError(Dream3DError):
 
 
 class OfflineError(UsageError):
-    """Weights are not here and the network may not be used; says which file to place where; exit code 2."""
+    """Weights are not on this machine and the network may not be used; says which file to place where; exit code 2."""
 
 
 class DatasetError(Dream3DError):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from dream3d.batch.work import JobProgress, Result
 from dream3d.cli.app import app
 from dream3d.cli.batch_view import watching_batch
-from dream3d.cli.console import AsciiConsole, can_draw_images, duration, make_console, memory, rate
+from dream3d.cli.console import AsciiConsole, UnfailingConsole, can_draw_images, duration, make_console, memory, rate
 from dream3d.cli.display import LogLines, watching
 from dream3d.cli.half_blocks import UPPER_HALF, area_downsample, half_blocks
 from dream3d.cli.live import LiveView
@@ -198,7 +198,7 @@ def test_images_are_rendered_seldom() -> None:
 
 def lines_of(reports: Iterator[Progress], clock: Clock, seconds: float) -> list[str]:
     file = io.StringIO()
-    log = LogLines(Console(file=file, width=40), clock)
+    log = LogLines(UnfailingConsole(file=file, width=40), clock)
     for report in reports:
         log.observe(report)
         clock.now += seconds
@@ -279,7 +279,7 @@ def test_a_batch_in_a_terminal_shows_what_is_being_made() -> None:
 
 def test_a_batch_in_a_log_is_a_line_for_each_asset() -> None:
     file = io.StringIO()
-    with watching_batch(Console(file=file, width=40), 2) as view:
+    with watching_batch(UnfailingConsole(file=file, width=40), 2) as view:
         view.working(JobProgress("a", "optimise", 3, 9))
         view.ended(Result("a", "", 2.0))
         view.ended(Result("b", "no"))

@@ -142,11 +142,11 @@ def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "'steps' is 0; it must be from 1 to 10000000"),
-        ({"batch": 1}, "'batch' is 1; it must be from 2"),
-        ({"learning_rate": 0.0}, "'learning_rate' is 0.0; it must be between 0 and 1"),
+        ({"steps": 0}, "'steps' is 0, which should be a whole number from 1 to 10000000"),
+        ({"batch": 1}, "'batch' is 1, which should be a whole number from 2"),
+        ({"learning_rate": 0.0}, "'learning_rate' is 0.0, which should be a number above 0 and below 1"),
         ({"weight_decay": -1.0}, "'weight_decay' is -1.0"),
-        ({"log_every": 0}, "'log_every' is 0; it must be from 1 to"),
+        ({"log_every": 0}, "'log_every' is 0, which should be a whole number from 1 to"),
         ({"seed": -1}, "'seed' is -1"),
     ],
 )

@@ -34,6 +34,17 @@ def test_memory_after_two_generations() -> None:
 
 
 @pytest.mark.slow
+def test_damaged_inputs_are_counted_and_kept(tmp_path: Path) -> None:
+    said = run("fuzz.py", "--minutes", "0.05", "--only", "cache", "txt", "--out", str(tmp_path / "found"))
+    header, *rows = (line.split() for line in said.splitlines())
+    assert header[:3] == ["input", "read", "refused"]
+    assert [row[0] for row in rows] == ["cache", "txt", "all"]
+    assert int(rows[-1][1]) + int(rows[-1][2]) > 0
+    assert set(rows[-1][3:]) == {"0"}
+    assert list((tmp_path / "found").iterdir()) == []
+
+
+@pytest.mark.slow
 def test_both_engines_of_a_batch() -> None:
     pytest.importorskip("ray")
     said = run("batch_engines.py", "--assets", "2", "--steps", "1", "--kill-every", "15")

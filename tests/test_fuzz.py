@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from assets import box_obj, catalogue, cube_glb, sphere_ply
-from fuzzing import TARGETS, attempt
+from fuzzing import TARGETS, attempt, damaged
 from oracle import MASCOT, OraclePrior
 from PIL import Image
 from test_optimise import TINY
@@ -33,26 +33,6 @@ from dream3d.training.state import load as load_checkpoint
 from dream3d.weights.loading import load_prior
 
 LIMIT_SECONDS = 10.0
-NASTY = (b"", b"\0" * 64, b"\xff" * 64, b"[" * 5000, b"nan", b"-1", b"9" * 400, b"../../etc/passwd", b"\xed\xa0\x80")
-
-
-def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """The data cut off, flipped, overwritten, repeated, or with something nasty in it."""
-    kind, at = int(rng.integers(6)), int(rng.integers(max(1, len(data))))
-    if kind == 0:
-        return data[:at]
-    if kind == 1:
-        changed = bytearray(data)
-        for place in rng.integers(max(1, len(data)), size=int(rng.integers(1, 9))):
-            changed[place : place + 1] = bytes([int(rng.integers(256))])
-        return bytes(changed)
-    if kind == 2:
-        return data[:at] + rng.bytes(int(rng.integers(1, 64))) + data[at + 16 :]
-    if kind == 3:
-        return data[:at] + data[: int(rng.integers(1, 400))] + data[at:]
-    if kind == 4:
-        return data[:at] + NASTY[int(rng.integers(len(NASTY)))] + data[at:]
-    return NASTY[int(rng.integers(len(NASTY)))]
 
 
 def every_file(folder: Path) -> set[Path]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from weight_cache import (
     FILES,
     FakeConverter,
@@ -21,6 +20,7 @@ from weight_cache import (
     tree,
 )
 
+from dream3d.cli.console import UnfailingConsole
 from dream3d.cli.transfer import transferring
 from dream3d.errors import PriorError
 from dream3d.weights.catalogue import catalogue
@@ -84,7 +84,7 @@ def test_info_tells_sources_and_places(cache: Path) -> None:
     shown = models("info", "big").stdout
     assert "licence  OpenRAIL" in shown
     assert "from   https://huggingface.co/a/big.pt" in shown
-    assert f"to     {cache}/downloads/big/big.pt (not here)" in shown
+    assert f"to     {cache}/downloads/big/big.pt (not downloaded)" in shown
     assert "sha256 recorded at the first download" in shown
     assert f"folder   {cache}/priors/big" in shown
     assert "55 MB, inside the package" in models("info", "mini").stdout
@@ -94,7 +94,7 @@ def test_info_tells_sources_and_places(cache: Path) -> None:
 def test_every_other_command_works_without_a_network() -> None:
     assert models("list").exit_code == 0
     assert models("info", "big").exit_code == 0
-    assert models("verify").stdout == "mini: files checked: 9\nbig: not here\n"
+    assert models("verify").stdout == "mini: files checked: 9\nbig: not installed\n"
 
 
 @pytest.mark.parametrize("value", ["maybe", "2"])
@@ -117,7 +117,9 @@ def test_a_prior_that_is_not_here_says_how_to_get_it(cache: Path) -> None:
     with pytest.raises(PriorError) as caught:
         load_prior("big")
     message = str(caught.value)
-    assert message.startswith("prior 'big' is not here: run 'dream3d models pull big', or without a network place http")
+    assert message.startswith(
+        "prior 'big' is not installed: run 'dream3d models pull big', or without a network place http"
+    )
     assert f"big.pt at {cache}/downloads/big/big.pt" in message
     assert message.endswith("'--prior mini' works now")
     assert fails(1, "path", "big") == fails(1, "verify", "big") == message
@@ -167,14 +169,14 @@ def test_convert_writes_a_folder_whole_or_not_at_all(tmp_path: Path, converter: 
 
 
 def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    with transferring(Console(force_interactive=False, width=100)) as watch:
+    with transferring(UnfailingConsole(force_interactive=False, width=100)) as watch:
         for done in range(0, 101, 5):
             watch.progress("dir/a.bin", done * 10**6, 10**8)
         watch.progress("b.bin", 2_500_000_000, None)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "dir/a.bin: 10% of 100 MB"
     assert lines[9:] == ["dir/a.bin: 100% of 100 MB", "b.bin: 2.5 GB"]
-    with transferring(Console(force_terminal=True, width=100)) as watch:
+    with transferring(UnfailingConsole(force_terminal=True, width=100)) as watch:
         watch.progress("dir/a.bin", 10**8, 10**8)
         watch.notify("a [b]line[/b]")
     shown = capsys.readouterr().out

@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from dream3d.cameras import CameraRange
 from dream3d.errors import UsageError
-from dream3d.recipe.generation import GuidanceRecipe, KeyRecipe, Linear, MeshRecipe, Recipe, Stage
+from dream3d.recipe.generation import FieldRecipe, GuidanceRecipe, KeyRecipe, Linear, MeshRecipe, Recipe, Stage
 from dream3d.recipe.presets import PRESETS, preset
 
 FIXTURES = json.loads((Path(__file__).parent / "data" / "mvdream_fixtures.json").read_text())
@@ -70,21 +72,27 @@ def test_stage_at_the_border() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("make", "message"),
     [
-        ({"steps": 0}, "at least one step, got --steps 0"),
-        ({"mesh": MeshRecipe(resolution=-3)}, "got --resolution -3"),
-        ({"mesh": MeshRecipe(resolution=5000)}, "5000 cells a side is too large"),
-        ({"stages": (Stage(5, 64, 1),)}, "must start at step 0"),
-        ({"key": KeyRecipe(low=0.3, high=0.2)}, "got 0.3 and 0.2"),
-        ({"key": KeyRecipe(border=0.5)}, "got 0.5"),
-        ({"key": KeyRecipe(border=float("nan"))}, "got nan"),
-        ({"guidance": GuidanceRecipe(dynamic_threshold=1.5)}, "percentile in \\(0, 1\\], got 1.5"),
+        (lambda: Recipe("x", steps=0), "'steps' is 0, which should be a whole number from 1 to 1000000"),
+        (lambda: MeshRecipe(resolution=-3), "'resolution' is -3, which should be a whole number from 8 to 1024"),
+        (lambda: MeshRecipe(resolution=5000), "'resolution' is 5000"),
+        (lambda: Recipe("x", stages=(Stage(5, 64, 1),)), "the first from step 0"),
+        (lambda: Recipe("x", stages=(Stage(0, 64, 1), Stage(9, 64, 1), Stage(5, 64, 1))), "stages in order"),
+        (lambda: Recipe("x", stages=(Stage(0, 64, 1),) * 101), "1 to 100 stages"),
+        (lambda: KeyRecipe(low=0.3, high=0.2), "got 0.3 and 0.2"),
+        (lambda: KeyRecipe(border=0.5), "'border' is 0.5"),
+        (lambda: GuidanceRecipe(dynamic_threshold=1.5), "is 1.5, which should be a number above 0 and up to 1"),
+        (lambda: GuidanceRecipe(t_max=Linear(0.98, 0.01, 100)), "empty at step 100: t_min is 0.968, t_max 0.010"),
+        (lambda: FieldRecipe(levels=32, log2_entries=24), "lower levels, log2_entries"),
+        (lambda: FieldRecipe(levels=32, per_level_scale=4.0), "lower levels, log2_entries or per_level_scale"),
+        (lambda: Recipe("x", stages=(Stage(0, 2048, 16),)), "lower resolution, objects or samples_per_diagonal"),
+        (lambda: CameraRange(elevation_deg=(30.0, 0.0)), r"\(30\.0, 0\.0\), which should be rising"),
     ],
 )
-def test_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_nonsense_is_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Recipe(name="test", **changes)
+        make()
 
 
 def test_unknown_preset_names_the_known() -> None:
@@ -93,7 +101,7 @@ def test_unknown_preset_names_the_known() -> None:
 
 
 def test_stretching_to_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="--steps 0"):
+    with pytest.raises(UsageError, match="'steps' is 0"):
         preset("mini").with_steps(0)
 
 

@@ -35,7 +35,7 @@ from dream3d.processes import JobFunction
 # Views of objects.
 
 VIEWS = ViewsRecipe(size=16, passes=2, azimuths=4)
-NOT_IN_DATA_SETS = {"cameras.sphere_elevation_probability": "the elevations of a data set are always uniform"}
+NOT_IN_DATA_SETS = {"cameras.sphere_elevation_probability": "anything but 0 is refused"}
 
 
 @dataclass(frozen=True)

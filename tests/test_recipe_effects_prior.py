@@ -70,6 +70,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Runs[SamplingRecipe, Sa
     def run(recipe: SamplingRecipe) -> Sampled:
         with mock.patch.object(prior, "predict", wraps=prior.predict) as predict:
             pictures = sample_views(prior, text, orbit(2), recipe, seed=0)
+        assert bool(pictures.isfinite().all())
         return Sampled(pictures, predict.call_count)
 
     return Runs(run)

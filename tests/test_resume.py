@@ -239,7 +239,7 @@ def test_another_prior_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     [
         ({"request": None}, "it has no 'request'"),
         ({"seed": "3"}, "wrong type"),
-        ({"seed": -1}, "the seed must be between"),
+        ({"seed": -1}, "--seed is -1, which should be"),
         ({"prompt": "a\u0007b"}, "control character"),
         ({"recipe": {"name": "x", "stepss": 3}}, "unknown recipe key 'stepss'"),
         ({"request": {"out": "x.exe", "device": "cpu"}}, r"cannot export to x\.exe"),

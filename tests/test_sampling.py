@@ -42,23 +42,6 @@ def test_same_seed_same_pictures_another_seed_others(prior: DiffusionPrior) -> N
     assert not torch.equal(sample(prior, seed=5), sample(prior, seed=6))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"sampler": "dpm++"},
-        {"steps": 5},
-        {"guidance_scale": 1.0},
-        {"rescale": 1.0},
-        {"eta": 1.0},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_every_option_changes_the_pictures(prior: DiffusionPrior, change: dict[str, Any]) -> None:
-    changed = sample(prior, replace(QUICK, **change))
-    assert bool(changed.isfinite().all())
-    assert not torch.equal(changed, sample(prior))
-
-
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
 @pytest.mark.parametrize("steps", [1, 2, 9])
 def test_with_a_perfect_network_every_sampler_ends_at_the_truth(
@@ -95,11 +78,11 @@ def test_the_views_are_attended_together(prior: DiffusionPrior, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"sampler": "euler"}, "unknown sampler 'euler'; use ddim or dpm++"),
-        ({"steps": 0}, "got --steps 0"),
-        ({"steps": 1001}, "got --steps 1001"),
-        ({"rescale": 1.5}, "got --rescale 1.5"),
-        ({"eta": -0.1}, "got --eta -0.1"),
+        ({"sampler": "euler"}, "--sampler is 'euler', which should be"),
+        ({"steps": 0}, "--steps is 0, which should be a whole number from 1 to 1000"),
+        ({"steps": 1001}, "--steps is 1001,"),
+        ({"rescale": 1.5}, "--rescale is 1.5, which should be a number from 0 to 1"),
+        ({"eta": -0.1}, "--eta is -0.1,"),
         ({"eta": 0.5, "sampler": "dpm++"}, "--eta 0.5 needs --sampler ddim"),
     ],
 )

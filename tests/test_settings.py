@@ -39,11 +39,12 @@ def test_nested_tables_become_dataclasses() -> None:
         ({"inner": {}}, r"'inner\.size' is missing"),
         ({"many": [{"size": 1}, {"size": "2"}]}, r"'many\[1\]\.size' is '2', which should be a whole number"),
         ({"many": {"size": 1}}, "should be a list, each a table"),
-        ({"inner": {"size": 1, "pair": ["a", 1]}}, "should be a list of 2"),
+        ({"inner": {"size": 1, "pair": ["a", "b"]}}, r"'inner\.pair\[0\]' is 'a', which should be a whole number"),
+        ({"inner": {"size": 1, "pair": [1]}}, "should be a list of 2"),
         ({"maybe": {"sise": 1}}, r"unknown recipe key 'maybe\.sise'; known here: size, pair"),
         ({"maybe": 3}, "should be a table or nothing"),
         ({"kind": "z"}, '"x" or "y"'),
-        ({"number": float("nan")}, "a number or nothing"),
+        ({"number": float("nan")}, "'number' is nan, which should be a number"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place(data: dict[str, Any], message: str) -> None:

@@ -95,7 +95,7 @@ def test_the_command_trains_and_then_finds_nothing_left_to_do(tmp_path: Path) ->
     assert "step 2 of 2" in first.output
     assert f"wrote {tmp_path / 'run/prior'}" in first.output
     again = CliRunner().invoke(app, command)
-    assert "going on after step 2" in again.output
+    assert "resuming after step 2" in again.output
 
 
 def test_a_wrong_setting_ends_with_2_and_writes_nothing(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def run_ray(
 
     ``address`` is that of a running cluster ("auto", "ray://host:10001"); without one, a local Ray of ``workers``
     CPUs is started and stopped. A task asks for ``shared.threads`` CPUs and, on CUDA, one GPU; if its worker is lost it
-    is tried again, and goes on from the checkpoint that the lost one left. Raises UsageError without ray and
+    is tried again, and resumes from the checkpoint that the lost one left. Raises UsageError without ray and
     Dream3DError for a cluster that cannot be reached.
     """
     ray = _ray()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dream3d.batch.places import Place
 from dream3d.batch.prompts import Entry
-from dream3d.checks import MAX_SEED
+from dream3d.bounds import MAX_SEED
 from dream3d.errors import UsageError
 from dream3d.names import slug
 from dream3d.recipe.overrides import changed_recipe

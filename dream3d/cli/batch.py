@@ -14,8 +14,8 @@ import typer
 
 from dream3d import checks
 from dream3d.cli import options
-from dream3d.cli.group import DebugOption
-from dream3d.errors import Dream3DError, UsageError
+from dream3d.cli.group import DebugOption, say
+from dream3d.errors import Dream3DError, UsageError, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def batch(
     checkpoint_minutes: options.CheckpointOption = 1.0,
     debug: DebugOption = False,
 ) -> None:
-    """Make an asset of every prompt in lists. A second call makes only what is missing.
+    """Make one asset for each prompt in lists. A second call makes only what is missing.
 
     Example: dream3d batch prompts/animals.txt --out-dir animals --seeds 0..3
     """
@@ -91,7 +91,7 @@ def batch(
     check_files(folder)
     jobs, twice = plan(entries, seed_list, changes, digest_of(folder))
     if twice:
-        typer.echo(f"{twice} duplicates left out", err=True)
+        say(f"{twice} duplicates left out", err=True)
     place = parse_place(out_dir)
     if isinstance(place, LocalPlace):
         checks.check_run_dir(place.folder)
@@ -141,7 +141,8 @@ def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, a
         finally:
             report.write()
     _table(report.rows)
-    typer.echo(f"gallery     {shared.place}/{report.gallery}\nsummary     {shared.place}/{report.summary}")
+    say(f"gallery     {shared.place}/{report.gallery}")
+    say(f"summary     {shared.place}/{report.summary}")
     return report
 
 
@@ -191,11 +192,11 @@ def _table(rows: Sequence[Row]) -> None:
     for row in rows[:200]:
         seconds, faces = row.facts.get("seconds"), row.facts.get("faces")
         table.add_row(
-            row.job.prompt.replace("[", r"\["),
+            escaped(row.job.prompt),
             str(row.job.seed),
             row.state,
             duration(seconds) if isinstance(seconds, float) else "",
             f"{faces:,}" if isinstance(faces, int) else "",
-            row.reason.replace("[", r"\["),
+            escaped(row.reason),
         )
     make_console().print(table)

@@ -55,4 +55,4 @@ class BatchView:
             self._bars.update(self._all, completed=self._count, description=f"all{left}")
             if result.key in self._tasks:
                 self._bars.remove_task(self._tasks.pop(result.key))
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)

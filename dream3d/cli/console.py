@@ -5,13 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
+
+from dream3d.errors import escaped
 
 
 class UnfailingConsole(Console):
-    """A console that falls silent when it cannot be written (a full disk, a closed pipe): the run must not fail."""
+    """A console that falls silent when it cannot be written (a full disk, a closed pipe): the run must not fail.
+
+    All it prints is plain text: names, prompts and reasons are never markup, and cannot control the terminal.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Options are rich's."""
+        super().__init__(**{"markup": False, "emoji": False, "highlight": False} | options)
 
     def on_broken_pipe(self) -> None:
         """Print nothing more."""
@@ -23,6 +34,11 @@ class UnfailingConsole(Console):
             super().print(*objects, **options)
         except OSError:
             self._fall_silent()
+
+    def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
+        """As rich does; control characters in texts are escaped, so that only rich's own reach the terminal."""
+        for segment in super().render(*args, **options):
+            yield segment if segment.control else segment._replace(text=escaped(segment.text, keep="\n"))
 
     def _fall_silent(self) -> None:
         self.quiet = True
@@ -45,7 +61,7 @@ def make_console(*, stderr: bool = False) -> Console:
     # FORCE_COLOR asks for colours in a pipe, not for an animation that fills a log file.
     animate = None if (sys.stderr if stderr else sys.stdout).isatty() else False
     kind = AsciiConsole if _is_c_locale() else UnfailingConsole
-    return kind(force_interactive=animate, highlight=False, stderr=stderr)
+    return kind(force_interactive=animate, stderr=stderr)
 
 
 def _is_c_locale() -> bool:

@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from dream3d.bounds import Between, Options, check_setting
 from dream3d.cli.dataset_contents import images, info
-from dream3d.cli.group import DebugOption, command_group
+from dream3d.cli.group import DebugOption, command_group, say
 
 dataset = command_group("Make, draw and look through the data that priors are trained on.")
 
@@ -28,7 +29,7 @@ def render(
     sources: Annotated[
         list[Path], typer.Argument(help="Models, .sh3f catalogues, or folders of them.", metavar="SRC...")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the data set; what is there of it is kept.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; existing data is kept.")],
     preset: Annotated[
         Literal["mvdream", "mini"], typer.Option(help="Cameras of MVDream's training, or of the mini prior's.")
     ] = "mini",
@@ -38,7 +39,7 @@ def render(
     lights: Annotated[
         str, typer.Option(help="studio, soft, left, right, above: one of these for each orbit.")
     ] = "studio",
-    seed: Annotated[int, typer.Option(help="Of cameras, lights, captions and splits.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of cameras, lights, captions and splits.")] = 0,
     depth: Annotated[bool, typer.Option("--depth", help="Also depth, 16-bit PNG.")] = False,
     normals: Annotated[bool, typer.Option("--normals", help="Also normals, RGB PNG.")] = False,
     select: Annotated[Path | None, typer.Option(help="JSON list that picks and renames assets.")] = None,
@@ -57,11 +58,10 @@ def render(
     from dream3d.dataset.rendering.dataset import DatasetPlan, render_dataset
     from dream3d.dataset.rendering.views import PRESETS
     from dream3d.dataset.rendering.workers import Bounds
-    from dream3d.errors import UsageError
 
     started = time.monotonic()
-    if not (max_seconds > 0 and max_memory > 0):
-        raise UsageError(f"limits are above 0, got --max-seconds {max_seconds} --max-memory {max_memory}")
+    for name, limit in (("max_seconds", max_seconds), ("max_memory", max_memory)):
+        check_setting(limit, Annotated[float, Between(0, 1_000_000, above=True)], name, Options.spoken)
     base = PRESETS[preset]
     recipe = dataclasses.replace(
         base,
@@ -80,8 +80,8 @@ def render(
         summary = render_dataset(assets, out, recipe, plan, workers=workers, bounds=bounds, report=report)
     listed = f" (listed in {out / 'skipped.csv'})" if summary.skipped else ""
     took = duration(time.monotonic() - started)
-    typer.echo(f"drawn {summary.rendered}, skipped {summary.skipped}{listed}, {summary.shards_new} new shards, {took}")
-    typer.echo(f"data set: {out}")
+    say(f"drawn {summary.rendered}, skipped {summary.skipped}{listed}, {summary.shards_new} new shards, {took}")
+    say(f"data set: {out}")
 
 
 dataset.command()(info)
@@ -103,7 +103,7 @@ def _progress_line() -> Iterator[Callable[[int, int, int], None]]:
             nonlocal last
             if done == total or time.monotonic() - last > 10:
                 last = time.monotonic()
-                typer.echo(f"{done} of {total} objects, {skipped} skipped")
+                say(f"{done} of {total} objects, {skipped} skipped")
 
         yield log
         return
@@ -130,11 +130,11 @@ def make(
 
     if list_families:
         for slug, category in CATEGORIES.items():
-            typer.echo(f"{slug:16} {category}")
+            say(f"{slug:16} {category}")
         return
     if out is None:
         raise UsageError("say where to write with --out FOLDER, or --list to see the families")
     started = time.monotonic()
     assets = make_assets(out, count, seed, [name.strip() for name in families.split(",") if name.strip()])
     seconds = time.monotonic() - started
-    typer.echo(f"made {len(assets)} assets in {seconds:.1f} s: {out / MANIFEST}")
+    say(f"made {len(assets)} assets in {seconds:.1f} s: {out / MANIFEST}")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from dream3d import checks
-from dream3d.cli.group import DebugOption
+from dream3d.cli.group import DebugOption, say
+from dream3d.cli.options import file_option
 from dream3d.errors import DatasetError, UsageError
 
 MOST_LINES = 50
@@ -20,16 +21,14 @@ def info(
     held_out: Annotated[
         Path | None, typer.Option(help="File of concepts, one a line, that no training object may name.")
     ] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of the objects to this PNG.")] = None,
+    sheet: Annotated[Path | None, file_option(help="Write a contact sheet of the objects to this PNG.")] = None,
     debug: DebugOption = False,
 ) -> None:
     """Count what a data set holds, and look for damage and held-out concepts. Exit code 1 if there are any."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; give one with shards")
     if sheet is not None:
-        if sheet.suffix.lower() != ".png":
-            raise UsageError(f"--sheet {sheet}: the file's ending must be .png")
-        checks.check_output_file(sheet, "--sheet")
+        checks.check_output_file(sheet, "--sheet", (".png",))
 
     from dream3d.dataset.captions.concepts import read_concepts
     from dream3d.dataset.info import report, summarise, write_sheet
@@ -37,11 +36,11 @@ def info(
     concepts = read_concepts(held_out) if held_out is not None else ()
     summary = summarise(folder, concepts, sheet=sheet is not None)
     for line in report(summary):
-        typer.echo(line)
+        say(line)
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         write_sheet(sheet, summary.tiles)
-        typer.echo(f"wrote {sheet} ({len(summary.tiles)} of {len(summary.records)} objects)")
+        say(f"wrote {sheet} ({len(summary.tiles)} of {len(summary.records)} objects)")
     _echo_some([f"damaged: {line}" for line in summary.damaged])
     _echo_some([f"leak: {leak.key} names {leak.concept!r}: {leak.text!r}" for leak in summary.leaks])
     if summary.damaged or summary.leaks:
@@ -50,7 +49,7 @@ def info(
             "render what is damaged again, and leave such objects out"
         )
     if held_out is not None:
-        typer.echo(f"none of {len(concepts)} held-out concepts is named outside the split unseen")
+        say(f"none of {len(concepts)} held-out concepts is named outside the split unseen")
 
 
 def images(
@@ -64,7 +63,7 @@ def images(
     size: Annotated[int, typer.Option(help="Pixels along a side.")] = 256,
     per_object: Annotated[int, typer.Option(help="Images of each object of --from-shards.")] = 4,
     per_shard: Annotated[int, typer.Option(help="Images in a shard.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Chooses views and backgrounds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of views and backgrounds.")] = 0,
     debug: DebugOption = False,
 ) -> None:
     """Make shards of captioned images without cameras, from any images or from rendered objects."""
@@ -82,21 +81,21 @@ def images(
 
     options, skipped = ImageOptions(size, per_shard, seed, per_object), Skipped()
     if source is not None:
-        found = images_from_folder(source, size, skipped)
+        found = images_from_folder(source, options.size, skipped)
     elif from_shards is not None:
         found = images_from_objects(training_objects(from_shards), options)
     try:
-        count = write_image_shards(found, out, per_shard)
+        count = write_image_shards(found, out, options.per_shard)
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror or error}); choose another place") from error
     _echo_some([f"skipped {reason}" for reason in skipped.reasons])
     if not count:
         raise DatasetError(f"{source or from_shards} holds no image that can be used ({len(skipped.reasons)} skipped)")
-    typer.echo(f"{count} pictures of {size} x {size} pixels in {out}, {len(skipped.reasons)} skipped")
+    say(f"{count} images of {options.size} x {options.size} pixels in {out}, {len(skipped.reasons)} skipped")
 
 
 def _echo_some(lines: list[str]) -> None:
     for line in lines[:MOST_LINES]:
-        typer.echo(line)
+        say(line)
     if len(lines) > MOST_LINES:
-        typer.echo(f"and {len(lines) - MOST_LINES} more")
+        say(f"and {len(lines) - MOST_LINES} more")

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
 from rich.console import Console
 
 from dream3d.cli import LOADED_AT
 from dream3d.cli.console import duration, make_console, memory
+from dream3d.cli.group import say
 from dream3d.cli.pace import Clock, Pace, figures
 from dream3d.run.progress import Observer, Outcome, Progress, silent
 
@@ -45,7 +45,7 @@ def watching_run(run_dir: Path, prompt: str, *, quiet: bool) -> Iterator[Observe
             yield observer
     except (KeyboardInterrupt, SystemExit):
         if run_dir.exists():
-            typer.echo(f"stopped; resume with: dream3d resume {shlex.quote(str(run_dir))}", err=True)
+            say(f"stopped; resume with: dream3d resume {shlex.quote(str(run_dir))}", err=True)
         raise
 
 
@@ -55,13 +55,13 @@ def print_outcome(outcome: Outcome, quiet: bool) -> None:
 
     if outcome.cap_area > CUT_OFF:
         cut = f"{outcome.cap_area:.1%} of the mesh's area is cut off flat at the border of the volume"
-        typer.echo(f"warning: {cut}; try another --seed", err=True)
+        say(f"warning: {cut}; try another --seed", err=True)
     if quiet:
-        typer.echo(outcome.mesh_path)
+        say(outcome.mesh_path)
         return
-    typer.echo(f"mesh        {outcome.mesh_path} ({outcome.vertices:,} vertices, {outcome.faces:,} faces)")
-    typer.echo(f"run folder  {outcome.run_dir}")
-    typer.echo(f"took        {duration(time.monotonic() - LOADED_AT)}, peak memory {memory(outcome.peak_memory_bytes)}")
+    say(f"mesh        {outcome.mesh_path} ({outcome.vertices:,} vertices, {outcome.faces:,} faces)")
+    say(f"run folder  {outcome.run_dir}")
+    say(f"took        {duration(time.monotonic() - LOADED_AT)}, peak memory {memory(outcome.peak_memory_bytes)}")
 
 
 class LogLines:
@@ -94,4 +94,4 @@ class LogLines:
 
     def _write(self, line: str) -> None:
         stamp = f"[{duration(self._clock() - self._start)}]"
-        self._console.print(f"{stamp:>14} {line}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{stamp:>14} {line}", soft_wrap=True)

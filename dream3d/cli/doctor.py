@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 
 from dream3d.cli.group import DebugOption
+from dream3d.errors import escaped
 from dream3d.version import __version__
 
 Row = tuple[str, str]
@@ -15,7 +16,6 @@ def doctor(debug: DebugOption = False) -> None:
     """Show versions, devices, priors, and the backends with the reason for each."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from dream3d.cli.console import make_console
 
@@ -25,8 +25,7 @@ def doctor(debug: DebugOption = False) -> None:
     table.add_column(overflow="fold")
     for rows in SECTIONS:
         for name, value in _guarded(rows):
-            # Paths and reasons are data: rich must not read markup into them.
-            table.add_row(Text(name), Text(value))
+            table.add_row(name, escaped(value, keep="\n"))
         table.add_section()
     console.print(table)
 

@@ -13,7 +13,8 @@ import typer
 
 from dream3d import checks
 from dream3d.cli import options
-from dream3d.cli.group import DebugOption
+from dream3d.cli.group import DebugOption, say
+from dream3d.cli.options import file_option
 from dream3d.errors import Dream3DError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _PRESET = "the preset's"
 recipe_option = partial(typer.Option, rich_help_panel="Recipe")
 
-OutOption = Annotated[Path | None, typer.Option(help="Mesh: .glb, .obj, .ply or .stl.", show_default="<prompt>.glb")]
+OutOption = Annotated[Path | None, file_option(help="Mesh: .glb, .obj, .ply or .stl.", show_default="<prompt>.glb")]
 SeedOption = Annotated[int, typer.Option(help="Random seed.")]
 PreviewOption = Annotated[int, typer.Option(help="Sample so many seeds in 2D, use the best.", show_default=False)]
 PresetOption = Annotated[str | None, recipe_option(help="mini, mvdream, mvdream-shading.", show_default="the prior's")]
@@ -149,7 +150,7 @@ def _with_best_seed(request: GenerateRequest, count: int, run_dir: Path | None, 
     ranked = rank_seeds(request.prior, request.prompt, request.recipe.negative_prompt, seeds, quiet=quiet)
     best = ranked[0].seed
     if not quiet:
-        typer.echo(f"continuing with seed {best}")
+        say(f"continuing with seed {best}")
     run_dir = run_dir or default_run_dir(request.prompt, best)
     write_sheet(run_dir, request.prompt, ranked)
     return dataclasses.replace(request, seed=best, run_dir=run_dir)
@@ -160,10 +161,10 @@ def _warn(request: GenerateRequest) -> Unfamiliar | None:
     cut = request.prior.text_cut(request.prompt)
     if cut is not None:
         where = checks.last_words(request.prompt, cut)
-        typer.echo(f"warning: the text encoder reads the prompt up to character {cut}, {where}", err=True)
+        say(f"warning: the text encoder reads the prompt up to character {cut}, {where}", err=True)
     unfamiliar = request.prior.unfamiliar(request.prompt)
     if unfamiliar is not None:
-        typer.echo(f"warning: {unfamiliar.warning(request.prior.name)}", err=True)
+        say(f"warning: {unfamiliar.warning(request.prior.name)}", err=True)
     return unfamiliar
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dream3d.errors import Dream3DError, UsageError
+from dream3d.errors import Dream3DError, UsageError, escaped, one_line, shown
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
 """What shells give for a process that Ctrl-C ended (128 + SIGINT)."""
+
+
+def say(line: object, err: bool = False) -> None:
+    """Print a line, on stderr if ``err``; what names and texts of users could do to a terminal is escaped."""
+    typer.echo(escaped(line), err=err)
 
 
 def _remember_debug(context: typer.Context, value: bool) -> bool:
@@ -61,7 +68,12 @@ class OneLineGroup(TyperGroup):
         standalone, options["standalone_mode"] = options.get("standalone_mode", True), False
         if not standalone:
             return super().main(*args, **options)
-        _prepare_streams()
+        with _prepared_streams():
+            code = self._run(*args, **options)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def _run(self, *args: Any, **options: Any) -> Any:
+        """The exit code, after one line about an error."""
         state = options.setdefault("obj", {})
         try:
             code = super().main(*args, **options)
@@ -69,11 +81,11 @@ class OneLineGroup(TyperGroup):
             if state.get("debug"):
                 traceback.print_exception(error)
             code, line = _explain(error)
-            typer.echo(line, err=True)
+            say(line, err=True)
         else:
             if code == INTERRUPTED:  # typer turns Ctrl-C into this number before we can see it
-                typer.echo("interrupted", err=True)
-        sys.exit(code if isinstance(code, int) else 0)
+                say("interrupted", err=True)
+        return code
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The commands by section, each with its whole first sentence; typer cuts sentences to one line."""
@@ -92,10 +104,27 @@ class OneLineGroup(TyperGroup):
         """As typer does; an unknown command raises UsageError with the commands that come nearest."""
         name = args[0]
         if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
-            return super().resolve_command(ctx, args)
+            _, command, _ = found = super().resolve_command(ctx, args)
+            hints = get_type_hints(getattr(command, "callback", None) or say)
+            for param in command.params if command else ():
+                if {int, float} & {hints.get(param.name), *get_args(hints.get(param.name))}:
+                    _without_blanks(param)
+            return found
         near = [known for known in self.commands if known.startswith(name)] or get_close_matches(name, self.commands)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"see '{ctx.command_path} --help'"
         raise UsageError(f"no such command: {name!r}; {hint}")
+
+
+def _without_blanks(param: Any) -> None:
+    """Let a parameter take numbers only as people write them, not with Python's blanks and underscores."""
+    process = param.process_value
+
+    def processed(ctx: Any, value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9.+-]+", value):
+            raise typer.BadParameter(f"{shown(value)} is not a number.", ctx=ctx, param=param)
+        return process(ctx, value)
+
+    param.process_value = processed
 
 
 def command_group(text: str) -> typer.Typer:
@@ -128,28 +157,45 @@ def _explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, typer.Abort):
         return 1, "aborted"
     if isinstance(error, Dream3DError):
-        return error.exit_code, f"error: {_one_line(str(error))}"
+        return error.exit_code, f"error: {error}"
     # Typer's own usage errors. Their base class moved when typer took click in, so it is not named.
     if hasattr(error, "format_message"):
         context = getattr(error, "ctx", None)
         hint = f"; see '{context.command_path} --help'" if context else ""
-        what = _one_line(error.format_message()).rstrip(".").replace("Value error, ", "")  # pydantic's words
+        what = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")  # pydantic's words
         return getattr(error, "exit_code", 1), f"error: {what}{hint}"
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" ({error.filename})" if error.filename else ""
         return 1, f"error: {error.strerror}{where}; make room and run it again"
-    what = _one_line(str(error))
+    what = one_line(str(error))
     return 1, f"error: {type(error).__name__}{': ' if what else ''}{what} (run again with --debug for the traceback)"
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+class EscapingStream:
+    """Stdout or stderr for all that is not ours: libraries, warnings, tracebacks. See :func:`dream3d.errors.escaped`.
+
+    Rich finds ``rich_proxied_file`` and writes its colours there; :mod:`dream3d.cli.console` escapes what is in them.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.rich_proxied_file = file
+
+    def write(self, text: str) -> int:
+        """As text files do, so TypeError for bytes; line breaks and tabs stay."""
+        return int(self.rich_proxied_file.write(escaped("" + text, keep="\n\t")))
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the file's."""
+        return getattr(self.rich_proxied_file, name)
 
 
-def _prepare_streams() -> None:
-    """Output to a closed stream (``>&-``) goes nowhere; what a terminal cannot encode is escaped. Neither fails."""
+@contextmanager
+def _prepared_streams() -> Iterator[None]:
+    """Output to a closed stream (``>&-``) goes nowhere; what a terminal cannot show is escaped. Neither fails."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
     if getattr(sys.stdout, "errors", None) == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    with redirect_stdout(EscapingStream(sys.stdout)), redirect_stderr(EscapingStream(sys.stderr)):
+        yield

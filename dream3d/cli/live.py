@@ -14,6 +14,7 @@ from rich.text import Text
 from dream3d.cli.console import can_draw_images, duration
 from dream3d.cli.half_blocks import area_downsample, half_blocks
 from dream3d.cli.pace import Clock, Pace, figures
+from dream3d.errors import escaped
 from dream3d.run.progress import Progress, StageName
 
 PREVIEW_PIXELS = 24
@@ -68,7 +69,7 @@ class LiveView:
         self._pace.add(progress)
         self._snapshot = _Snapshot(progress, self._pace.steps_per_second, self._pace.eta_seconds)
         if progress.message:
-            self._console.print(f"{progress.stage}: {progress.message}", markup=False, highlight=False)
+            self._console.print(f"{progress.stage}: {progress.message}")
         now = self._clock()
         if progress.preview is not None and now >= self._next_image and can_draw_images(self._console):
             self._image = half_blocks(area_downsample(progress.preview(), PREVIEW_PIXELS, PREVIEW_PIXELS))
@@ -128,4 +129,4 @@ def _stacked(lines: list[RenderableType]) -> Table:
 
 
 def _line(text: str, style: str = "") -> Text:
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+    return Text(escaped(text), style=style, no_wrap=True, overflow="ellipsis")

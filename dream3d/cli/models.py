@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dream3d.cli.group import DebugOption, command_group
-from dream3d.errors import Dream3DError, UsageError
+from dream3d.cli.group import DebugOption, command_group, say
+from dream3d.errors import Dream3DError, UsageError, escaped
 from dream3d.prior.layout import PACKAGED, Dtype
 from dream3d.weights.catalogue import PriorInfo, catalogue
 from dream3d.weights.records import read_record
@@ -26,10 +26,9 @@ NameArgument = Annotated[str, typer.Argument(help="Name that 'dream3d models lis
 
 @models.command("list")
 def list_models(debug: DebugOption = False) -> None:
-    """Show every known prior, and whether it is here."""
+    """Show every known prior, and whether it is installed."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     from dream3d.cli.console import make_console, memory
 
@@ -39,7 +38,7 @@ def list_models(debug: DebugOption = False) -> None:
     table.add_column("note")
     for info in catalogue():
         cells = (info.name, _presence(info), memory(info.size) if info.size else "", info.licence, info.note)
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*map(escaped, cells))
     make_console().print(table)
 
 
@@ -56,21 +55,21 @@ def info(name: NameArgument, debug: DebugOption = False) -> None:
         ("present", _presence(known)),
         ("folder", str(known.path or (prior_folder(entry) if entry else PACKAGED / name))),
     ):
-        typer.echo(f"{title:<9}{value}")
+        say(f"{title:<9}{value}")
     if entry is None:
-        typer.echo(f"{'size':<9}{memory(known.size)}, inside the package")
+        say(f"{'size':<9}{memory(known.size)}, inside the package")
         return
-    typer.echo(f"{'size':<9}about {memory(entry.converted_bytes)} as fp16, twice that as fp32")
+    say(f"{'size':<9}about {memory(entry.converted_bytes)} as fp16, twice that as fp32")
     for number, source in enumerate(entry.sources, 1):
-        typer.echo(f"source {number} {source.title}, about {memory(source.about_bytes)}")
+        say(f"source {number} {source.title}, about {memory(source.about_bytes)}")
         for line in _file_lines(entry, source):
-            typer.echo(f"  {line}")
+            say(f"  {line}")
 
 
 @models.command()
 def pull(
     name: NameArgument,
-    offline: Annotated[bool, typer.Option("--offline", help="Use files that are here; never the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use files of this machine only; no network.")] = False,
     dtype: Annotated[
         Dtype | None, typer.Option(help="Number format of the converted weights.", show_default="fp16")
     ] = None,
@@ -79,12 +78,12 @@ def pull(
     ] = False,
     debug: DebugOption = False,
 ) -> None:
-    """Download a prior, check it and convert it, so that '--prior NAME' works. Goes on where it broke off."""
+    """Download a prior, check it and convert it, so that '--prior NAME' works. Resumes interrupted downloads."""
     known, entry = _known(name), find_entry(name)
     if entry is None:
         if known.path is None:
             raise Dream3DError(known.absence())
-        typer.echo(f"{name} is inside the package; there is nothing to pull")
+        say(f"{name} is inside the package; there is nothing to pull")
         return
 
     from dream3d.cli.console import make_console
@@ -95,7 +94,7 @@ def pull(
     options = PullOptions(dtype, offline or is_offline(), discard_download)
     with transferring(make_console()) as reporter:
         folder = run_pull(entry, options, reporter)
-    typer.echo(f"{name} is in {folder} (licence: {entry.licence})")
+    say(f"{name} is in {folder} (licence: {entry.licence})")
 
 
 @models.command()
@@ -103,7 +102,7 @@ def verify(
     name: Annotated[str | None, typer.Argument(help="Only this prior.", metavar="[NAME]", show_default=False)] = None,
     debug: DebugOption = False,
 ) -> None:
-    """Read every file again and hold it against its recorded sha256. Exit code 1 if one is damaged or missing."""
+    """Read every file again and verify its SHA-256. Exit code 1 if one is damaged or missing."""
     from dream3d.weights.verify import verify_entry, verify_packaged
 
     bad: list[Finding] = []
@@ -112,15 +111,15 @@ def verify(
         for finding in verify_entry(entry) if entry else verify_packaged():
             count += 1
             if finding.state != "sound":
-                typer.echo(f"{finding.path}: {finding.detail}")
+                say(f"{finding.path}: {finding.detail}")
             if finding.state == "bad":
                 bad.append(finding)
         if count:
-            typer.echo(f"{one}: files checked: {count}")
+            say(f"{one}: files checked: {count}")
         elif name:
             raise Dream3DError(known.absence())
         else:
-            typer.echo(f"{one}: not here")
+            say(f"{one}: not installed")
     if bad:
         raise Dream3DError(
             f"{len(bad)} damaged or missing, first {bad[0].path}; 'dream3d models pull NAME' fetches or converts again"
@@ -129,17 +128,17 @@ def verify(
 
 @models.command()
 def path(name: NameArgument, debug: DebugOption = False) -> None:
-    """Print a prior's folder and nothing else; exit code 1 if it is not here."""
+    """Print a prior's folder and nothing else; exit code 1 if it is not installed."""
     known = _known(name)
     if not known.present:
         raise Dream3DError(known.absence())
-    typer.echo(known.path)
+    say(known.path)
 
 
 @models.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="Official checkpoint file, or diffusers folder.", metavar="SRC")],
-    destination: Annotated[Path, typer.Argument(help="Folder to write; not there yet.", metavar="DST")],
+    destination: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.", metavar="DST")],
     dtype: Annotated[Dtype, typer.Option(help="Number format of the converted weights.")] = "fp16",
     debug: DebugOption = False,
 ) -> None:
@@ -160,7 +159,7 @@ def convert(
             f"{destination} cannot be written ({error.strerror or error}); choose another place"
         ) from error
     run_convert(source, destination, dtype)
-    typer.echo(destination)
+    say(destination)
 
 
 def _known(name: str) -> PriorInfo:
@@ -191,5 +190,5 @@ def _file_lines(entry: Entry, source: Source) -> Iterator[str]:
         size = about if file.size is None else f"{file.size} bytes"
         for url in file.urls:
             yield f"from   {mirrored(url)}"
-        yield f"to     {place}{'' if place.is_file() else ' (not here)'}"
+        yield f"to     {place}{'' if place.is_file() else ' (not downloaded)'}"
         yield f"size   {size}, sha256 {digest}"

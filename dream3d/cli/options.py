@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dream3d.errors import UsageError
+
+
+def _file(text: str) -> Path:
+    if text.endswith(("/", "/.")):  # Path would drop it
+        raise UsageError(f"{text} is the name of a folder; name a file, without the slash at the end")
+    return Path(text)
+
+
+file_option = partial(typer.Option, parser=_file, metavar="<path>")
 device_option = partial(typer.Option, rich_help_panel="Device and memory")
 run_option = partial(typer.Option, rich_help_panel="Run")
 

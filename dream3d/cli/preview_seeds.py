@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+from dream3d.cli.group import say
 
 if TYPE_CHECKING:
     from dream3d.evaluation.ranking import Ranked
@@ -32,7 +32,7 @@ def rank_seeds(prior: DiffusionPrior, prompt: str, negative: str, seeds: Iterabl
         similarity = text_similarity(prior, images, cameras, text)
         candidates.append(Ranked(seed, images, consistency, similarity))
         if not quiet:
-            typer.echo(f"seed {seed}: views agree to {consistency:.3f}, text similarity {similarity:+.4f}")
+            say(f"seed {seed}: views agree to {consistency:.3f}, text similarity {similarity:+.4f}")
     return rank(candidates)
 
 

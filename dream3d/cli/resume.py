@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dream3d import checks
-from dream3d.cli.group import DebugOption
+from dream3d.cli.group import DebugOption, say
 from dream3d.cli.options import CheckpointOption, QuietOption
 from dream3d.errors import UsageError
 
@@ -37,7 +37,7 @@ def resume(
 
         is_finished = is_finished and complete(run)
     if is_finished:
-        typer.echo(mesh if quiet else f"{run} is finished: {mesh}")
+        say(mesh if quiet else f"{run} is finished: {mesh}")
         return
     from dream3d.cli.device import resolve_device
     from dream3d.cli.display import print_outcome, watching_run

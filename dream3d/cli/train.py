@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dream3d.cli.group import DebugOption
+from dream3d.cli.group import DebugOption, say
 from dream3d.cli.options import DeviceOption
 from dream3d.errors import UsageError
 
@@ -48,7 +48,7 @@ def train(
     trainer = make_trainer(settings, folder, resolve_device(device))
     inputs = trainer.task.inputs
     outcome = run_trainer(trainer, f"{len(inputs.objects)} objects, {len(inputs.images)} images")
-    typer.echo(f"wrote {outcome.result}")
+    say(f"wrote {outcome.result}")
 
 
 def run_trainer(trainer: Trainer[Any], data: str, *, quiet: bool = False) -> Outcome:
@@ -58,11 +58,11 @@ def run_trainer(trainer: Trainer[Any], data: str, *, quiet: bool = False) -> Out
     if quiet:
         outcome = trainer.run()
     else:
-        typer.echo(data + (f", going on after step {trainer.step}" if trainer.step else ""))
+        say(data + (f", resuming after step {trainer.step}" if trainer.step else ""))
         with Report(make_console()) as report:
             outcome = trainer.run(report)
     if outcome.stopped_by is not None:
-        typer.echo(f"stopped after step {outcome.step}; the same command resumes from here")
+        say(f"stopped after step {outcome.step}; the same command resumes from here")
         raise typer.Exit(128 + outcome.stopped_by)
     return outcome
 

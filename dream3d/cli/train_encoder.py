@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dream3d import checks
-from dream3d.cli.group import DebugOption
+from dream3d.cli.group import DebugOption, say
 from dream3d.cli.train import run_trainer
 from dream3d.errors import UsageError
 
@@ -53,11 +53,11 @@ def train_encoder(
     trainer = make_trainer(recipe, data, prior_folder, out, config, heldout)
     first, started = trainer.step, time.perf_counter()
     outcome = run_trainer(trainer, f"{len(data.records)} objects", quiet=quiet)
-    typer.echo(outcome.result if quiet else f"wrote {outcome.result}")
+    say(outcome.result if quiet else f"wrote {outcome.result}")
     if not quiet:
-        typer.echo(f"{(outcome.step - first) / (time.perf_counter() - started):.2f} steps a second")
+        say(f"{(outcome.step - first) / (time.perf_counter() - started):.2f} steps a second")
         for split, shares in trainer.task.measured.items():
-            typer.echo(
+            say(
                 f"{split}: R@1 {shares['R@1']:.3f}, R@5 {shares['R@5']:.3f} "
                 f"({shares['pictures']:.0f} images among {shares['sentences']:.0f} sentences)"
             )

@@ -21,7 +21,7 @@ TENTHS = 10
 @contextmanager
 def transferring(console: Console) -> Iterator[Reporter]:
     """The reporter of a pull's progress on ``console``, for as long as the context is open."""
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(console.print, soft_wrap=True)
     if not console.is_interactive:
         yield Reporter(say, _log(say))
         return

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dream3d import checks
+from dream3d.bounds import Between, Options, check_text
 from dream3d.cli import options
-from dream3d.cli.group import DebugOption
-from dream3d.errors import UsageError
+from dream3d.cli.group import DebugOption, say
+from dream3d.cli.options import file_option
 
 if TYPE_CHECKING:
     from dream3d.cameras import Cameras
@@ -32,10 +33,10 @@ _PRIOR = "the prior's"
 camera_option = partial(typer.Option, rich_help_panel="Cameras")
 sampling_option = partial(typer.Option, rich_help_panel="Sampling")
 
-OutOption = Annotated[Path | None, typer.Option(help="Contact sheet, .png.", show_default="<prompt>.png")]
+OutOption = Annotated[Path | None, file_option(help="Contact sheet, .png.", show_default="<prompt>.png")]
 NegativeOption = Annotated[str, typer.Option(help="What to avoid.")]
 SeparateOption = Annotated[bool, typer.Option("--separate", help="Also write one PNG per view, not enlarged.")]
-TurntableOption = Annotated[Path | None, typer.Option(help="Also write an animation of the first seed: .gif or .mp4.")]
+TurntableOption = Annotated[Path | None, file_option(help="Also write an animation of the first seed: .gif or .mp4.")]
 ViewsOption = Annotated[int, camera_option("--views", help="Number of views, sampled together.")]
 ElevationOption = Annotated[float, camera_option(help="Degrees above the horizon.")]
 AzimuthOption = Annotated[float, camera_option(help="Degrees of the first view; 0: front, 90: left side.")]
@@ -77,11 +78,9 @@ def views(
     """
     prompt = checks.check_prompt(prompt)
     checks.check_prompt_length(prompt, None)
-    negative = checks.check_text(negative, "negative prompt")
+    negative = check_text(negative, "negative prompt")
     checks.check_prompt_length(negative, None, "negative prompt")
     checks.check_device_name(device)
-    if guidance_scale is not None:
-        checks.check_guidance_scale(guidance_scale)
     orbit = OrbitOptions(count, elevation, azimuth, span)
     seed_list = checks.parse_seeds(seeds)
 
@@ -103,23 +102,13 @@ def views(
 
 
 @dataclass(frozen=True)
-class OrbitOptions:
+class OrbitOptions(Options):
     """The cameras of the views; angles in degrees."""
 
-    views: int
-    elevation: float
-    azimuth: float
-    span: float
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.views <= MAX_VIEWS:
-            raise UsageError(f"views can be 1 to {MAX_VIEWS}, got --views {self.views}")
-        if not -90 <= self.elevation <= 90:
-            raise UsageError(f"the elevation is between -90 and 90 degrees, got --elevation {self.elevation}")
-        if not (-360 <= self.azimuth <= 360 and -360 <= self.span <= 360):
-            raise UsageError(
-                f"azimuth and span are between -360 and 360 degrees, got --azimuth {self.azimuth} --span {self.span}"
-            )
+    views: Annotated[int, Between(1, MAX_VIEWS)]
+    elevation: Annotated[float, Between(-90, 90)]
+    azimuth: Annotated[float, Between(-360, 360)]
+    span: Annotated[float, Between(-360, 360)]
 
     def cameras(self) -> Cameras:
         """The cameras of these views."""
@@ -151,21 +140,21 @@ def _run(request: ViewsRequest, quiet: bool) -> None:
     prior = request.prior
     unfamiliar = prior.unfamiliar(request.prompt)
     if unfamiliar is not None:
-        typer.echo(f"warning: {unfamiliar.warning(prior.name)}", err=True)
+        say(f"warning: {unfamiliar.warning(prior.name)}", err=True)
     text = prior.encode_prompt(prior.with_suffix(request.prompt), request.negative)
     rows = []
     for seed in request.seeds:
         images = sample_views(prior, text, request.orbit.cameras(), request.recipe, seed)
         rows.append(to_uint8(images.movedim(1, -1)))
         if not quiet and len(request.seeds) > 1:
-            typer.echo(f"seed {seed} done ({len(rows)} of {len(request.seeds)})")
+            say(f"seed {seed} done ({len(rows)} of {len(request.seeds)})")
     seconds = time.perf_counter() - started
     for path in _write(request, rows):
-        typer.echo(path if quiet else f"wrote {path}")
+        say(path if quiet else f"wrote {path}")
         if quiet:
             break
     if not quiet:
-        typer.echo(f"{len(rows) * request.orbit.views} views in {seconds:.1f} s after start-up")
+        say(f"{len(rows) * request.orbit.views} views in {seconds:.1f} s after start-up")
 
 
 def _write(request: ViewsRequest, rows: list[Picture]) -> list[Path]:

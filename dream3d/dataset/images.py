@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from dream3d.bounds import Between, Options, Seed
 from dream3d.dataset.backgrounds import random_background
 from dream3d.dataset.compositing import composite
 from dream3d.dataset.decoding import read_rgba
@@ -37,25 +39,16 @@ MAX_CAPTION_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(Options):
     """How captioned images are made."""
 
-    size: int = 256
-    """Pixels along a side, 16 to 2048."""
-    per_shard: int = 1000
+    size: Annotated[int, Between(16, MAX_SIDE)] = 256
+    """Pixels along a side."""
+    per_shard: Annotated[int, Between(1, 1_000_000)] = 1000
     """Images in a shard."""
-    seed: int = 0
-    per_object: int = 4
+    seed: Seed = 0
+    per_object: Annotated[int, Between(1, 10_000)] = 4
     """Images of one object, each of a random view; only for images of rendered objects."""
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.size <= MAX_SIDE:
-            raise UsageError(f"the size is 16 to {MAX_SIDE} pixels, got {self.size}")
-        if self.per_shard < 1 or self.per_object < 1 or self.seed < 0:
-            raise UsageError(
-                f"at least one image a shard and an object and a seed from 0 on, got {self.per_shard}, "
-                f"{self.per_object} and seed {self.seed}"
-            )
 
 
 @dataclass

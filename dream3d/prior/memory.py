@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from dream3d.bounds import Between, Options, check_setting
 from dream3d.errors import UsageError
 
 SPLIT_BELOW_GB = 12.0
-"""Under this the two halves of classifier-free guidance run one after the other. Reckoned, not measured: half the
+"""Under this the two halves of classifier-free guidance run one after the other. An estimate, not measured: half the
 activations of an SD-size UNet on 2 x 4 views in half precision are some 3 GB, beside 2.6 GB of weights and what the
 field's renders take."""
 SLICE_BELOW_GB = 16.0
@@ -26,7 +27,7 @@ class MemoryPlan:
     """How a prior computes; no choice here changes a result by more than rounding."""
 
     precision: Precision = "auto"
-    """Numbers of the UNet. ``auto``: fp16 on CUDA, fp32 elsewhere; bf16 has fp32's range and fewer digits."""
+    """UNet precision. ``auto``: fp16 on CUDA, fp32 elsewhere; bf16 has fp32's range and fewer digits."""
     split_guidance: bool = False
     """Run the UNet with the prompt and without it one after the other instead of as one batch."""
     slice_codec: bool = False
@@ -43,8 +44,7 @@ def plan_for(vram_gb: float | None, precision: str = "auto", *, compile_unet: bo
     known = next((name for name in PRECISIONS if name == precision), None)
     if known is None:
         raise UsageError(f"unknown precision {precision!r}; use {', '.join(PRECISIONS)}")
-    if vram_gb is not None and not vram_gb > 0:
-        raise UsageError(f"the memory of the card is a positive number of gigabytes, got --vram {vram_gb}")
+    check_setting(vram_gb, Annotated[float | None, Between(0, 10_000, above=True)], "vram", Options.spoken)
     size = math.inf if vram_gb is None else vram_gb
     return MemoryPlan(
         precision=known,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
+from dream3d.bounds import Between, Options, Share
 from dream3d.cameras import Cameras
 from dream3d.errors import UsageError
 from dream3d.guidance import classifier_free_guidance, rescale_guided
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.folder import check_finite, known_arguments
+from dream3d.recipe.generation import GuidanceScale
 
 SamplerName = Literal["ddim", "dpm++"]
 MAX_STEPS = 1000
@@ -23,27 +25,21 @@ MAX_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class SamplingRecipe:
+class SamplingRecipe(Options):
     """How noise becomes views. Steps are those of MVDream's command line, the scale its demo's (docs/method.md)."""
 
     sampler: SamplerName = "ddim"
     """``ddim`` (Song et al. 2021) or ``dpm++``: DPM-Solver++ of order 2 (Lu et al. 2022), good in fewer steps."""
-    steps: int = 50
-    guidance_scale: float = 7.5
-    rescale: float = 0.0
+    steps: Annotated[int, Between(1, MAX_STEPS)] = 50
+    guidance_scale: GuidanceScale = 7.5
+    rescale: Share = 0.0
     """How much of the CFG-rescaled prediction is mixed in (Lin et al. 2023); 0 turns it off."""
-    eta: float = 0.0
+    eta: Share = 0.0
     """Noise that ``ddim`` adds between steps; 0 is deterministic, 1 is as random as DDPM."""
 
     def __post_init__(self) -> None:
-        if self.sampler not in ("ddim", "dpm++"):
-            raise UsageError(f"unknown sampler {self.sampler!r}; use ddim or dpm++")
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise UsageError(f"sampling takes 1 to {MAX_STEPS} steps, got --steps {self.steps}")
-        if not 0 <= self.rescale <= 1:
-            raise UsageError(f"the rescale factor is between 0 and 1, got --rescale {self.rescale}")
-        if not 0 <= self.eta <= 1:
-            raise UsageError(f"eta is between 0 and 1, got --eta {self.eta}")
+        """See :class:`Options`; raises UsageError too for noise that a sampler cannot add."""
+        super().__post_init__()
         if self.eta and self.sampler != "ddim":
             raise UsageError(f"--eta {self.eta} needs --sampler ddim; {self.sampler} adds no noise")
 

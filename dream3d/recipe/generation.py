@@ -10,20 +10,39 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from dream3d.bounds import Between, Settings, Share, check_setting
 from dream3d.cameras import CameraRange
 from dream3d.errors import UsageError
 from dream3d.recipe.settings import parse_settings
 
+MAX_STEPS = 1_000_000
+"""Of a run; the published recipes have 10,000."""
+MAX_STAGES = 100
+MAX_FIELD_NUMBERS = 2**27
+"""Learnt by the hash grid, with moments and gradient 2 GB; MVDream's has 2^24."""
+MAX_GRID_CELLS = 2**20
+"""Along a side of the hash grid's finest level; MVDream's has 4,096."""
+MAX_SAMPLES = 2**26
+"""Along the rays to one view of each object if nothing is empty; MVDream's last stage has 2^25."""
+
+Count = Annotated[int, Between(1, MAX_STEPS)]
+Step = Annotated[int, Between(0, 100 * MAX_STEPS)]
+Weight = Annotated[float, Between(0, 1e9)]
+Rate = Annotated[float, Between(0, 10)]
+Resolution = Annotated[int, Between(8, 1024)]
+"""Cells along a side of a mesh grid."""
+GuidanceScale = Annotated[float, Between(0, 1000)]
+
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Settings):
     """A value that moves linearly from ``start`` at step 0 to ``end`` at ``until_step``, then stays."""
 
     start: float
     end: float
-    until_step: int
+    until_step: Step
 
     def at(self, step: int) -> float:
         """The value at a step; steps beyond ``until_step`` give ``end``."""
@@ -33,109 +52,128 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class FieldRecipe:
+class FieldRecipe(Settings):
     """The radiance field on the cube [-1, 1]^3 (docs/method.md, Field and renderer)."""
 
-    levels: int = 16
-    features_per_level: int = 2
-    log2_entries: int = 19
+    levels: Annotated[int, Between(1, 32)] = 16
+    features_per_level: Annotated[int, Between(1, 8)] = 2
+    log2_entries: Annotated[int, Between(4, 24)] = 19
     """Hash table size per level, as a power of two."""
-    base_resolution: int = 16
-    per_level_scale: float = 1.447269237440378
-    hidden_width: int = 64
-    density_gain: float = 1.0
+    base_resolution: Annotated[int, Between(1, 1024)] = 16
+    per_level_scale: Annotated[float, Between(1, 4)] = 1.447269237440378
+    hidden_width: Annotated[int, Between(1, 256)] = 64
+    density_gain: Annotated[float, Between(0, 1e4)] = 1.0
     """Factor on the density head's output before the blob's bias: how fast density can grow."""
-    sharpness: Linear = Linear(1.0, 1.0, 0)
+    sharpness: Annotated[Linear, Between(0, 1e4)] = Linear(1.0, 1.0, 0)
     """Factor on the whole density logit: growing over a run, it turns fog into either something or nothing."""
-    blob_scale: float = 10.0
+    blob_scale: Annotated[float, Between(-1e4, 1e4)] = 10.0
     """Density logit added at the origin: raw + blob_scale * (1 - |x| / blob_radius)."""
-    blob_radius: float = 0.5
+    blob_radius: Annotated[float, Between(0, 100, above=True)] = 0.5
     """Radius in world units where the blob's bias is zero."""
+
+    def __post_init__(self) -> None:
+        """See :class:`Settings`; raises UsageError for a grid that is too large too."""
+        super().__post_init__()
+        numbers = self.levels * self.features_per_level * 2**self.log2_entries
+        finest = self.base_resolution * self.per_level_scale ** (self.levels - 1)
+        if numbers > MAX_FIELD_NUMBERS or finest > MAX_GRID_CELLS:
+            raise UsageError(
+                f"a hash grid of {numbers} numbers with {finest:.0f} cells along a side is too large; at most "
+                f"{MAX_FIELD_NUMBERS} and {MAX_GRID_CELLS}: lower levels, log2_entries or per_level_scale"
+            )
 
 
 @dataclass(frozen=True)
-class RenderRecipe:
+class RenderRecipe(Settings):
     """Ray marching and occupancy (docs/method.md, Field and renderer)."""
 
-    samples_per_diagonal: int = 512
+    samples_per_diagonal: Annotated[int, Between(2, 8192)] = 512
     """The marching step is the cube's diagonal (2 sqrt 3) over this number."""
-    occupancy_resolution: int = 32
-    occupancy_threshold: float = 0.01
+    occupancy_resolution: Annotated[int, Between(1, 128)] = 32
+    occupancy_threshold: Share = 0.01
     """A cell with density * step below this (or below the mean, if that is lower) is skipped."""
-    occupancy_decay: float = 0.95
-    occupancy_every: int = 16
+    occupancy_decay: Share = 0.95
+    occupancy_every: Count = 16
     """Steps between two updates of the occupancy grid."""
-    occupancy_warmup: int = 256
+    occupancy_warmup: Step = 256
     """Steps during which every cell is re-evaluated at each update; afterwards a part of them."""
-    early_stop_transmittance: float = 1e-4
+    early_stop_transmittance: Share = 1e-4
     """Samples behind this transmittance are dropped."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Settings):
     """Rendering size from one step on."""
 
-    from_step: int
-    resolution: int
+    from_step: Step
+    resolution: Annotated[int, Between(1, 2048)]
     """Side of the square training renders, in pixels."""
-    objects: int
+    objects: Annotated[int, Between(1, 16)]
     """Camera groups per step; each holds the prior's number of views."""
 
 
 @dataclass(frozen=True)
-class GuidanceRecipe:
+class GuidanceRecipe(Settings):
     """Score distillation (docs/method.md, Guidance and Timestep schedule)."""
 
     loss: Literal["x0", "sds"] = "x0"
-    guidance_scale: float = 50.0
-    rescale: float = 0.5
+    guidance_scale: GuidanceScale = 50.0
+    rescale: Share = 0.5
     """How much of the CFG-rescaled x0 is mixed into the target; 0 turns it off."""
-    dynamic_threshold: float | None = None
+    dynamic_threshold: Annotated[float | None, Between(0, 1, above=True)] = None
     """Percentile in (0, 1] of |x0| over all views of an object for the latent clamp; None turns it off."""
-    t_min: Linear = Linear(0.98, 0.02, 8000)
+    t_min: Annotated[Linear, Between(0, 1)] = Linear(0.98, 0.02, 8000)
     """Lower bound of the timestep range, as a fraction of the schedule's length."""
-    t_max: Linear = Linear(0.98, 0.50, 8000)
-    denoise_steps: int = 1
+    t_max: Annotated[Linear, Between(0, 1)] = Linear(0.98, 0.50, 8000)
+    denoise_steps: Annotated[int, Between(1, 50)] = 1
     """DDIM steps from the drawn timestep to the target; 1 is MVDream's single prediction."""
     weighting: Literal["uniform", "sigma"] = "uniform"
     """``uniform`` is the released loss; ``sigma`` multiplies it by 1 - abar_t, which keeps the pull of
     nearly clean timesteps from drowning the shape that the noisy ones agreed on."""
 
+    def __post_init__(self) -> None:
+        """See :class:`Settings`; raises UsageError too if the range of timesteps is empty at some step."""
+        super().__post_init__()
+        for step in sorted({0, self.t_min.until_step, self.t_max.until_step}):  # straight lines between these
+            low, high = self.t_min.at(step), self.t_max.at(step)
+            if low > high + 1e-9:
+                raise UsageError(f"the timestep range is empty at step {step}: t_min is {low:.3f}, t_max {high:.3f}")
+
 
 @dataclass(frozen=True)
-class BackgroundRecipe:
+class BackgroundRecipe(Settings):
     """What is behind the object in training renders."""
 
     kind: Literal["fixed", "network"] = "network"
     """``fixed``: the colour that the prior was trained on. ``network``: an MLP of the view direction."""
-    random_probability: float = 0.5
+    random_probability: Share = 0.5
     """With ``network``: chance that a step uses one random colour instead (docs/method.md, Field and renderer)."""
 
 
 @dataclass(frozen=True)
-class ShadingRecipe:
+class ShadingRecipe(Settings):
     """Soft shading of the renders (docs/method.md, Shading)."""
 
-    from_step: int = 5000
+    from_step: Step = 5000
     """Albedo only before this step."""
-    albedo_probability: float = 0.25
-    textureless_probability: float = 0.375
-    light_distance: tuple[float, float] = (0.8, 1.5)
-    orientation: Linear = Linear(10.0, 1000.0, 5000)
+    albedo_probability: Share = 0.25
+    textureless_probability: Share = 0.375
+    light_distance: Annotated[tuple[float, float], Between(0, 100, above=True, rising=True)] = (0.8, 1.5)
+    orientation: Annotated[Linear, Between(0, 1e9)] = Linear(10.0, 1000.0, 5000)
     """Weight of the loss on normals that face away from the camera."""
 
 
 @dataclass(frozen=True)
-class OptimizerRecipe:
+class OptimizerRecipe(Settings):
     """AdamW (docs/method.md, Optimiser)."""
 
-    lr_grid: float = 0.01
-    lr_networks: float = 0.001
-    lr_background: float = 0.001
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-15
-    weight_decay: float = 0.01
-    final_lr_factor: float = 1.0
+    lr_grid: Rate = 0.01
+    lr_networks: Rate = 0.001
+    lr_background: Rate = 0.001
+    betas: Annotated[tuple[float, float], Between(0, 1, below=True)] = (0.9, 0.99)
+    eps: Annotated[float, Between(0, 1e9, above=True)] = 1e-15
+    weight_decay: Rate = 0.01
+    final_lr_factor: Share = 1.0
     """Learning rates decay by a cosine to this factor at the last step; 1 keeps them constant."""
 
     def lr_factor(self, fraction: float) -> float:
@@ -145,22 +183,22 @@ class OptimizerRecipe:
 
 
 @dataclass(frozen=True)
-class RegularizerRecipe:
+class RegularizerRecipe(Settings):
     """Penalties on opacity, all off in MVDream (docs/method.md, Field and renderer).
 
     Their weights count against a loss that sums over all latents of an image.
     """
 
-    sparsity: float = 0.0
+    sparsity: Weight = 0.0
     """Weight of the mean opacity: removes haze; too much erases thin parts."""
-    binary: float = 0.0
+    binary: Weight = 0.0
     """Weight of the mean binary entropy of the opacity: pushes pixels to empty or solid."""
-    from_fraction: float = 0.2
+    from_fraction: Share = 0.2
     """All start at this fraction of the run and grow linearly until its end."""
 
 
 @dataclass(frozen=True)
-class KeyRecipe:
+class KeyRecipe(Settings):
     """Chroma key of the targets, for a prior that was trained on one background colour.
 
     Where a target's picture has that colour there is nothing, elsewhere there is the object. The field's opacity is
@@ -168,35 +206,41 @@ class KeyRecipe:
     background's. Not in MVDream.
     """
 
-    low: float = 0.15
+    low: Annotated[float, Between(0, 2)] = 0.15
     """RGB distance (0..1 each) from the background's colour up to which a pixel is empty."""
-    high: float = 0.25
+    high: Annotated[float, Between(0, 2)] = 0.25
     """RGB distance from which a pixel is the object; between the two it is partly covered."""
-    weight: float = 4000.0
+    weight: Weight = 4000.0
     """Weight of the mean absolute difference of opacity and key. Absolute, because its best answer to targets that
     disagree is their median, empty or solid, where a squared difference would ask for fog. It counts against a
     loss that sums over all latents of an image."""
-    border: float = 0.0
+    border: Annotated[float, Between(0, 0.49)] = 0.0
     """Share of an image's side, along each edge, that counts as empty: objects end inside the image."""
+
+    def __post_init__(self) -> None:
+        """See :class:`Settings`; raises UsageError too for distances that do not rise."""
+        super().__post_init__()
+        if self.low >= self.high:
+            raise UsageError(f"the key's distances must rise, got {self.low} and {self.high}")
 
 
 @dataclass(frozen=True)
-class MeshRecipe:
+class MeshRecipe(Settings):
     """Surface extraction."""
 
-    resolution: int = 128
+    resolution: Resolution = 128
     """Cells of the marching-cubes grid along each side of the cube."""
-    min_component_fraction: float = 0.01
+    min_component_fraction: Share = 0.01
     """Components with less than this share of the largest one's volume are dropped as specks."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """One run, whole. Steps in nested schedules are counted on ``steps``; see :meth:`with_steps`."""
 
     name: str
-    steps: int = 10_000
-    updates_per_target: int = 1
+    steps: Count = 10_000
+    updates_per_target: Annotated[int, Between(1, 50)] = 1
     """Field updates towards each denoised target, re-rendered from the same cameras; 1 in MVDream."""
     cameras: CameraRange = CameraRange()
     stages: tuple[Stage, ...] = (Stage(0, 64, 2), Stage(5000, 256, 1))
@@ -212,23 +256,18 @@ class Recipe:
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"a run needs at least one step, got --steps {self.steps}")
-        if self.updates_per_target < 1 or self.guidance.denoise_steps < 1:
-            raise UsageError(f"recipe {self.name}: updates_per_target and denoise_steps are at least 1")
-        if self.mesh.resolution < 8:
-            raise UsageError(f"the mesh grid needs at least 8 cells a side, got --resolution {self.mesh.resolution}")
-        if self.mesh.resolution > 1024:
-            raise UsageError(f"a mesh grid of {self.mesh.resolution} cells a side is too large; use at most 1024")
-        if not self.stages or self.stages[0].from_step != 0:
-            raise UsageError(f"recipe {self.name}: the first stage must start at step 0")
-        p = self.guidance.dynamic_threshold
-        if p is not None and not 0 < p <= 1:
-            raise UsageError(f"the dynamic threshold is a percentile in (0, 1], got {p}")
-        if self.key is not None and not 0 <= self.key.low < self.key.high:
-            raise UsageError(f"the key's distances must rise from 0 or more, got {self.key.low} and {self.key.high}")
-        if self.key is not None and not 0 <= self.key.border < 0.5:
-            raise UsageError(f"the key's border is a share of the image from 0 to under 0.5, got {self.key.border}")
+        """See :class:`Settings`; raises UsageError too for stages in no order, or that ask for too many samples."""
+        super().__post_init__()
+        starts = [stage.from_step for stage in self.stages[: MAX_STAGES + 1]]
+        if not starts or starts[0] != 0 or starts != sorted(starts) or len(starts) > MAX_STAGES:
+            raise UsageError(f"recipe {self.name} needs 1 to {MAX_STAGES} stages in order, the first from step 0")
+        for stage in self.stages:
+            samples = stage.objects * stage.resolution**2 * self.render.samples_per_diagonal
+            if samples > MAX_SAMPLES:
+                raise UsageError(
+                    f"the stage from step {stage.from_step} has {samples} samples along its rays; at most "
+                    f"{MAX_SAMPLES}: lower resolution, objects or samples_per_diagonal"
+                )
 
     def stage_at(self, step: int) -> Stage:
         """The last stage that has started at ``step``."""
@@ -236,8 +275,7 @@ class Recipe:
 
     def with_steps(self, steps: int) -> Recipe:
         """The same recipe in more or fewer steps: every schedule is stretched along with the run."""
-        if steps < 1:
-            raise UsageError(f"a run needs at least one step, got --steps {steps}")
+        check_setting(steps, Count, "steps")
         return _stretched(self, steps / self.steps, steps)
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,27 +6,27 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from dream3d.checks import check_guidance_scale, check_prompt_length, check_text
-from dream3d.errors import UsageError
-from dream3d.recipe.generation import Recipe
+from dream3d.bounds import Options, check_text
+from dream3d.checks import check_prompt_length
+from dream3d.errors import UsageError, shown
+from dream3d.recipe.generation import Count, GuidanceScale, Recipe, Resolution
 from dream3d.recipe.presets import preset
 from dream3d.recipe.settings import apply_change, parse_settings
 
 
 @dataclass(frozen=True)
-class Overrides:
+class Overrides(Options):
     """Changes of a recipe; None leaves the preset's value."""
 
     preset: str | None = None
-    steps: int | None = None
-    guidance_scale: float | None = None
-    resolution: int | None = None
+    steps: Count | None = None
+    guidance_scale: GuidanceScale | None = None
+    resolution: Resolution | None = None
     negative: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a guidance scale or a negative prompt that is none."""
-        if self.guidance_scale is not None:
-            check_guidance_scale(self.guidance_scale)
+        """See :class:`Options`; raises UsageError too for a negative prompt that is too long."""
+        super().__post_init__()
         if self.negative:
             check_prompt_length(check_text(self.negative, "negative prompt"), None, "negative prompt")
 
@@ -59,8 +59,8 @@ def changed_recipe(changes: Mapping[str, str], recommended: str) -> Recipe:
     data = parse_settings(Overrides, plain).apply_to(recommended).to_dict()
     for name in changes.keys() - short:
         if "." not in name and not isinstance(data.get(name), int | float | str):
-            raise UsageError(f"unknown setting {name!r}; known: {', '.join(sorted(short))}, or a place in the recipe "
-                             "such as guidance.rescale")  # fmt: skip
+            known = f"{', '.join(sorted(short))}, or a place in the recipe such as guidance.rescale"
+            raise UsageError(f"unknown setting {shown(name)}; known: {known}")
         _put(data, name, changes[name])
     return Recipe.from_dict(data)
 

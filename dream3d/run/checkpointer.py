@@ -59,7 +59,7 @@ class Checkpointer:
 
     run: RunFolder
     interval_seconds: float
-    """Between two checkpoints; 0 writes none, except when the run is stopped."""
+    """Seconds between checkpoints; 0 writes none, except when the run is stopped."""
     spent_seconds: float = 0.0
     """In earlier sessions of the run."""
     _started: float = field(default_factory=time.monotonic)

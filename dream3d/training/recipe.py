@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+from dream3d.bounds import Between, Seed, Settings, Share
 from dream3d.errors import UsageError
 from dream3d.prior.layout import AttentionKind
 from dream3d.recipe.settings import apply_change, parse_settings
@@ -23,19 +23,25 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Products = Literal["auto", "on", "off"]
 Weighting = Literal["none", "min_snr"]
 
+MAX_BATCH = 16_384
+"""Images in a step."""
+Steps = Annotated[int, Between(1, 10_000_000)]
+StepsOrNone = Annotated[int, Between(0, 1_000_000_000)]
+Positive = Annotated[float, Between(0, 1e9, above=True)]
+
 
 @dataclass(frozen=True)
-class DataRecipe:
+class DataRecipe(Settings):
     """What is learnt from; folders are relative to the working folder."""
 
     views: str | tuple[str, ...] = ""
     """Folder of multi-view shards (``train-00000.tar``, ``heldout-00000.tar``), or a list of folders."""
-    shares: tuple[float, ...] = ()
+    shares: tuple[Positive, ...] = ()
     """How often objects of each folder of ``views`` are drawn, relative to each other; if empty, all objects are
     drawn equally often, wherever they lie."""
     images: str | tuple[str, ...] = ""
     """Folder of image shards (``images-00000.tar``) for the image mode, or a list; empty for none."""
-    background: tuple[float, float, float] | Literal["grey"] = "grey"
+    background: tuple[Share, Share, Share] | Literal["grey"] = "grey"
     """Colour behind the objects, sRGB in [0, 1]; "grey" draws a grey level for each object, as the paper does."""
     concepts: tuple[str, ...] = ()
     """Names of the objects to learn from; all of them if empty."""
@@ -52,73 +58,73 @@ class DataRecipe:
 
 
 @dataclass(frozen=True)
-class BatchRecipe:
+class BatchRecipe(Settings):
     """What one step sees (in each process)."""
 
-    objects: int = 4
+    objects: Annotated[int, Between(1, MAX_BATCH)] = 4
     """Objects in 3D mode."""
-    images: int = 16
+    images: Annotated[int, Between(1, MAX_BATCH)] = 16
     """Images in image mode."""
-    views: int = 4
+    views: Annotated[int, Between(1, 64)] = 4
     """Views of an object, which are attended together."""
-    image_mode_fraction: float = 0.3
+    image_mode_fraction: Share = 0.3
     """Share of the steps in image mode; they need ``data.images``."""
-    caption_dropout: float = 0.1
+    caption_dropout: Share = 0.1
     """Share of captions replaced by the empty one, which classifier-free guidance needs."""
     prompt_suffix: str = ", 3d asset"
     """Added to captions of objects that do not say "3d"; see ``DiffusionPrior.with_suffix``."""
 
 
 @dataclass(frozen=True)
-class OptimizerRecipe:
+class OptimizerRecipe(Settings):
     """AdamW, its rate and the moving average of the weights."""
 
-    rate: float = 1e-4
-    warmup: int = 100
+    rate: Annotated[float, Between(0, 10, above=True)] = 1e-4
+    warmup: StepsOrNone = 100
     """Steps of a linear rise, which is multiplied with half a cosine that falls to zero."""
-    cosine: int = 0
+    cosine: StepsOrNone = 0
     """Steps until that zero; 0 is the run's last step. Later than that, and a second run can go on from the rate."""
-    weight_decay: float = 0.01
-    clip: float = 1.0
+    weight_decay: Annotated[float, Between(0, 1000)] = 0.01
+    clip: Positive = 1.0
     """Largest norm of the gradient."""
-    ema: float = 0.999
+    ema: Share = 0.999
     """Decay of the moving average a step; smaller at first."""
 
 
 @dataclass(frozen=True)
-class LossRecipe:
+class LossRecipe(Settings):
     """Which noise levels and channels count how much."""
 
-    tilt: float = 1.0
+    tilt: Annotated[float, Between(0, 1000, above=True)] = 1.0
     """Timesteps are T * u^tilt with u uniform: 1 is uniform, less than 1 prefers strong noise."""
     weighting: Weighting = "none"
     """``min_snr``: Hang et al. 2023."""
-    gamma: float = 5.0
+    gamma: Positive = 5.0
     """Of ``min_snr``."""
-    channel_power: float = 0.0
+    channel_power: Annotated[float, Between(-10, 10)] = 0.0
     """Weights of latent channels: their spread in images to this power (linear codecs only)."""
 
 
 @dataclass(frozen=True)
-class EveryRecipe:
+class EveryRecipe(Settings):
     """Steps between things that are written; 0 leaves them out until the end."""
 
-    checkpoint: int = 500
-    samples: int = 1000
-    heldout: int = 500
+    checkpoint: StepsOrNone = 500
+    samples: StepsOrNone = 1000
+    heldout: StepsOrNone = 500
 
 
 @dataclass(frozen=True)
-class TrainingRecipe:
+class TrainingRecipe(Settings):
     """One training run, whole."""
 
     name: str = "trained"
     """Of the prior that comes out."""
     start: str = "mini"
     """Catalogue name or folder of a prior, or a Stable Diffusion folder of diffusers."""
-    steps: int = 1000
-    seed: int = 0
-    image_size: int = 0
+    steps: Steps = 1000
+    seed: Seed = 0
+    image_size: Annotated[int, Between(0, 2048)] = 0
     """Side of the images in pixels; 0 is the start's own (256 for Stable Diffusion)."""
     attention: AttentionKind = "3d"
     precision: Precision = "fp32"
@@ -135,17 +141,13 @@ class TrainingRecipe:
     """Arguments of ``UNet2DConditionModel`` for a network from scratch; empty to go on with the start's."""
 
     def __post_init__(self) -> None:
-        """Raises UsageError for numbers that make no run."""
+        """See :class:`Settings`; raises UsageError too for settings that do not go together."""
+        super().__post_init__()
         data, batch, optimizer = self.data, self.batch, self.optimizer
-        check_numbers(self, lambda v: v >= 1, "at least 1", "steps", "batch.objects", "batch.images", "batch.views")
-        counts = ("seed", "image_size", "optimizer.warmup", "optimizer.cosine", "optimizer.weight_decay")
-        every = ("every.checkpoint", "every.samples", "every.heldout")
-        check_numbers(self, lambda v: v >= 0, "0 or more", *counts, *every)
-        shares = ("batch.image_mode_fraction", "batch.caption_dropout", "optimizer.ema")
-        color = () if data.background == "grey" else ("data.background",)
-        check_numbers(self, lambda v: 0 <= v <= 1, "between 0 and 1", *shares, *color)
-        positive = ("optimizer.rate", "optimizer.clip", "loss.tilt", "loss.gamma", "data.shares")
-        check_numbers(self, lambda v: v > 0, "positive", *positive)
+        if batch.objects * batch.views > MAX_BATCH:
+            raise UsageError(
+                f"batch.objects x batch.views is {batch.objects} x {batch.views}; a step has at most {MAX_BATCH} images"
+            )
         if not data.views:
             raise UsageError("the recipe names no data; set data.views to a folder of shards")
         if data.shares and len(data.shares) != len(data.view_folders):
@@ -194,16 +196,3 @@ def parse_recipe(data: Mapping[str, Any]) -> TrainingRecipe:
 
 def _folders(value: str | tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in ((value,) if isinstance(value, str) else value) if folder)
-
-
-def check_numbers(recipe: object, allowed: Callable[[float], bool], words: str, *keys: str) -> None:
-    """Raises UsageError for the first number of a recipe that is not ``allowed``; ``words`` complete "must be".
-
-    Keys are like ``optimizer.rate``; of a tuple, all numbers count.
-    """
-    for key in keys:
-        value = attrgetter(key)(recipe)
-        numbers = {f"{key}[{i}]": part for i, part in enumerate(value)} if isinstance(value, tuple) else {key: value}
-        for name, number in numbers.items():
-            if not allowed(number):
-                raise UsageError(f"recipe key {name!r} is {number}; it must be {words}")

@@ -71,7 +71,7 @@ class Task(ABC, Generic[Batch]):
     moving average, checkpoints and exact resume, signals. How a task is added:
 
     1. A file in ``training/tasks/`` with a frozen recipe that checks its numbers when it is built
-       (:func:`dream3d.training.recipe.check_numbers`), and a subclass of this class whose constructor reads all data,
+       (:class:`dream3d.bounds.Settings`), and a subclass of this class whose constructor reads all data,
        so that what does not fit is refused before the first step.
     2. It builds its networks and chooses what trains (:class:`Trained`): a whole UNet, adapters, or LoRA layers alone.
        The rest it freezes itself (``requires_grad_(False)``). A network that runs in several processes or in mixed

@@ -26,7 +26,7 @@ class PriorInfo:
     """Bytes on the disk if it is here, else roughly those of its download."""
 
     def absence(self) -> str:
-        """One line for when it is not here: why, and every way to get it. Raises UsageError for a bad mirror."""
+        """One line for when it is not installed: why, and every way to get it. Raises UsageError for a bad mirror."""
         entry = table.find_entry(self.name)
         return absent_message(entry) if entry else f"prior {self.name!r} is {self.note}; install the package again"
 

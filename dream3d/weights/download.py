@@ -204,5 +204,5 @@ def _finish(part: Partial, destination: Path, url: str) -> Record:
 
 def _disk_trouble(destination: Path, error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return f"{destination.parent}: the disk is full; make room and run the command again, it goes on from there"
+        return f"{destination.parent}: the disk is full; make room and run the command again, it resumes from there"
     return f"{destination}: cannot be written ({error.strerror or error}); name another folder with DREAM3D_CACHE"

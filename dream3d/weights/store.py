@@ -62,9 +62,11 @@ def size_on_disk(folder: Path) -> int:
 
 
 def absent_message(entry: Entry) -> str:
-    """One line: that a prior is not here, and every way to get it."""
+    """One line: that a prior is not installed, and every way to get it."""
     folder, missing = prior_folder(entry), missing_files(entry)
-    state = f"is incomplete, {folder / missing[0]} is missing" if os.path.isdir(folder) and missing else "is not here"
+    state = (
+        f"is incomplete, {folder / missing[0]} is missing" if os.path.isdir(folder) and missing else "is not installed"
+    )
     offline = f"'dream3d models pull {entry.name} --offline'"
     if any(is_downloaded(entry, source) for source in entry.sources):
         return f"prior {entry.name!r} {state}, but its download is here: run {offline}; {MINI_WORKS}"

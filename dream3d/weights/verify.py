@@ -21,7 +21,7 @@ class Finding:
 
     path: Path
     state: Literal["sound", "bad", "unchecked"]
-    """Unchecked: there is nothing to hold it against, or it is not finished. Bad ones are missing or damaged."""
+    """Unchecked: there is no recorded SHA-256, or it is not finished. Bad ones are missing or damaged."""
     detail: str = ""
 
 
@@ -72,4 +72,4 @@ def _verify_download(entry: Entry, file: RemoteFile) -> Iterator[Finding]:
         yield Finding(path, "bad", str(error))
     part = path.with_name(f"{path.name}.part")
     if part.is_file():
-        yield Finding(part, "unchecked", f"half-downloaded, {part.stat().st_size} bytes; pull goes on from there")
+        yield Finding(part, "unchecked", f"half-downloaded, {part.stat().st_size} bytes; pull resumes from there")

@@ -48,7 +48,7 @@ def _two(rng: np.random.Generator) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def stacked(rng: np.random.Generator) -> Design:
-    """One body on another: "a red cube on a blue cylinder"."""
+    """Stacked objects: "a red cube on a blue cylinder"."""
     upper, lower = _two(rng)
     while lower[1] not in ("cube", "cylinder"):  # nothing rests on a point
         upper, lower = _two(rng)

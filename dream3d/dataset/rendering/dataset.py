@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from dream3d.bounds import Between, Options
 from dream3d.dataset.records import ATTRIBUTION, SPLITS, SourceAsset, json_object
 from dream3d.dataset.rendering.views import ViewsRecipe, split_of
 from dream3d.dataset.rendering.workers import Bounds, ShardTask, render_shards
@@ -24,20 +25,14 @@ MAX_SETTINGS_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class DatasetPlan:
+class DatasetPlan(Options):
     """Which objects go where."""
 
-    heldout: float = 0.1
+    heldout: Annotated[float, Between(0, 1, below=True)] = 0.1
     """Share of the objects that is not trained on."""
     unseen: tuple[str, ...] = ()
     """Concepts of which no object is trained on."""
-    objects_per_shard: int = 16
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.heldout < 1:
-            raise UsageError(f"the held-out share is 0 or more and below 1, got {self.heldout}")
-        if not 1 <= self.objects_per_shard <= 10_000:
-            raise UsageError(f"a shard holds 1 to 10000 objects, got {self.objects_per_shard}")
+    objects_per_shard: Annotated[int, Between(1, 10_000)] = 16
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from dream3d.bounds import Between, Options, Seed
 from dream3d.cameras import CameraRange
 from dream3d.dataset.assets.sh3f import extract
 from dream3d.dataset.captions.colors import dominant_colors
@@ -23,34 +25,32 @@ from dream3d.errors import DatasetError, UsageError
 
 
 @dataclass(frozen=True)
-class ViewsRecipe:
+class ViewsRecipe(Options):
     """How objects are rendered."""
 
-    size: int = 64
+    size: Annotated[int, Between(8, MAX_SIDE)] = 64
     """Pixels along a side."""
-    passes: int = 4
+    passes: Annotated[int, Between(1, 99)] = 4
     """Orbits around each object; the views of one share elevation, field of view, distance and light."""
-    azimuths: int = 8
+    azimuths: Annotated[int, Between(4, 96)] = 8
     """Views of an orbit, evenly spaced from a random one; a multiple of four."""
     cameras: CameraRange = CameraRange()
     lights: tuple[str, ...] = ("studio",)
     """Names of :data:`LIGHTS`; each orbit has one of them."""
-    seed: int = 0
+    seed: Seed = 0
     depth: bool = False
     normals: bool = False
 
     def __post_init__(self) -> None:
-        if not 8 <= self.size <= MAX_SIDE:
-            raise UsageError(f"images can have 8 to {MAX_SIDE} pixels a side, got {self.size}")
-        if not 1 <= self.passes <= 99:
-            raise UsageError(f"there can be 1 to 99 passes, got {self.passes}")
-        if not 4 <= self.azimuths <= 96 or self.azimuths % 4:
-            raise UsageError(f"the views of a pass are a multiple of four up to 96, got {self.azimuths}")
+        """See :class:`Options`; raises UsageError too for what no data set has."""
+        super().__post_init__()
+        if self.azimuths % 4:
+            raise UsageError(f"--azimuths is {self.azimuths}, which should be a multiple of four")
+        if self.cameras.sphere_elevation_probability:
+            raise UsageError("cameras.sphere_elevation_probability must be 0: a data set's elevations are uniform")
         unknown = [name for name in self.lights if name not in LIGHTS]
         if unknown or not self.lights:
             raise UsageError(f"unknown light {', '.join(unknown)!r}; known are {', '.join(LIGHTS)}")
-        if self.seed < 0:
-            raise UsageError(f"the seed is 0 or more, got {self.seed}")
 
 
 PRESETS = {

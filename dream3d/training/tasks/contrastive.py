@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from dream3d.bounds import Between, Seed, Settings
 from dream3d.dataset.compositing import over
 from dream3d.errors import UsageError
 from dream3d.evaluation.retrieval import recall_at
@@ -35,7 +36,7 @@ from dream3d.training.events import StepEvent
 from dream3d.training.logs import StepLog
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.objective import contrastive_loss
-from dream3d.training.recipe import check_numbers
+from dream3d.training.recipe import Steps
 from dream3d.training.task import Loss, Task, Trained
 
 RUN_FOLDER = f"{FOLDER}-training"
@@ -48,24 +49,17 @@ VIEWS_JUDGED = 8
 
 
 @dataclass(frozen=True)
-class ContrastiveRecipe:
+class ContrastiveRecipe(Settings):
     """How the encoder is learnt. Raises :class:`UsageError` for numbers out of range."""
 
-    steps: int = 2000
-    batch: int = 64
+    steps: Steps = 2000
+    batch: Annotated[int, Between(2, 65536)] = 64
     """Objects in a step; each is a negative for the others."""
-    seed: int = 0
-    learning_rate: float = 1e-3
+    seed: Seed = 0
+    learning_rate: Annotated[float, Between(0, 1, above=True, below=True)] = 1e-3
     """At its peak, after the first twentieth of the steps; it ends at zero along a cosine."""
-    weight_decay: float = 0.05
-    log_every: int = 10
-
-    def __post_init__(self) -> None:
-        check_numbers(self, lambda v: 1 <= v <= 10**7, "from 1 to 10000000", "steps", "log_every")
-        check_numbers(self, lambda v: 2 <= v <= 65536, "from 2 to 65536", "batch")
-        check_numbers(self, lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1", "seed")
-        check_numbers(self, lambda v: 0 < v < 1, "between 0 and 1", "learning_rate")
-        check_numbers(self, lambda v: v >= 0, "0 or more", "weight_decay")
+    weight_decay: Annotated[float, Between(0, 1000)] = 0.05
+    log_every: Steps = 10
 
     def rate_at(self, step: int) -> float:
         """Share of the peak learning rate at a step from 0 on."""
@@ -235,7 +229,7 @@ def make_trainer(
     config: EncoderConfig | None = None,
     heldout: Iterable[tuple[str, Captioned]] = (),
 ) -> Trainer[ContrastiveTask]:
-    """The trainer of an encoder, which goes on with what is in ``out``; see :class:`ContrastiveTask`."""
+    """The trainer of an encoder, which resumes what is in ``out``; see :class:`ContrastiveTask`."""
     accelerator = make_accelerator()
     task = ContrastiveTask(recipe, data, prior, out, config, heldout)
     return Trainer(task, accelerator, task.folder)

@@ -147,7 +147,7 @@ def learning_rate(recipe: TrainingRecipe, step: int) -> float:
 
 
 def make_trainer(recipe: TrainingRecipe, out: Path, device: str = "cpu") -> Trainer[MultiviewTask]:
-    """The trainer of a recipe in a folder, which goes on with what is there; raises as :class:`MultiviewTask`."""
+    """The trainer of a recipe in a folder, which resumes what is there; raises as :class:`MultiviewTask`."""
     accelerator = make_accelerator(device, recipe.precision)
     return Trainer(MultiviewTask(recipe, out, accelerator), accelerator, out)
 
