@@ -137,6 +137,9 @@ class OraclePrior:
         mean = (weights[:, :, None, None, None] * clean).sum(0)
         return mean, mean
 
+    def unfamiliar(self, prompt: str) -> None:
+        """It warns of nothing."""
+
     def likeness(self, prompt: str, images: Tensor) -> Likeness | None:
         """It has no opinion."""
         return None
