@@ -255,8 +255,8 @@ def main() -> None:
         (root / "foreign/checkpoints").mkdir()
         (root / "foreign/checkpoints/thesis.txt").write_text("mine")
         sound_inputs(root / "sound")
-        foreign, ends = digest(root / "foreign") + digest(root / "sound"), time.monotonic() + 60 * args.minutes
-        reader = Reader(root / "work")
+        foreign = digest(root / "foreign") + digest(root / "sound")
+        reader, ends = Reader(root / "work"), time.monotonic() + 60 * args.minutes
         while time.monotonic() < ends:
             name = args.only[number % len(args.only)]
             folder = root / "work" / f"{name}-{number}"

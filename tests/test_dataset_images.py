@@ -181,7 +181,7 @@ def test_the_command_makes_shards_of_both_sources(tmp_path: Path) -> None:
     write_shard(tmp_path, [views()])
     done = run(app, ["dataset", "images", "--from-shards", str(tmp_path), "--out", str(tmp_path / "b"), "--size", "32"])
     assert done.exit_code == 0, done.output
-    assert "4 pictures" in done.output
+    assert "4 images" in done.output
 
 
 def test_the_command_wants_one_source_that_holds_pictures(tmp_path: Path) -> None:
