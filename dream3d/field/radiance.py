@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_encode import hash_grid_spec
-from dream3d.kernels.hash_grid import HASH_GRID, REFERENCE
+from dream3d.kernels.hash_grid import HASH_GRID
 from dream3d.recipe.generation import FieldRecipe, OptimizerRecipe
 
 
@@ -50,8 +50,6 @@ class RadianceField(nn.Module):
         recipe: FieldRecipe,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
-        *,
-        second_derivatives: bool = False,
     ) -> None:
         super().__init__()
         self.recipe = recipe
@@ -62,9 +60,7 @@ class RadianceField(nn.Module):
             recipe.base_resolution,
             recipe.per_level_scale,
         )
-        # Native hash grids have no second derivatives, which a loss on normals needs.
-        chosen = REFERENCE if second_derivatives else choose(HASH_GRID, torch.device(device).type)
-        self.encoding = chosen.implementation(spec, generator)
+        self.encoding = choose(HASH_GRID, str(device)).implementation(spec, generator)
         self.density_head = TwoLayer(self.encoding.width, recipe.hidden_width, 1, generator)
         self.color_head = TwoLayer(self.encoding.width, recipe.hidden_width, 3, generator)
         self.sharpness = recipe.sharpness.start

@@ -73,6 +73,6 @@ class Scene:
 
 def build_scene(recipe: Recipe, prior_background: Color, generator: torch.Generator, device: torch.device) -> Scene:
     """The scene of a recipe before the first step; first weights come from ``generator``."""
-    field = RadianceField(recipe.field, generator, device, second_derivatives=recipe.shading is not None)
+    field = RadianceField(recipe.field, generator, device)
     background = build_background(recipe.background, prior_background, generator).to(device)
     return Scene(field, background, Renderer(recipe.render, device), device, recipe.shading is not None)
