@@ -54,7 +54,9 @@ def choose(operation: Operation[Implementation], device: str) -> Choice[Implemen
     for candidate in operation.candidates:
         reason = _reason_against(candidate, device)
         if reason is None:
-            passed = f"{candidate.name} passed a test of values and gradients here" if candidate.probe else "the reference"
+            passed = (
+                f"{candidate.name} passed a test of values and gradients here" if candidate.probe else "the reference"
+            )
             return Choice(operation.name, candidate.name, "; ".join(reasons) or passed, candidate.implementation)
         reasons.append(reason)
     raise LookupError(f"no implementation of {operation.name} works on {device}: {'; '.join(reasons)}")

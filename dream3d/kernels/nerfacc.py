@@ -97,4 +97,6 @@ def probe(device: str) -> None:
 @functools.cache
 def _estimator(resolution: int, device: torch.device) -> Any:
     nerfacc = importlib.import_module("nerfacc")
-    return nerfacc.OccGridEstimator(roi_aabb=[-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], resolution=resolution, levels=1).to(device)
+    return nerfacc.OccGridEstimator(roi_aabb=[-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], resolution=resolution, levels=1).to(
+        device
+    )

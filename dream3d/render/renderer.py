@@ -19,9 +19,11 @@ from dream3d.kernels.samples import Marching, Samples, positions_of
 from dream3d.recipe.generation import RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 
-SAMPLES_AT_ONCE = 2**18
-"""Samples at which the field is evaluated in one piece: about 0.9 GB with gradients, 2.8 GB with shading. Where there
-are more, each piece is computed again for its gradients, so that only one is in memory."""
+SAMPLES_AT_ONCE = 2**19
+"""Samples at which the field is evaluated in one piece: at most 1.8 GB with gradients. Where there are more, each piece
+is computed again for its gradients, so that only one is in memory."""
+NORMALS_COST = 4
+"""Memory of a sample with normals, of which second derivatives are kept, over that of one without."""
 
 BackgroundFn = Callable[[Tensor, torch.Generator | None], Tensor]
 
@@ -114,7 +116,7 @@ class Renderer:
             seen = field(points)
             return (*seen, field.normals(points, differentiable=differentiable_normals)) if shaded else seen
 
-        density, albedo, *rest = _in_pieces(look, positions)
+        density, albedo, *rest = _in_pieces(look, positions, SAMPLES_AT_ONCE // (NORMALS_COST if shaded else 1))
         normals = rest[0] if rest else None
         index, rays = samples.ray_index, len(rays_o)
         weights = self._ray_weights(density, samples, rays)
@@ -145,7 +147,7 @@ class Renderer:
         """The samples of rays (R, 3) within the budget; the step is doubled until they fit."""
 
         def density(positions: Tensor) -> Tensor:
-            return _in_pieces(lambda points: (field.density(points),), positions)[0]
+            return _in_pieces(lambda points: (field.density(points),), positions, SAMPLES_AT_ONCE)[0]
 
         recipe = self.recipe
         marching = Marching(self.step_size, recipe.early_stop_transmittance, recipe.alpha_threshold)
@@ -172,14 +174,11 @@ class Renderer:
         )
 
 
-def _in_pieces(look: Callable[[Tensor], tuple[Tensor, ...]], positions: Tensor) -> tuple[Tensor, ...]:
-    """``look`` at positions (M, 3); many go in pieces that keep nothing for the backward pass but their positions."""
-    if len(positions) <= SAMPLES_AT_ONCE:
+def _in_pieces(look: Callable[[Tensor], tuple[Tensor, ...]], positions: Tensor, most: int) -> tuple[Tensor, ...]:
+    """``look`` at positions (M, 3); more than ``most`` go in pieces that keep only their positions for the gradients."""
+    if len(positions) <= most:
         return look(positions)
-    pieces = [
-        checkpoint(look, piece, use_reentrant=False, preserve_rng_state=False)
-        for piece in positions.split(SAMPLES_AT_ONCE)
-    ]
+    pieces = [checkpoint(look, piece, use_reentrant=False, preserve_rng_state=False) for piece in positions.split(most)]
     return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
 
 
