@@ -48,7 +48,7 @@ def test_the_first_candidate_that_works_is_taken() -> None:
     choice = choose(operation(*candidates), "cuda")
     assert choice.name == "fast"
     assert choice.reason.startswith("slow is not usable here")
-    assert choose(operation(candidates[1]), "cuda").reason == "fast passed a test of values and gradients here"
+    assert choose(operation(candidates[1]), "cuda").reason == "fast passed a test with gradients here"
 
 
 def test_without_a_reference_that_is_an_error() -> None:

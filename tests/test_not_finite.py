@@ -75,9 +75,7 @@ def test_what_was_skipped_is_told_once() -> None:
 
 
 def test_a_run_of_nothing_else_ends_in_one_line() -> None:
-    with pytest.raises(
-        Dream3DError, match=r"^the last 20 updates up to step 4 .* not finite; try --precision"
-    ) as caught:
+    with pytest.raises(Dream3DError, match=r"^the last 20 updates up to step 4 .* not finite; try") as caught:
         optimise("", Broken(range(8), float("nan")), TINY, 0, "cpu")
     assert "\n" not in str(caught.value)
 

@@ -2,7 +2,8 @@
 
 An operation has candidates in order of preference. Native ones are accelerators, never requirements: each is tried by
 running it once on the device, forward and backward, because importing proves little (tiny-cuda-nn raises on import
-without a GPU, nerfacc imports anywhere but compiles at its first call). The last candidate is plain torch, the reference.
+without a GPU, nerfacc imports anywhere but compiles at its first call). The last candidate is plain
+torch, the reference.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ def choose(operation: Operation[Implementation], device: str) -> Choice[Implemen
     for candidate in operation.candidates:
         reason = _reason_against(candidate, device)
         if reason is None:
-            passed = (
-                f"{candidate.name} passed a test of values and gradients here" if candidate.probe else "the reference"
-            )
+            passed = f"{candidate.name} passed a test with gradients here" if candidate.probe else "the reference"
             return Choice(operation.name, candidate.name, "; ".join(reasons) or passed, candidate.implementation)
         reasons.append(reason)
     raise LookupError(f"no implementation of {operation.name} works on {device}: {'; '.join(reasons)}")

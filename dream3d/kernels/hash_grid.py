@@ -31,7 +31,7 @@ class TorchHashGrid(nn.Module):
 class TinyCudaHashGrid(nn.Module):
     """tiny-cuda-nn's HashGrid behind the same interface, with second derivatives for positions, as shading needs.
 
-    It lives on the current CUDA device. Not run so far: its test and ``examples/gpu_check.py`` need a GPU with the library.
+    It lives on the current CUDA device. Not run so far: its test needs a GPU with the library.
     """
 
     def __init__(self, spec: HashGridSpec, generator: torch.Generator) -> None:

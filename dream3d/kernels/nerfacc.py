@@ -1,7 +1,7 @@
 """nerfacc (Li et al. 2023) for the renderer's two questions: which samples, and which weights.
 
-Used on CUDA when :mod:`dream3d.kernels.choose` found it working. Not run so far: its test and
-``examples/gpu_check.py``, which compare it with the torch marcher, need a GPU with nerfacc.
+Used on CUDA when :mod:`dream3d.kernels.choose` found it working. Not run so far: its test,
+which compares it with the torch marcher, needs a GPU with nerfacc.
 """
 
 from __future__ import annotations

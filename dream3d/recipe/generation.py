@@ -70,10 +70,10 @@ class RenderRecipe:
     early_stop_transmittance: float = 1e-4
     """Samples behind this transmittance are dropped."""
     alpha_threshold: float = 0.0
-    """Samples that stop a smaller share of the light are dropped, so that haze is neither seen nor learnt; the occupancy
-    grid's mean of density * step caps it. 0 keeps all."""
+    """Samples that stop a smaller share of the light are dropped, so that haze is neither seen nor learnt; the
+    occupancy grid's mean of density * step caps it. 0 keeps all."""
     sample_budget: int = 2**24
-    """Samples of one render at most. Where fog makes more, the marching step of that render is doubled until they fit."""
+    """Samples of one render at most. Where fog makes more, its marching step is doubled until they fit."""
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ class Renderer:
 
 
 def _in_pieces(look: Callable[[Tensor], tuple[Tensor, ...]], positions: Tensor, most: int) -> tuple[Tensor, ...]:
-    """``look`` at positions (M, 3); more than ``most`` go in pieces that keep only their positions for the gradients."""
+    """``look`` at positions (M, 3); more than ``most`` go in pieces that keep only positions for the gradients."""
     if len(positions) <= most:
         return look(positions)
     pieces = [checkpoint(look, piece, use_reentrant=False, preserve_rng_state=False) for piece in positions.split(most)]

@@ -94,8 +94,8 @@ class Session:
         self._reports, self._latest = {}, measured
         if measured.skipped_in_a_row >= SKIPPED_AT_MOST:
             raise Dream3DError(
-                f"the last {measured.skipped_in_a_row:.0f} updates up to step {step} had a loss or gradients that are not "
-                "finite; try --precision bf16 or fp32, or a lower --guidance-scale"
+                f"the last {measured.skipped_in_a_row:.0f} updates up to step {step} had a loss or gradients that "
+                "are not finite; try --precision bf16 or fp32, or a lower --guidance-scale"
             )
         before, self._troubles = self._troubles, (int(measured.skipped), report.coarsened)
         news = [new - old for old, new in zip(before, self._troubles, strict=True)]
