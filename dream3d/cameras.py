@@ -54,7 +54,7 @@ class Cameras:
 
     def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on another device."""
-        return Cameras(self.c2w.to(device), self.fovy_deg.to(device))
+        return Cameras(self.c2w.to(device, non_blocking=True), self.fovy_deg.to(device, non_blocking=True))
 
     def conditioning(self) -> Tensor:
         """(N, 16) row-major poses with the position on the unit sphere: what the prior is told.

@@ -83,7 +83,7 @@ def find_target(
     low, high = timestep_bounds(guidance, step, len(alphas_cumprod))
     timestep = int(torch.randint(low, high + 1, (1,), generator=generator))
     alpha_bar = alphas_cumprod[timestep]
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
+    noise = torch.randn(latents.shape, generator=generator).to(latents, non_blocking=True)
     x_t = add_noise(latents, noise, alpha_bar)
 
     def predict(x: Tensor, t: int) -> Tensor:
@@ -134,8 +134,11 @@ class Distillation:
             betas=rates.betas,
             eps=rates.eps,
             weight_decay=rates.weight_decay,
+            fused=self.device.type == "cuda",
         )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._skipped = torch.zeros(2, device=self.device)
+        """Updates skipped so far, and how many of them were the last in a row."""
 
     def step(self, step: int, conditioning: Conditioning) -> StepReport:
         """Run step number ``step`` (from 0) towards what the prior is told."""
@@ -147,7 +150,7 @@ class Distillation:
             group["lr"] = rate * recipe.optimizer.lr_factor(step / recipe.steps)
 
         cameras = sample_orthogonal(recipe.cameras, stage.objects, prior.views, streams["cameras"]).to(self.device)
-        light = sample_light(recipe.shading, step, cameras, streams["shading"])
+        light = sample_light(recipe.shading, step, cameras, prior.views, streams["shading"])
         rendering = scene.render(cameras, stage.resolution, light, streams["render"])
         latents = prior.encode_images(rendering.images(prior.image_size), streams["noise"])
         target = find_target(prior, recipe, step, cameras, latents.detach(), conditioning, streams["noise"])
@@ -159,16 +162,27 @@ class Distillation:
                 images = images if target.keyed is None else target.keyed.replace_background(images)
                 latents = prior.encode_images(images, streams["noise"])
             loss = target.loss(latents, recipe.guidance)
-            self.optimizer.zero_grad(set_to_none=True)
-            (loss + regularizers(recipe, step, rendering, target.keyed)).backward()
+            self._update(loss + regularizers(recipe, step, rendering, target.keyed))
+        seen = [loss.detach(), rendering.opacity.detach().mean(), scene.renderer.grid.fraction, *self._skipped]
+        return StepReport(target.timestep, target.timestep_range, torch.stack(seen), scene.renderer.coarsened)
+
+    def _update(self, loss: Tensor) -> None:
+        """Move the parameters down the loss, unless it or a gradient is not finite: then nothing moves.
+
+        Half precision overflows now and then. Looking would make the host wait for a GPU, so that there the fused
+        optimiser is told by a tensor, as torch's gradient scaler does.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        finite = torch.stack([torch.isfinite(one).all() for one in (loss.detach(), *gradients)]).all()
+        skip = (~finite).float()
+        self._skipped = torch.stack([self._skipped[0] + skip, (self._skipped[1] + skip) * skip])
+        if self.optimizer.defaults["fused"]:
+            self.optimizer.found_inf = skip  # type: ignore[attr-defined]
             self.optimizer.step()
-        return StepReport(
-            loss=float(loss.detach()),
-            timestep=target.timestep,
-            timestep_range=target.timestep_range,
-            opacity=float(rendering.opacity.detach().mean()),
-            occupancy=scene.renderer.grid.fraction,
-        )
+        elif finite:
+            self.optimizer.step()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, besides recipe, prior and text: what a checkpoint holds."""
@@ -232,10 +246,13 @@ def start(
 ) -> Distillation:
     """The state of a run before its first step: a soft ball under the recipe's background.
 
-    ``hash_grid`` names an implementation, see :func:`dream3d.field.radiance.choose_hash_grid`.
+    ``hash_grid`` names an implementation, by default the best.
     """
+    device = torch.device(device)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # tiny-cuda-nn builds its grid on the current device
     streams = random_streams(seed)
-    scene = build_scene(recipe, prior.background, streams["init"], torch.device(device), hash_grid)
+    scene = build_scene(recipe, prior.background, streams["init"], device, hash_grid)
     return Distillation(recipe, prior, scene, streams)
 
 

@@ -16,9 +16,10 @@ from typing import Any
 from dream3d import distill
 from dream3d.checks import check_apart, check_output_file
 from dream3d.errors import Dream3DError, UsageError
-from dream3d.field.radiance import choose_hash_grid
 from dream3d.files import remove_leftovers, write_atomically
 from dream3d.finish import figures_of, finish, render_views
+from dream3d.kernels.choose import choose
+from dream3d.kernels.hash_grid import HASH_GRID
 from dream3d.mesh.export import check_extension
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
@@ -77,7 +78,7 @@ def generate(
     out = check_output_file(out)
     check_extension(out)
     check_apart(out, run_dir)
-    hash_grid = choose_hash_grid(device, recipe.shading is not None).name
+    hash_grid = choose(HASH_GRID, device).name
     asked = {**(request or {}), "out": str(out.absolute()), "device": device}
     facts = {"prior_digest": prior.digest, "hash_grid": hash_grid, "request": asked}
     with RunFolder(run_dir, {**provenance(prompt, seed, recipe, prior), **facts}) as run:
@@ -146,7 +147,7 @@ def _check_same(run: RunFolder, job: Job, prior: MultiViewPrior) -> None:
             f"{prior.digest[:12]}...); put those back, or start again"
         )
     try:
-        choose_hash_grid(job.device, job.recipe.shading is not None, job.hash_grid)
+        choose(HASH_GRID, job.device, job.hash_grid)
     except LookupError as error:
         raise UsageError(f"{run.path} can be resumed only on the hash grid it began with: {error}") from error
 

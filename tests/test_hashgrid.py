@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_encode import HashGridSpec, hash_encode, hash_encode_reference, hash_grid_spec
-from dream3d.kernels.hash_grid import HASH_GRID, TinyCudaHashGrid, TorchHashGrid
+from dream3d.kernels.hash_grid import HASH_GRID, TorchHashGrid
 from dream3d.recipe.generation import FieldRecipe
 
 SMALL = hash_grid_spec(levels=3, features=2, log2_entries=9, base_resolution=4, per_level_scale=2.0)
@@ -113,21 +113,3 @@ def test_on_a_cpu_the_reference_is_chosen_and_says_why() -> None:
     choice = choose(HASH_GRID, "cpu")
     assert choice.name == "torch"
     assert "CUDA" in choice.reason
-
-
-@pytest.mark.skipif(choose(HASH_GRID, "cuda").name != "tiny-cuda-nn", reason="needs CUDA with tiny-cuda-nn")
-def test_tiny_cuda_nn_equals_the_reference() -> None:
-    recipe = FieldRecipe(levels=4, log2_entries=12)
-    spec = hash_grid_spec(4, 2, 12, recipe.base_resolution, recipe.per_level_scale)
-    native = TinyCudaHashGrid(spec, torch.Generator().manual_seed(0)).cuda()
-    table = native.encoding.params.detach().float().view(-1, 2).cpu()
-    positions = torch.rand(256, 3, generator=torch.Generator().manual_seed(1))
-    reference_table = table.clone().requires_grad_()
-    expected = hash_encode_reference(positions, reference_table, spec)
-    actual = native(positions.cuda())
-    torch.testing.assert_close(actual.cpu(), expected, atol=1e-5, rtol=1e-3)
-    expected.sum().backward()
-    actual.sum().backward()
-    torch.testing.assert_close(
-        native.encoding.params.grad.float().view(-1, 2).cpu(), reference_table.grad, atol=1e-3, rtol=1e-2
-    )

@@ -10,12 +10,12 @@ from dream3d.kernels.choose import Candidate, Operation, choose
 from dream3d.kernels.operations import OPERATIONS, report
 
 
-def broken() -> None:
+def broken(device: str) -> None:
     raise OSError("Unknown compute capability\nsecond line")
 
 
-def works() -> None:
-    """A forward test that passes."""
+def works(device: str) -> None:
+    """A test that passes."""
 
 
 REFERENCE = Candidate[Callable[[int], int]]("torch", lambda x: x + 1)
@@ -48,7 +48,7 @@ def test_the_first_candidate_that_works_is_taken() -> None:
     choice = choose(operation(*candidates), "cuda")
     assert choice.name == "fast"
     assert choice.reason.startswith("slow is not usable here")
-    assert choose(operation(candidates[1]), "cuda").reason == "fast passed a forward test on this GPU"
+    assert choose(operation(candidates[1]), "cuda").reason == "fast passed a test with gradients here"
 
 
 def test_without_a_reference_that_is_an_error() -> None:

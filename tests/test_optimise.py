@@ -19,6 +19,7 @@ from dream3d.recipe.generation import (
 )
 from dream3d.recipe.presets import preset
 from dream3d.render.light import sample_light
+from dream3d.run.progress import read
 
 TINY = replace(
     preset("mini").with_steps(8),
@@ -71,8 +72,8 @@ def test_the_field_is_sharpened_on_schedule() -> None:
 
 def test_albedo_only_before_the_shading_step() -> None:
     shading, generator = ShadingRecipe(from_step=5, albedo_probability=0.0), torch.Generator().manual_seed(0)
-    assert sample_light(shading, 4, orbit(4), generator) is None
-    light = sample_light(shading, 5, orbit(4), generator)
+    assert sample_light(shading, 4, orbit(4), 4, generator) is None
+    light = sample_light(shading, 5, orbit(4), 4, generator)
     assert light is not None
     assert light.ambient + light.diffuse == pytest.approx(1)
     distance = light.position.norm(dim=-1)
@@ -82,11 +83,13 @@ def test_albedo_only_before_the_shading_step() -> None:
 def test_the_step_reports_what_it_measured() -> None:
     prior = OraclePrior(MASCOT)
     report = start(TINY, prior, 0).step(0, prior.encode_prompt("", ""))
+    (measured,) = read([report])
     assert report.timestep_range == (980, 980)
     assert report.timestep == 980
-    assert report.loss > 0
-    assert 0 < report.opacity < 1
-    assert 0 < report.occupancy <= 1
+    assert measured.loss > 0
+    assert 0 < measured.opacity < 1
+    assert 0 < measured.occupancy <= 1
+    assert (measured.skipped, measured.skipped_in_a_row) == (0, 0)
 
 
 def test_the_paper_recipe_runs_in_miniature() -> None:

@@ -281,6 +281,8 @@ TABLE: Table[Trace] = {
     "render.occupancy_every": falls(lambda run: run.queries, 4),
     "render.occupancy_warmup": rises(lambda run: run.queries, 4),
     "render.early_stop_transmittance": falls(lambda run: run.queries, 0.5),
+    "render.alpha_threshold": falls(lambda run: run.queries, 0.5),
+    "render.sample_budget": rises(lambda run: run.state.scene.renderer.coarsened, 100),
     # Guidance
     "guidance.loss": changes(weights, "sds"),
     "guidance.guidance_scale": rises(loss, 1000.0),
@@ -304,6 +306,7 @@ TABLE: Table[Trace] = {
     "shading.textureless_probability": falls(moved("field.color_head"), 1.0, SHADED),
     "shading.light_distance[0]": changes(weights, 0.1, SHADED),
     "shading.light_distance[1]": changes(weights, 5.0, SHADED),
+    "shading.light_per": changes(weights, "object", SHADED),
     "shading.orientation.start": changes(weights, 1e4, SHADED),
     "shading.orientation.end": changes(weights, 1e5, SHADED),
     "shading.orientation.until_step": changes(weights, 2, SHADED),

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.field.background import FixedBackground, NetworkBackground, build_background, spherical_harmonics
-from dream3d.kernels import nerfacc as nerfacc_backend
-from dream3d.kernels.choose import choose
 from dream3d.kernels.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
-from dream3d.kernels.march import VISIBLE_SAMPLES, intersect_cube, march
+from dream3d.kernels.march import intersect_cube, march
 from dream3d.kernels.samples import Samples, positions_of
 from dream3d.recipe.generation import BackgroundRecipe, RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
@@ -169,6 +167,7 @@ def test_colour_is_composited_over_the_background() -> None:
 
 def test_depth_is_the_distance_along_the_ray() -> None:
     rendering = render(BallField(0.6, 1e4), orbit(1, elevation_deg=10, distance=3.0), 9)
+    assert rendering.depth is not None
     assert float(rendering.depth[0, 4, 4]) == pytest.approx(2.4, abs=2e-3)
     assert float(rendering.depth[0, 0, 0]) == 0.0
 
@@ -225,7 +224,7 @@ def test_occupancy_prunes_empty_space_and_keeps_the_object() -> None:
     assert not bool(grid.contains(torch.tensor([[0.9, 0.9, 0.9]])))
     assert not bool(grid.contains(torch.tensor([[1.5, 0.0, 0.0]])))
     ball_share = 4 / 3 * math.pi * 0.5**3 / 8
-    assert grid.fraction == pytest.approx(ball_share, rel=0.3)
+    assert float(grid.fraction) == pytest.approx(ball_share, rel=0.3)
 
 
 def test_occupancy_forgets_what_has_gone() -> None:
@@ -254,7 +253,7 @@ def test_pruned_and_unpruned_renders_agree() -> None:
     pruned.update_occupancy(field, 1, torch.Generator().manual_seed(1))
     background = FixedBackground((0.0, 0.0, 0.0))
     first, second = (r.evaluate(field, background, cameras, 24, 24).opacity for r in (plain, pruned))
-    assert pruned.grid.fraction < 0.2
+    assert float(pruned.grid.fraction) < 0.2
     assert float((first - second).abs().mean()) < 0.01  # single border cells may go unvisited
 
 
@@ -283,31 +282,3 @@ def test_background_kinds() -> None:
     fixed = build_background(BackgroundRecipe(kind="fixed"), (0.1, 0.2, 0.3), generator)
     torch.testing.assert_close(fixed(torch.zeros(2, 3)), torch.tensor([[0.1, 0.2, 0.3]]).repeat(2, 1))
     assert isinstance(build_background(BackgroundRecipe(), (0.0, 0.0, 0.0), generator), NetworkBackground)
-
-
-@pytest.mark.skipif(choose(VISIBLE_SAMPLES, "cuda").name != "nerfacc", reason="needs CUDA with nerfacc")
-def test_nerfacc_equals_the_reference() -> None:
-    cameras = orbit(2).to("cuda")
-    rays_o, rays_d = (rays.reshape(-1, 3) for rays in cameras.rays(32, 32))
-    recipe = RenderRecipe(samples_per_diagonal=512)
-    grid = OccupancyGrid(recipe, "cuda")
-    field = BallField(0.6, 5.0)
-    opacities, gradients = [], []
-    for native in (True, False):
-        if native:
-            samples = nerfacc_backend.visible_samples(field.density, grid, rays_o, rays_d, 0.0068, 1e-4, None)
-        else:
-            samples = march(rays_o, rays_d, grid, 0.0068)
-        density = field.density(positions_of(samples, rays_o, rays_d)).requires_grad_()
-        weights = (
-            nerfacc_backend.weights_from_density(density, samples, len(rays_o))
-            if native
-            else weights_from_density(density, samples)
-        )
-        opacity = accumulate_along_rays(weights, None, samples.ray_index, len(rays_o))
-        opacity.sum().backward()
-        opacities.append(opacity.detach())
-        assert density.grad is not None
-        gradients.append(torch.zeros_like(opacity[:, 0]).index_add(0, samples.ray_index, density.grad))
-    torch.testing.assert_close(*opacities, atol=2e-2, rtol=0)
-    torch.testing.assert_close(*gradients, atol=2e-2, rtol=1e-1)

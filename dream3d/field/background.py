@@ -66,7 +66,7 @@ class NetworkBackground(nn.Module):
         """(N, 3) unit directions -> (N, 3) colours; random ones only with a generator (training)."""
         if generator is not None and float(torch.rand(1, generator=generator)) < self.random_probability:
             color = torch.rand(3, generator=generator)
-            return color.to(directions.device).expand(directions.shape[0], 3)
+            return color.to(directions.device, non_blocking=True).expand(directions.shape[0], 3)
         hidden = spherical_harmonics(directions)
         for layer in self.layers[:-1]:
             hidden = torch.relu(hidden @ layer.t())

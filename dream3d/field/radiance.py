@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dream3d.kernels.choose import Candidate, Choice, choose
+from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_encode import hash_grid_spec
-from dream3d.kernels.hash_grid import HASH_GRID, REFERENCE, HashGridFactory
+from dream3d.kernels.hash_grid import HASH_GRID
 from dream3d.recipe.generation import FieldRecipe, OptimizerRecipe
 
 
@@ -42,16 +42,6 @@ def kaiming_uniform(outputs: int, inputs: int, generator: torch.Generator) -> Te
     return (torch.rand(outputs, inputs, generator=generator) * 2 - 1) / math.sqrt(inputs)
 
 
-def choose_hash_grid(
-    device: torch.device | str, second_derivatives: bool, name: str | None = None
-) -> Candidate[HashGridFactory] | Choice[HashGridFactory]:
-    """What a field's hash grid runs on: the one called ``name``, or the best. LookupError if it does not work here."""
-    # Native hash grids have no second derivatives, which a loss on normals needs.
-    if second_derivatives and name in (None, REFERENCE.name):
-        return REFERENCE
-    return choose(HASH_GRID, torch.device(device).type, name)
-
-
 class RadianceField(nn.Module):
     """Hash grid with a density head and a colour head; no view dependence (docs/method.md, Field and renderer)."""
 
@@ -60,11 +50,9 @@ class RadianceField(nn.Module):
         recipe: FieldRecipe,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
-        *,
-        second_derivatives: bool = False,
         hash_grid: str | None = None,
     ) -> None:
-        """First weights come from ``generator``; ``hash_grid`` as in :func:`choose_hash_grid`."""
+        """First weights come from ``generator``; ``hash_grid`` names a candidate, by default the best that works."""
         super().__init__()
         self.recipe = recipe
         spec = hash_grid_spec(
@@ -74,7 +62,7 @@ class RadianceField(nn.Module):
             recipe.base_resolution,
             recipe.per_level_scale,
         )
-        self.encoding = choose_hash_grid(device, second_derivatives, hash_grid).implementation(spec, generator)
+        self.encoding = choose(HASH_GRID, str(device), hash_grid).implementation(spec, generator)
         self.density_head = TwoLayer(self.encoding.width, recipe.hidden_width, 1, generator)
         self.color_head = TwoLayer(self.encoding.width, recipe.hidden_width, 3, generator)
         self.sharpness = recipe.sharpness.start

@@ -1,13 +1,15 @@
 """Which implementation of an operation is used, and why.
 
 An operation has candidates in order of preference. Native ones are accelerators, never requirements: each is tried by
-running it once on the device, because importing proves little (tiny-cuda-nn raises on import without a GPU, nerfacc
-imports anywhere but compiles at its first call). The last candidate is plain torch, the reference.
+running it once on the device, forward and backward, because importing proves little (tiny-cuda-nn raises on import
+without a GPU, nerfacc imports anywhere but compiles at its first call). The last candidate is plain
+torch, the reference.
 """
 
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -22,8 +24,9 @@ class Candidate(Generic[Implementation]):
     name: str
     """The library: ``torch``, ``nerfacc``, ``tiny-cuda-nn``."""
     implementation: Implementation
-    probe: Callable[[], None] | None = None
-    """Runs it on tiny inputs on CUDA, and raises where it does not work; None for what works on every device."""
+    probe: Callable[[str], None] | None = None
+    """Runs it on tiny inputs on a CUDA device, values and gradients, and raises where it does not work; None for what
+    works on every device."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Choice(Generic[Implementation]):
 
 
 @functools.cache
-def choose(operation: Operation[Implementation], device_type: str, name: str | None = None) -> Choice[Implementation]:
-    """The first candidate that works on a device type ("cpu", "cuda"); the answer is cached per process.
+def choose(operation: Operation[Implementation], device: str, name: str | None = None) -> Choice[Implementation]:
+    """The first candidate that works on a device ("cpu", "cuda", "cuda:1"); the answer is cached per process.
 
     With ``name`` only the candidate of that name is tried. LookupError with the reasons if none works.
     """
@@ -55,23 +58,25 @@ def choose(operation: Operation[Implementation], device_type: str, name: str | N
     for candidate in operation.candidates:
         if name not in (None, candidate.name):
             continue
-        reason = _reason_against(candidate, device_type)
+        reason = _reason_against(candidate, device)
         if reason is None:
-            passed = f"{candidate.name} passed a forward test on this GPU" if candidate.probe else "the reference"
+            passed = f"{candidate.name} passed a test with gradients here" if candidate.probe else "the reference"
             return Choice(operation.name, candidate.name, "; ".join(reasons) or passed, candidate.implementation)
         reasons.append(reason)
     why = "; ".join(reasons) or f"{name!r} is unknown"
-    raise LookupError(f"no implementation of {operation.name} works on {device_type}: {why}")
+    raise LookupError(f"no implementation of {operation.name} works on {device}: {why}")
 
 
-def _reason_against(candidate: Candidate[Implementation], device_type: str) -> str | None:
+def _reason_against(candidate: Candidate[Implementation], device: str) -> str | None:
     """Why a candidate cannot be used, or None."""
     if candidate.probe is None:
         return None
-    if device_type != "cuda":
-        return f"{candidate.name} runs on CUDA only and the device is {device_type}"
+    if not device.startswith("cuda"):
+        return f"{candidate.name} runs on CUDA only and the device is {device}"
     try:
-        candidate.probe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # a warning is no failure, even where warnings are made errors
+            candidate.probe(device)
     except Exception as error:  # any failure of third-party native code means: use the next candidate
         first_line = (str(error).strip().splitlines() or [""])[0]
         return f"{candidate.name} is not usable here: {type(error).__name__}: {first_line}"

@@ -22,9 +22,9 @@ def transmittance_from_density(density: Tensor, samples: Samples) -> Tensor:
     before = torch.cumsum(optical, 0) - optical
     starts = torch.ones_like(samples.ray_index, dtype=torch.bool)
     starts[1:] = samples.ray_index[1:] != samples.ray_index[:-1]
-    segment = torch.cumsum(starts, 0) - 1
+    first = torch.cummax(torch.arange(len(starts), device=starts.device) * starts, 0).values
     # index_select, not fancy indexing: its gradient is a plain index_add, several times faster on a CPU.
-    at_start = before.index_select(0, torch.nonzero(starts)[:, 0]).index_select(0, segment)
+    at_start = before.index_select(0, first)
     return torch.exp(at_start - before).to(density.dtype)
 
 
@@ -46,7 +46,7 @@ WeightsFn = Callable[[Tensor, Samples, int], Tensor]
 RAY_WEIGHTS = Operation(
     "compositing",
     (
-        Candidate[WeightsFn]("nerfacc", nerfacc.weights_from_density, nerfacc.probe_weights),
+        Candidate[WeightsFn]("nerfacc", nerfacc.weights_from_density, nerfacc.probe),
         Candidate[WeightsFn]("torch", weights_from_density),
     ),
 )

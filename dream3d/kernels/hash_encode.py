@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _PRIMES = (1, 2654435761, 805459861)
+BAGS_AT_ONCE = 2**23
+"""Interpolations in one call. Eight rows each are a quarter of what int32 counts, which ``embedding_bag`` does."""
 _CORNERS = tuple((corner >> 2 & 1, corner >> 1 & 1, corner & 1) for corner in range(8))
 
 
@@ -135,8 +137,10 @@ class _Interpolate(torch.autograd.Function):
         levels, count, corners = rows.shape
         ctx.save_for_backward(rows, weights)
         ctx.table_shape = table.shape
-        flat = F.embedding_bag(rows.view(-1, corners), table, mode="sum", per_sample_weights=weights.view(-1, corners))
-        return flat.view(levels, count, table.shape[1]).transpose(0, 1).reshape(count, levels * table.shape[1])
+        pieces = zip(*(part.view(-1, corners).split(BAGS_AT_ONCE) for part in (rows, weights)), strict=True)
+        flat = torch.cat([F.embedding_bag(r, table, mode="sum", per_sample_weights=w) for r, w in pieces])
+        features = table.shape[1]
+        return flat.view(levels, count, features).transpose(0, 1).reshape(count, levels * features)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
@@ -144,14 +148,15 @@ class _Interpolate(torch.autograd.Function):
         levels, count, corners = rows.shape
         entries, features = ctx.table_shape
         grad = grad_outputs[0].view(count, levels, features).transpose(0, 1).reshape(levels * count, features)
-        flat_rows, flat_weights = rows.view(-1), weights.view(-1, corners)
-        if features == 2 and grad.dtype in (torch.float32, torch.float64):
-            # A pair of floats as one complex number: half the scattered additions, and twice as fast.
-            pairs = torch.complex(grad[:, :1] * flat_weights, grad[:, 1:] * flat_weights).view(-1)
-            total = torch.zeros(entries, dtype=pairs.dtype, device=pairs.device).index_add_(0, flat_rows, pairs)
-            return torch.view_as_real(total), None, None
-        terms = (grad[:, None, :] * flat_weights[..., None]).reshape(-1, features)
-        return grad.new_zeros(entries, features).index_add_(0, flat_rows, terms), None, None
+        total = grad.new_zeros(entries, features)
+        # A pair of floats as one complex number: half the scattered additions, and twice as fast.
+        paired = features == 2 and grad.dtype in (torch.float32, torch.float64)
+        target = torch.view_as_complex(total) if paired else total
+        parts = (part.split(BAGS_AT_ONCE) for part in (grad, rows.view(-1, corners), weights.view(-1, corners)))
+        for g, r, w in zip(*parts, strict=True):
+            terms = torch.complex(g[:, :1] * w, g[:, 1:] * w) if paired else g[:, None, :] * w[..., None]
+            target.index_add_(0, r.reshape(-1), terms.reshape(-1, *target.shape[1:]))
+        return total, None, None
 
 
 def interpolate(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dream3d.kernels.choose import Candidate, Operation
-from dream3d.kernels.hash_encode import HashGridSpec, hash_encode
+from dream3d.kernels.hash_encode import HashGridSpec, hash_encode, hash_grid_spec
 
 
 class TorchHashGrid(nn.Module):
@@ -29,9 +29,9 @@ class TorchHashGrid(nn.Module):
 
 
 class TinyCudaHashGrid(nn.Module):
-    """tiny-cuda-nn's HashGrid behind the same interface. Second derivatives are not supported by it.
+    """tiny-cuda-nn's HashGrid behind the same interface, with second derivatives for positions, as shading needs.
 
-    Not run in the project's own tests unless a CUDA device with tiny-cuda-nn is present.
+    It lives on the current CUDA device. Not run so far: its test needs a GPU with the library.
     """
 
     def __init__(self, spec: HashGridSpec, generator: torch.Generator) -> None:
@@ -54,22 +54,32 @@ class TinyCudaHashGrid(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """(N, 3) in [0, 1] -> (N, width)."""
+        if not len(positions):  # a batch of nothing is not known to be safe there
+            return positions.new_zeros(0, self.width)
         encoded: Tensor = self.encoding(positions)
         return encoded.float()
 
 
-def _probe_tinycudann() -> None:
-    tcnn = importlib.import_module("tinycudann")
-    encoding = tcnn.Encoding(3, {"otype": "HashGrid", "n_levels": 2, "n_features_per_level": 2, "log2_hashmap_size": 8})
-    values = encoding(torch.full((128, 3), 0.5, device="cuda"))
-    if not bool(torch.isfinite(values).all()):
-        raise RuntimeError("its hash grid returned values that are not finite")
+def _probe_tinycudann(device: str) -> None:
+    """Values, gradients and second derivatives of a small grid. Not run so far."""
+    with torch.cuda.device(device):
+        grid = TinyCudaHashGrid(hash_grid_spec(2, 2, 8, 4, 2.0), torch.Generator().manual_seed(0)).to(device)
+        positions = torch.rand(128, 3, device=device).requires_grad_()
+        values = grid(positions)
+        (slope,) = torch.autograd.grad(values.square().sum(), positions, create_graph=True)
+        (second,) = torch.autograd.grad(slope.square().sum(), grid.encoding.params)
+        for name, result in (("values", values), ("gradients", slope), ("second derivatives", second)):
+            if not bool(torch.isfinite(result).all()) or not bool(result.any()):
+                raise RuntimeError(f"its hash grid returned {name} that are zero or not finite")
 
 
 HashGrid = TorchHashGrid | TinyCudaHashGrid
 HashGridFactory = Callable[[HashGridSpec, torch.Generator], HashGrid]
-REFERENCE = Candidate[HashGridFactory]("torch", TorchHashGrid)
 HASH_GRID = Operation(
-    "hash grid", (Candidate[HashGridFactory]("tiny-cuda-nn", TinyCudaHashGrid, _probe_tinycudann), REFERENCE)
+    "hash grid",
+    (
+        Candidate[HashGridFactory]("tiny-cuda-nn", TinyCudaHashGrid, _probe_tinycudann),
+        Candidate[HashGridFactory]("torch", TorchHashGrid),
+    ),
 )
 """Makes the module of a spec, with initial values from a generator."""

@@ -11,12 +11,12 @@ from torch import Tensor
 from dream3d.kernels import nerfacc
 from dream3d.kernels.choose import Candidate, Operation
 from dream3d.kernels.composite import transmittance_from_density
-from dream3d.kernels.samples import Occupancy, Samples, positions_of
+from dream3d.kernels.samples import Marching, Occupancy, Samples, positions_of
 
 DIAGONAL = 2 * math.sqrt(3)
 """Length of the cube's diagonal, world units."""
-RAYS_PER_CHUNK = 16_384
-"""Rays go through in pieces of this many, to bound memory."""
+RAYS_PER_CHUNK = 65_536
+"""Rays go through in pieces of this many, to bound memory; each piece waits for the device four times."""
 
 DensityFn = Callable[[Tensor], Tensor]
 """(M, 3) world positions -> (M,) densities per world unit."""
@@ -57,7 +57,7 @@ def march(
     if generator is None:
         fraction = torch.full_like(near, 0.5)
     else:
-        fraction = torch.rand(near.shape, generator=generator).to(near)
+        fraction = torch.rand(near.shape, generator=generator).to(near, non_blocking=True)
     # Index pairs instead of boolean masks of (R, count, 3): only the kept samples are ever materialised.
     ray_index, interval = torch.nonzero(length > 0, as_tuple=True)
     length = length[ray_index, interval]
@@ -72,26 +72,29 @@ def visible_samples(
     occupancy: Occupancy,
     rays_o: Tensor,
     rays_d: Tensor,
-    step_size: float,
-    early_stop_transmittance: float,
+    marching: Marching,
     generator: torch.Generator | None,
 ) -> Samples:
-    """The samples of :func:`march` that light can reach: those in front of the early-stop transmittance (0..1)."""
+    """The samples of :func:`march` that count: light reaches them, and they stop enough of it."""
     kept: list[Samples] = []
     for begin in range(0, len(rays_o), RAYS_PER_CHUNK):
         chunk = slice(begin, begin + RAYS_PER_CHUNK)
-        samples = march(rays_o[chunk], rays_d[chunk], occupancy, step_size, generator)
+        samples = march(rays_o[chunk], rays_d[chunk], occupancy, marching.step_size, generator)
         density = density_fn(positions_of(samples, rays_o[chunk], rays_d[chunk]))
-        visible = samples.select(transmittance_from_density(density, samples) > early_stop_transmittance)
+        keep = transmittance_from_density(density, samples) > marching.early_stop_transmittance
+        if marching.alpha_threshold > 0:
+            thin = occupancy.ema.mean().clamp(max=marching.alpha_threshold)
+            keep &= -torch.expm1(-density * samples.length) >= thin
+        visible = samples.select(keep)
         kept.append(Samples(visible.ray_index + begin, visible.distance, visible.length))
     return Samples(*(torch.cat([getattr(part, name) for part in kept]) for name in ("ray_index", "distance", "length")))
 
 
-VisibleSamplesFn = Callable[[DensityFn, Occupancy, Tensor, Tensor, float, float, torch.Generator | None], Samples]
+VisibleSamplesFn = Callable[[DensityFn, Occupancy, Tensor, Tensor, Marching, torch.Generator | None], Samples]
 VISIBLE_SAMPLES = Operation(
     "ray marching",
     (
-        Candidate[VisibleSamplesFn]("nerfacc", nerfacc.visible_samples, nerfacc.probe_sampling),
+        Candidate[VisibleSamplesFn]("nerfacc", nerfacc.visible_samples, nerfacc.probe),
         Candidate[VisibleSamplesFn]("torch", visible_samples),
     ),
 )

@@ -14,4 +14,4 @@ OPERATIONS: tuple[Operation[Any], ...] = (HASH_GRID, VISIBLE_SAMPLES, RAY_WEIGHT
 
 def report(device: str) -> list[Choice[Any]]:
     """Each operation's implementation on a device such as "cpu" or "cuda:0", for ``dream3d doctor``."""
-    return [choose(operation, device.partition(":")[0]) for operation in OPERATIONS]
+    return [choose(operation, device) for operation in OPERATIONS]

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Marching:
+    """How rays are cut into samples, and which samples are kept."""
+
+    step_size: float
+    """World units."""
+    early_stop_transmittance: float = 0.0
+    """Samples behind this transmittance (0..1) are dropped."""
+    alpha_threshold: float = 0.0
+    """Samples that stop less of the light (0..1) are dropped; the grid's mean density * step caps it. 0 keeps all."""
 
 
 class Occupancy(Protocol):
@@ -15,6 +28,8 @@ class Occupancy(Protocol):
     """Cells along each side of the cube."""
     occupied: Tensor
     """(resolution ** 3,) bool, x slowest."""
+    ema: Tensor
+    """(resolution ** 3,) density * step of each cell, as last seen."""
 
     def contains(self, positions: Tensor) -> Tensor:
         """(N, 3) world positions -> (N,) bool, false outside the cube."""
@@ -34,7 +49,8 @@ class Samples:
 
     def select(self, keep: Tensor) -> Samples:
         """The samples where the (M,) bool mask ``keep`` is true."""
-        return Samples(self.ray_index[keep], self.distance[keep], self.length[keep])
+        index = torch.nonzero(keep)[:, 0]  # once, since each use of a mask as an index waits for the device
+        return Samples(self.ray_index[index], self.distance[index], self.length[index])
 
 
 def positions_of(samples: Samples, rays_o: Tensor, rays_d: Tensor) -> Tensor:

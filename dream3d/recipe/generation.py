@@ -99,6 +99,11 @@ class RenderRecipe(Settings):
     """Steps during which every cell is re-evaluated at each update; afterwards a part of them."""
     early_stop_transmittance: Share = 1e-4
     """Samples behind this transmittance are dropped."""
+    alpha_threshold: float = 0.0
+    """Samples that stop a smaller share of the light are dropped, so that haze is neither seen nor learnt; the
+    occupancy grid's mean of density * step caps it. 0 keeps all."""
+    sample_budget: int = 2**24
+    """Samples of one render at most. Where fog makes more, its marching step is doubled until they fit."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,8 @@ class ShadingRecipe(Settings):
     light_distance: Annotated[tuple[float, float], Between(0, 100, above=True, rising=True)] = (0.8, 1.5)
     orientation: Annotated[Linear, Between(0, 1e9)] = Linear(10.0, 1000.0, 5000)
     """Weight of the loss on normals that face away from the camera."""
+    light_per: Literal["view", "object"] = "view"
+    """Whether the random offset and distance of the light are drawn for each view or shared by those of an object."""
 
 
 @dataclass(frozen=True)

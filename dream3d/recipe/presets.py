@@ -29,6 +29,7 @@ MVDREAM_NEGATIVE_PROMPT = (
 _MVDREAM = Recipe(
     name="mvdream",
     cameras=CameraRange(sphere_elevation_probability=0.5),
+    render=RenderRecipe(alpha_threshold=0.01),
     mesh=MeshRecipe(resolution=256),
     negative_prompt=MVDREAM_NEGATIVE_PROMPT,
 )
@@ -76,7 +77,7 @@ _MINI = Recipe(
 PRESETS: dict[str, Recipe] = {
     "mini": _MINI,
     "mvdream": _MVDREAM,
-    "mvdream-shading": replace(_MVDREAM, name="mvdream-shading", shading=ShadingRecipe()),
+    "mvdream-shading": replace(_MVDREAM, name="mvdream-shading", shading=ShadingRecipe(light_per="object")),
 }
 
 

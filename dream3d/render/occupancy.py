@@ -22,13 +22,14 @@ class OccupancyGrid:
         self.warmup = recipe.occupancy_warmup
         cells = self.resolution**3
         self.ema = torch.zeros(cells, device=device)
+        """(cells,) density * step, as last seen."""
         self.occupied = torch.ones(cells, dtype=torch.bool, device=device)
         """(cells,) what rays do not skip; everything, until the first update."""
 
     @property
-    def fraction(self) -> float:
-        """Share of cells that rays do not skip, 0..1."""
-        return float(self.occupied.float().mean())
+    def fraction(self) -> Tensor:
+        """Share of cells that rays do not skip, 0..1; a scalar on the grid's device."""
+        return self.occupied.float().mean()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that an exact resume needs."""
@@ -57,16 +58,16 @@ class OccupancyGrid:
         corner = torch.stack([cells // resolution**2, cells // resolution % resolution, cells % resolution], dim=-1).to(
             self.ema.dtype
         )
-        jitter = torch.rand(corner.shape, generator=generator).to(corner)
+        jitter = torch.rand(corner.shape, generator=generator).to(corner, non_blocking=True)
         positions = (corner + jitter) * (2 / resolution) - 1
         optical = density_fn(positions) * step_size
         self.ema[cells] = torch.maximum(self.ema[cells] * self.decay, optical)
         # While all of the field is thin (the first steps), its mean is the better border of "empty".
-        self.occupied = self.ema > min(float(self.ema.mean()), self.threshold)
+        self.occupied = self.ema > self.ema.mean().clamp(max=self.threshold)
 
     def _cells_to_visit(self, step: int, generator: torch.Generator) -> Tensor:
         total = self.ema.shape[0]
         if step < self.warmup:
             return torch.arange(total, device=self.ema.device)
-        random = (torch.rand(total, generator=generator) < 0.25).to(self.ema.device)
+        random = (torch.rand(total, generator=generator) < 0.25).to(self.ema.device, non_blocking=True)
         return torch.nonzero(random | self.occupied)[:, 0]

@@ -79,7 +79,6 @@ def build_scene(
     hash_grid: str | None = None,
 ) -> Scene:
     """The scene of a recipe before the first step; first weights come from ``generator``."""
-    smooth = recipe.shading is not None
-    field = RadianceField(recipe.field, generator, device, second_derivatives=smooth, hash_grid=hash_grid)
+    field = RadianceField(recipe.field, generator, device, hash_grid)
     background = build_background(recipe.background, prior_background, generator).to(device)
     return Scene(field, background, Renderer(recipe.render, device), device, recipe.shading is not None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dream3d.prior.base import Likeness
 
@@ -33,18 +35,36 @@ class Progress:
     """Renders the current field, (H, W, 3) sRGB; costs some milliseconds, call it seldom."""
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """What one step of the optimisation measured."""
+class Measured(NamedTuple):
+    """The numbers of a step."""
 
     loss: float
-    timestep: int
-    timestep_range: tuple[int, int]
-    """Bounds that the diffusion timestep is drawn from, inclusive."""
     opacity: float
     """Mean opacity of the step's renders, 0..1."""
     occupancy: float
     """Share of occupancy cells in use, 0..1."""
+    skipped: float
+    """Updates so far that were left out, because the loss or a gradient was not finite."""
+    skipped_in_a_row: float
+    """How many of them were the last ones."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step of the optimisation measured."""
+
+    timestep: int
+    timestep_range: tuple[int, int]
+    """Bounds that the diffusion timestep is drawn from, inclusive."""
+    measured: Tensor
+    """(5,) the numbers of :class:`Measured`, on the run's device: to read them is to wait for it."""
+    coarsened: int = 0
+    """Renders so far whose marching step was doubled to keep the sample budget."""
+
+
+def read(reports: Sequence[StepReport]) -> list[Measured]:
+    """The numbers of steps; waits once for the device."""
+    return [Measured(*numbers) for numbers in torch.stack([report.measured for report in reports]).tolist()]
 
 
 Observer = Callable[[Progress], None]

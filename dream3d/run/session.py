@@ -11,13 +11,16 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from dream3d.errors import Dream3DError
 from dream3d.run.checkpointer import Checkpointer, RunState
 from dream3d.run.folder import RunFolder
-from dream3d.run.progress import Observer, Progress, StepReport, silent
+from dream3d.run.progress import Measured, Observer, Progress, StepReport, read, silent
 from dream3d.run.signals import Signals, listening
 
 METRICS_EVERY = 20
-"""Rows of metrics.csv are written in batches of this many, so that a step does not wait for the disk."""
+"""Rows of metrics.csv are written in batches of this many, so that a step does not wait for the disk, or for a GPU."""
+SKIPPED_AT_MOST = 20
+"""Updates without finite numbers in a row, after which a run ends."""
 
 
 class Session:
@@ -28,7 +31,10 @@ class Session:
     ) -> None:
         self.observer, self._run, self._checkpointer = observer, run, checkpointer
         self._signals = Signals()
+        self._reports: dict[int, StepReport] = {}
         self._rows: list[dict[str, Any]] = []
+        self._latest: Measured | None = None
+        self._troubles = (0, 0)
 
     @contextmanager
     def steps_of(self, state: RunState, preview: Callable[[], NDArray[np.uint8]]) -> Iterator[range]:
@@ -45,10 +51,16 @@ class Session:
             yield range(done, state.recipe.steps)
 
     def after(self, step: int, report: StepReport) -> None:
-        """Record step number ``step``, write what is due; raises KeyboardInterrupt or SystemExit if told to stop."""
+        """Record step number ``step``, write what is due; raises KeyboardInterrupt or SystemExit if told to stop.
+
+        Raises Dream3DError if the numbers of many updates in a row were not finite.
+        """
         steps, checkpointer = self._state.recipe.steps, self._checkpointer
         is_last = step == steps - 1
-        self._rows.append(_metrics_row(step, report))
+        self._reports[step] = report
+        message = None
+        if is_last or len(self._reports) >= METRICS_EVERY or self._state.device.type == "cpu":
+            message = self._read()
         if is_last or len(self._rows) >= METRICS_EVERY:
             self._write_metrics()
         self.observer(
@@ -56,20 +68,43 @@ class Session:
                 "optimise",
                 step + 1,
                 steps,
-                loss=report.loss,
+                loss=self._latest and self._latest.loss,
                 timestep_range=report.timestep_range,
-                occupancy=report.occupancy,
+                occupancy=self._latest and self._latest.occupancy,
+                message=message,
                 preview=self._preview,
             )
         )
         stopped_by = self._signals.received
         if checkpointer and (stopped_by or checkpointer.is_due() or (is_last and checkpointer.interval_seconds)):
+            message = self._read()
             self._write_metrics()
-            problem = checkpointer.save(step + 1, self._state)
-            if problem:
-                self.observer(Progress("optimise", step + 1, steps, message=problem))
+            for sentence in filter(None, (message, checkpointer.save(step + 1, self._state))):
+                self.observer(Progress("optimise", step + 1, steps, message=sentence))
         if stopped_by:
             _stop(stopped_by)
+
+    def _read(self) -> str | None:
+        """Take over the numbers of the steps since the last time; a sentence if some went wrong."""
+        if not self._reports:
+            return None
+        numbers = read(list(self._reports.values()))
+        for (step, report), measured in zip(self._reports.items(), numbers, strict=True):
+            self._rows.append(_metrics_row(step, report, measured))
+        self._reports, self._latest = {}, measured
+        if measured.skipped_in_a_row >= SKIPPED_AT_MOST:
+            raise Dream3DError(
+                f"the last {measured.skipped_in_a_row:.0f} updates up to step {step} had a loss or gradients that "
+                "are not finite; try --precision bf16 or fp32, or a lower --guidance-scale"
+            )
+        before, self._troubles = self._troubles, (int(measured.skipped), report.coarsened)
+        news = [new - old for old, new in zip(before, self._troubles, strict=True)]
+        words = (
+            "updates skipped, since the loss or a gradient was not finite",
+            "renders marched in coarser steps, to keep the sample budget",
+        )
+        parts = [f"{count} {what}" for count, what in zip(news, words, strict=True) if count]
+        return f"up to step {step}: {'; '.join(parts)}" if parts else None
 
     def _write_metrics(self) -> None:
         """Put the rows on the disk; on a full one, the next time."""
@@ -77,16 +112,16 @@ class Session:
             self._rows = []
 
 
-def _metrics_row(step: int, report: StepReport) -> dict[str, Any]:
+def _metrics_row(step: int, report: StepReport, measured: Measured) -> dict[str, Any]:
     t_min, t_max = report.timestep_range
     return {
         "step": step,
-        "loss": f"{report.loss:.6g}",
+        "loss": f"{measured.loss:.6g}",
         "timestep": report.timestep,
         "t_min": t_min,
         "t_max": t_max,
-        "opacity": f"{report.opacity:.4f}",
-        "occupancy": f"{report.occupancy:.4f}",
+        "opacity": f"{measured.opacity:.4f}",
+        "occupancy": f"{measured.occupancy:.4f}",
     }
 
 
