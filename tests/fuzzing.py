@@ -148,7 +148,7 @@ TARGETS = {
     "prior": Target(
         "prior.json", lambda path: read_settings(path.parent), lambda f: _files(ROOT / "dream3d/priors/mini/prior.json")
     ),
-    "checkpoint": Target("step-00000001.safetensors", lambda path: checkpoints.read(path, 1), _tensors),
+    "checkpoint": Target("step-00000003.safetensors", lambda path: checkpoints.read(path, 1), _tensors),
     "tensors": Target("a.safetensors", tensor_shapes, _tensors),
     "ckpt": Target("a.ckpt", open_tensors, _pickled),
     "obj": Target("a.obj", check_file, _one(lambda path: box_obj(path, use=""), ".obj")),

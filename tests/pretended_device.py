@@ -50,11 +50,11 @@ class PretendedCuda:
 
     def __enter__(self) -> PretendedCuda:
         self._operations.__enter__()  # type: ignore[no-untyped-call]
-        self._functions.__enter__()
+        self._functions.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._functions.__exit__(*error)
+        self._functions.__exit__(*error)  # type: ignore[no-untyped-call]
         self._operations.__exit__(*error)  # type: ignore[no-untyped-call]
 
     def has(self, tensor: Tensor) -> bool:

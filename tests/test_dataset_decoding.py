@@ -196,7 +196,7 @@ def test_names_that_are_no_files_do_not_end_or_stop_the_others(tmp_path: Path) -
     assert [reason.partition(": ")[0] for reason in skipped.reasons] == [
         "circle a.png", "circle b.png", "folder.png", "loop.png", "pipe.png"
     ]  # fmt: skip
-    assert "pipe.png: cannot be read (not a regular file)" in skipped.reasons
+    assert "pipe.png: cannot be read (it is not a regular file)" in skipped.reasons
 
 
 deep: Any = []

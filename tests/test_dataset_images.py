@@ -81,7 +81,7 @@ def test_bad_pictures_are_skipped_with_their_reasons(tmp_path: Path, monkeypatch
     assert "cannot be read" in reasons["junk.jpg"]
     assert str(tmp_path) not in reasons["junk.jpg"]
     assert "text.txt cannot be read" in reasons["text.png"]
-    assert "more than 4000 bytes" in reasons["heavy.png"]
+    assert "larger than 4000 bytes" in reasons["heavy.png"]
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_the_asset_says_where_it_came_from(first: Run) -> None:
 def test_the_run_folder_is_complete(first: Run) -> None:
     folder = first.outcome.run_dir
     assert sorted(path.name for path in folder.iterdir()) == [
+        "field.safetensors",
         "mesh.glb",
         "metrics.csv",
         "preview.png",

@@ -196,16 +196,16 @@ def test_an_incomplete_conversion_is_noticed(server: WeightServer, converter: Fa
     assert tree(cache) == DOWNLOADED
 
 
-@pytest.mark.parametrize("left", [".big-k1ll3d_x", ".big-k1ll3d_x.tmp"])  # today's name and that of the version before
+@pytest.mark.parametrize("left", [".big-dream3d-k1ll3d_x", ".big-dream3d-k1ll3d_x.tmp"])
 def test_what_a_killed_process_left_is_cleared(
     server: WeightServer, converter: FakeConverter, cache: Path, left: str
 ) -> None:
-    for name in (left, ".bigger-k1ll3d_x"):
+    for name in (left, ".bigger-dream3d-k1ll3d_x"):
         (cache / "priors" / name / "new").mkdir(parents=True)
         (cache / "priors" / name / "new/half.safetensors").write_bytes(b"half")
     server.put("a/big.pt", WEIGHTS)
     assert models("pull", "big").exit_code == 0
-    assert tree(cache) == CONVERTED | DOWNLOADED | {"priors/.bigger-k1ll3d_x/new/half.safetensors"}
+    assert tree(cache) == CONVERTED | DOWNLOADED | {"priors/.bigger-dream3d-k1ll3d_x/new/half.safetensors"}
 
 
 def test_a_disk_too_small_for_the_conversion(

@@ -130,7 +130,7 @@ def test_only_regular_files_are_read_and_no_more_than_asked_for(tmp_path: Path) 
     os.mkfifo(tmp_path / "pipe")
     assert read_regular(tmp_path / "file", 5) == read_regular(tmp_path / "link", 9) == b"12345"
     for name, reason in (
-        ("file", "more than 4 bytes"),
+        ("file", "larger than 4 bytes"),
         ("loop", "symbolic links"),
         ("pipe", "not a regular file"),
         (".", "directory"),

@@ -105,7 +105,7 @@ def test_a_numbered_device_is_made_the_current_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     built: list[Any] = []
 
-    def build(recipe: Any, background: Any, generator: Any, device: torch.device) -> Any:
+    def build(recipe: Any, background: Any, generator: Any, device: torch.device, hash_grid: Any) -> Any:
         built.append((list(current), device))
         raise LookupError
 
