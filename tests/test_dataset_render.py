@@ -17,7 +17,7 @@ from assets import box_obj, catalogue, cube_glb, sphere_ply
 from PIL import Image
 from typer.testing import CliRunner
 
-from dream3d.cameras import Cameras, look_at_origin
+from dream3d.cameras import CameraRange, Cameras, look_at_origin
 from dream3d.cli.app import app
 from dream3d.dataset.assets.sources import find_assets
 from dream3d.dataset.procedural.compositions import on_top
@@ -115,7 +115,9 @@ def test_passes_depend_on_seed_and_key_and_stay_in_their_ranges() -> None:
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"azimuths": 6}, {"size": 1}, {"passes": 0}, {"lights": ("sun",)}, {"seed": -1}):
+    upside_down, too_high = CameraRange((30.0, -20.0)), CameraRange((0.0, 90.0))
+    angles = ({"cameras": upside_down}, {"cameras": too_high})
+    for wrong in (*angles, {"azimuths": 6}, {"size": 1}, {"passes": 0}, {"lights": ("sun",)}, {"seed": -1}):
         with pytest.raises(UsageError):
             ViewsRecipe(**wrong)
 

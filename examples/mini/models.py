@@ -73,9 +73,9 @@ def open_source(place: Path) -> Source:
 
 
 def convert(source: Source, wanted: Sequence[Wanted], out: Path) -> Iterator[dict[str, object]]:
-    """Write the models; yields the manifest's rows. Variants that look the same, and models of no open licence, drop.
+    """Write the models; yields the manifest's rows.
 
-    Raises ValueError for a model that has no surface.
+    Variants that look the same drop; a model without an open licence or a surface is named, and drops.
     """
     taken: set[str] = set()
     for item in wanted:
@@ -86,7 +86,8 @@ def convert(source: Source, wanted: Sequence[Wanted], out: Path) -> Iterator[dic
         for variant in range(item.variants):
             parts = source.parts(item.path, variant)
             if not parts:
-                raise ValueError(f"{item.path} has no surface")
+                print(f"{item.path}: has no surface")
+                break
             looks = hashlib.sha256(b"".join(p.vertices.tobytes() + p.image.tobytes() for p in parts)).hexdigest()
             if looks in taken:
                 continue

@@ -49,6 +49,9 @@ class ViewsRecipe:
         unknown = [name for name in self.lights if name not in LIGHTS]
         if unknown or not self.lights:
             raise UsageError(f"unknown light {', '.join(unknown)!r}; known are {', '.join(LIGHTS)}")
+        low, high = self.cameras.elevation_deg
+        if not -89 <= low <= high <= 89:
+            raise UsageError(f"elevations are two ascending angles between -89 and 89 degrees, got {low:g} and {high:g}")
         if self.seed < 0:
             raise UsageError(f"the seed is 0 or more, got {self.seed}")
 
