@@ -226,8 +226,8 @@ def test_only_the_used_part_of_a_texture_is_kept() -> None:
     assert small.size == (256, 256)
 
 
-def test_no_chosen_object_and_no_emoji_names_a_held_out_concept_or_a_synonym() -> None:
-    models, emoji = script("models"), script("emoji")
+def test_no_chosen_object_names_a_held_out_concept_or_a_synonym() -> None:
+    models = script("models")
     chosen = [item for name in ("objects-0ad.tsv", "objects-stk.tsv") for item in models.read_list(MINI / name)]
     names = {name for item in chosen for name in item.names}
     furniture = json.loads((MINI / "objects.json").read_text())

@@ -153,9 +153,8 @@ def copyright_rules(text: str) -> list[tuple[str, str, str]]:
     for paragraph in re.split(r"\n[ \t]*\n", text):
         fields = dict(re.findall(r"^([A-Z][\w-]*):[ \t]*((?:.*\n?)(?:[ \t].*\n?)*)", paragraph, re.M))
         if "Files" in fields and "License" in fields:
-            holders = "; ".join(
-                " ".join(line.split()) for line in fields.get("Copyright", "").splitlines() if line.split()
-            )
+            lines = (" ".join(line.split()) for line in fields.get("Copyright", "").splitlines())
+            holders = "; ".join(line for line in lines if line)
             licence = fields["License"].splitlines()[0].strip()
             rules += [(pattern, licence, holders) for pattern in fields["Files"].split()]
     return rules[::-1]

@@ -51,7 +51,7 @@ class ViewsRecipe:
             raise UsageError(f"unknown light {', '.join(unknown)!r}; known are {', '.join(LIGHTS)}")
         low, high = self.cameras.elevation_deg
         if not -89 <= low <= high <= 89:
-            raise UsageError(f"elevations are two ascending angles between -89 and 89 degrees, got {low:g} and {high:g}")
+            raise UsageError(f"elevations are ascending, from -89 to 89 degrees, got {low:g} and {high:g}")
         if self.seed < 0:
             raise UsageError(f"the seed is 0 or more, got {self.seed}")
 
