@@ -17,7 +17,7 @@ from PIL import Image
 
 from dream3d.dataset.assets.sources import find_assets
 from dream3d.dataset.captions.concepts import mentions, read_concepts
-from dream3d.dataset.records import Pass
+from dream3d.dataset.records import Pass, SourceAsset
 from dream3d.dataset.rendering.scene import OffscreenScene
 
 ROOT = Path(__file__).parent.parent
@@ -230,13 +230,43 @@ def test_no_chosen_object_names_a_held_out_concept_or_a_synonym() -> None:
     models = script("models")
     chosen = [item for name in ("objects-0ad.tsv", "objects-stk.tsv") for item in models.read_list(MINI / name)]
     names = {name for item in chosen for name in item.names}
-    furniture = json.loads((MINI / "objects.json").read_text())
-    names |= {text for item in furniture for text in (item["name"], *item["captions"])}
+    for file in ("objects.json", "furniture.json"):
+        furniture = json.loads((MINI / file).read_text())
+        names |= {text for item in furniture for text in (item["name"], *item.get("captions", ()))}
     assert len({item.path for item in chosen}) == len(chosen) > 700
     assert len({item.names[0] for item in chosen}) > 250
     assert [(name, mentions(name, HELD_OUT)) for name in sorted(names) if mentions(name, HELD_OUT)] == []
 
 
+def test_a_leaf_hides_what_lies_behind_it_and_its_hole_shows_it(tmp_path: Path, scene: OffscreenScene) -> None:
+    glb = script("glb")
+    holed = np.full((8, 8, 4), (0, 200, 0, 255), np.uint8)
+    holed[:, 4:, 3] = 0
+    leaf = glb.Part(SQUARE.astype(float), UV.astype(float), FACES, NORMALS.astype(float), Image.fromarray(holed))
+    wall = glb.Part(leaf.vertices - [0, 0, 1], leaf.uv, FACES, leaf.normals, Image.new("RGB", (2, 2), (200, 0, 0)))
+    for order in ((leaf, wall), (wall, leaf)):
+        glb.write_glb(order, tmp_path / "leaf.glb")
+        scene.load(tmp_path / "leaf.glb", SourceAsset("leaf", tmp_path / "leaf.glb", "leaf"))
+        row = scene.render(LEVEL, 0.0).rgba[16]
+        assert sorted({int(pixel[:3].argmax()) for pixel in row[[12, 20]]}) == [0, 1]  # red beside green
+        assert (row[[12, 20], 3] == 255).all()
+
+
+def test_furniture_is_painted_where_it_has_its_main_colour() -> None:
+    glb, repaint = script("glb"), script("repaint")
+    flat = Image.new("RGB", (2, 2), (90, 60, 30))
+    seat = glb.Part(SQUARE * 2.0, UV.astype(float), FACES, NORMALS.astype(float), flat)
+    leg = glb.Part(
+        SQUARE * 1.0, UV.astype(float), FACES, NORMALS.astype(float), Image.new("RGB", (2, 2), (200, 200, 200))
+    )
+    blue_seat, same_leg = repaint.painted([seat, leg], repaint.PAINTS["blue"])
+    assert blue_seat.image.getpixel((0, 0)) == pytest.approx(repaint.PAINTS["blue"], abs=12)
+    assert same_leg is leg
+    shades = [glb.Part(leg.vertices, leg.uv, FACES, leg.normals, Image.new("RGB", (2, 2), c)) for c in GAUDY]
+    assert repaint.painted(shades, repaint.PAINTS["blue"]) is None
+
+
+GAUDY = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
 EMOJI = """# group: Animals & Nature
 # subgroup: animal-mammal
 1F40E                  ; fully-qualified     # X E0.6 horse

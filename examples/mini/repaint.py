@@ -74,7 +74,8 @@ def painted(parts: Sequence[Part], paint: tuple[int, int, int]) -> list[Part] | 
     main = near[int((near @ areas).argmax())]
     if areas[main].sum() < MAIN_SHARE * areas.sum():
         return None
-    light = max(float((colors[main].mean(1) * areas[main]).sum() / areas[main].sum()), 20.0)
+    lights = np.array([np.asarray(part.image.convert("L")).mean() for part in parts])
+    light = max(float((lights[main] * areas[main]).sum() / areas[main].sum()), 20.0)
     return [_repainted(part, paint, light) if own else part for part, own in zip(parts, main, strict=True)]
 
 
