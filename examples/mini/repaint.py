@@ -25,7 +25,8 @@ from dream3d.dataset.assets.sh3f import extract
 from dream3d.dataset.assets.sources import find_assets
 from dream3d.dataset.captions.templates import COLOR_WORDS, words
 from dream3d.dataset.check.file import check_file
-from dream3d.dataset.records import SourceAsset
+from dream3d.dataset.records import Pass, SourceAsset
+from dream3d.dataset.rendering.scene import OffscreenScene
 from dream3d.dataset.rendering.views import generator
 from dream3d.errors import DatasetError
 
@@ -44,6 +45,9 @@ PAINTS = {
 }
 MAIN_SHARE = 0.4
 """Of the surface: less is no main colour."""
+ORBIT = Pass(20.0, 40.0, 3.0, (30.0, 120.0, 210.0, 300.0))
+DIFFERENT = 25
+"""Steps of 255 by which a painted pixel changes."""
 KEPT = ("name", "rotation", "turn_deg", "licence", "author", "source")
 ALIKE = 60.0
 """RGB distance up to which a part has the main colour."""
@@ -79,8 +83,20 @@ def painted(parts: Sequence[Part], paint: tuple[int, int, int]) -> list[Part] | 
     return [_repainted(part, paint, light) if own else part for part, own in zip(parts, main, strict=True)]
 
 
+def share_seen(scene: OffscreenScene, asset: SourceAsset, files: Sequence[Path]) -> float:
+    """The share of an object's image that is not the same in all its paints: paint may lie inside, or below."""
+    images = []
+    for file in files:
+        scene.load(file, asset)
+        images.append(np.array([scene.render(ORBIT, azimuth).rgba for azimuth in ORBIT.azimuths_deg], np.int16))
+    first, solid = images[0], images[0][..., 3] == 255
+    differs = [np.abs(other[..., :3] - first[..., :3]).max(-1) > DIFFERENT for other in images[1:]]
+    return float(np.any(differs, axis=0)[solid].mean())
+
+
 def repaint(assets: Sequence[SourceAsset], out: Path, count: int, seed: int) -> Iterator[dict[str, object]]:
-    """Write ``count`` painted models of each asset; yields the manifest's rows."""
+    """Write ``count`` (2 or more) painted models of each asset; yields the manifest's rows."""
+    scene = OffscreenScene(48)
     for asset in assets:
         with tempfile.TemporaryDirectory() as folder:
             file = extract(asset, Path(folder))
@@ -91,16 +107,18 @@ def repaint(assets: Sequence[SourceAsset], out: Path, count: int, seed: int) -> 
                 print(f"{asset.key}: {error}")
                 continue
         chosen = generator(seed, asset.key, "paint").permutation(list(PAINTS))[:count]
-        for color in chosen:
-            other = painted(parts, PAINTS[color])
-            if other is None:
-                print(f"{asset.key}: no main colour")
-                break
-            key = f"{asset.key[:60]}-{color}"
-            write_glb(other, out / f"{key}.glb")
-            captions = [text for text in asset.captions if not words(text) & COLOR_WORDS]
-            same = {name: getattr(asset, name) for name in KEPT}
-            yield same | {"key": key, "path": f"{key}.glb", "colors": [color], "captions": captions}
+        models = {color: painted(parts, PAINTS[color]) for color in chosen}
+        files = {color: out / f"{asset.key[:60]}-{color}.glb" for color in chosen}
+        for color, model in models.items():
+            if model is not None:
+                write_glb(model, files[color])
+        if None in models.values() or share_seen(scene, asset, list(files.values())) < MAIN_SHARE:
+            print(f"{asset.key}: no main colour")
+            continue
+        captions = [text for text in asset.captions if not words(text) & COLOR_WORDS]
+        same = {name: getattr(asset, name) for name in KEPT}
+        for color, file in files.items():
+            yield same | {"key": file.stem, "path": file.name, "colors": [color], "captions": captions}
 
 
 def _skin(mesh: Any) -> tuple[NDArray[np.float64], Image.Image]:
