@@ -13,12 +13,18 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from dataset_samples import ORBIT, record, views, write_shard
 from PIL import Image
+from tiny_prior import write_tiny_prior
 
 from dream3d.dataset.assets.sources import find_assets
 from dream3d.dataset.captions.concepts import mentions, read_concepts
+from dream3d.dataset.images import write_image_shards
 from dream3d.dataset.records import Pass, SourceAsset
 from dream3d.dataset.rendering.scene import OffscreenScene
+from dream3d.dataset.shards import CaptionedImage, read_images, read_objects, shards
+from dream3d.prior.text import PromptEncoder
 
 ROOT = Path(__file__).parent.parent
 MINI = ROOT / "examples/mini"
@@ -292,3 +298,36 @@ def test_emoji_are_named_things_without_held_out_ones(tmp_path: Path) -> None:
     assert (first.captions, first.licence) == (("horse", "a horse"), "MIT")
     assert (first.rgb == emoji.BACKGROUND).all()
     assert (second.rgb != emoji.BACKGROUND).any()
+
+
+def test_an_archive_gives_the_shards_back_nearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = script("archive")
+    chair = views(record("chair", passes=(ORBIT, ORBIT), captions=("seat", "a seat", "chair", "a chair")), 32)
+    (tmp_path / "things").mkdir()
+    write_shard(tmp_path / "things", [chair, views(record("stool"), 32)])
+    pixels = np.full((32, 32, 3), (200, 30, 30), np.uint8)
+    copies = [CaptionedImage(f"apple-{number}", ("an apple",), pixels, "MIT", "Ann") for number in range(3)]
+    write_image_shards(copies, tmp_path / "emoji", 10)
+    prior, file, out = write_tiny_prior(tmp_path / "prior"), tmp_path / "data.zip", tmp_path / "out"
+    parts = [f"{tmp_path / 'things'}=1", f"{tmp_path / 'emoji'}=2"]
+    monkeypatch.setattr(
+        sys, "argv", ["archive.py", "pack", str(file), *parts, "--captions", "2", "--prior", str(prior)]
+    )
+    archive.main()
+    monkeypatch.setattr(sys, "argv", ["archive.py", "unpack", str(file), str(out)])
+    archive.main()
+    first, second = [one for path in shards(out / "things", "train") for one in read_objects(path)]
+    assert (first.record.captions, second.record.key) == (("a seat", "a chair"), "stool")
+    assert first.record.passes == (ORBIT,)
+    alpha = first.rgba[..., 3:] / 255
+    assert np.abs(alpha - chair.rgba[:1, ..., 3:] / 255).max() < 0.05
+    assert np.abs(alpha * first.rgba[..., :3] - alpha * chair.rgba[:1, ..., :3])[..., :12, :].mean() < 12
+    images = [one for path in shards(out / "emoji", "images") for one in read_images(path)]
+    assert [(one.key, one.licence, one.captions) for one in images] == [
+        (f"apple-{i}", "MIT", ("an apple",)) for i in (0, 1)
+    ]
+    stored = torch.load(out / "captions.pt", weights_only=True)
+    assert stored["captions"] == ["", "a seat", "a chair", "a brown chair", "an apple"]
+    length = json.loads((prior / "prior.json").read_text())["text_tokens"]
+    states = PromptEncoder(prior, length).encode(stored["captions"], torch.device("cpu"))
+    assert torch.nn.functional.cosine_similarity(stored["states"].float().flatten(), states.flatten(), dim=0) > 0.999

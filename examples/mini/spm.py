@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 NORMAL, COLOR, TANGENT = 1, 2, 4
-OPEN = re.compile(r"CC0|CC-BY|public-domain", re.I)
+OPEN = re.compile(r"^(?!.*GPL.* and |.* and .*GPL).*(CC0|CC-BY|public-domain)", re.I)
 HOLES = 0.02
 """Share of a texture that is transparent if its alpha is meant to cut holes."""
 
