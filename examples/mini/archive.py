@@ -17,6 +17,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ def unpack(file: Path, out: Path) -> None:
         torch.save({"captions": captions, "states": torch.from_numpy(states)}, out / "captions.pt")
 
 
-def _packed(folder: Path, keep: int, captions: int) -> Iterator[tuple[dict[str, object], str, bytes]]:
+def _packed(folder: Path, keep: int, captions: int) -> Iterator[tuple[dict[str, Any], str, bytes]]:
     """Row, key and WebP of all objects and images of a folder."""
     for image in _first_copies(_images(folder), keep):
         row = {name: getattr(image, name) for name in ("key", "licence", "author")}
@@ -160,7 +161,7 @@ def _pixels(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
         return np.asarray(image)
 
 
-def _object(row: dict[str, object], sheet: NDArray[np.uint8]) -> ObjectViews:
+def _object(row: dict[str, Any], sheet: NDArray[np.uint8]) -> ObjectViews:
     record = object_from_json(json.dumps(row), str(row["key"]))
     if sheet.shape[-1] == 3:  # a WebP without a transparent pixel
         sheet = np.concatenate([sheet, np.full_like(sheet[..., :1], 255)], -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -60,10 +61,11 @@ def cropped(uv: NDArray[np.float64], image: Image.Image) -> tuple[NDArray[np.flo
 
 def write_glb(parts: Iterable[Part], path: Path) -> None:
     """Write the parts; the mirror image makes them right-handed."""
-    scene = trimesh.Scene()
+    scene: Any = trimesh.Scene()
+    visuals: Any = trimesh.visual
     for part in parts:
         uv, image = cropped(part.uv, part.image)
-        material = trimesh.visual.material.PBRMaterial(
+        material = visuals.material.PBRMaterial(
             baseColorTexture=image,
             metallicFactor=0.0,
             roughnessFactor=1.0,
@@ -71,7 +73,7 @@ def write_glb(parts: Iterable[Part], path: Path) -> None:
             alphaMode="MASK" if image.mode == "RGBA" else "OPAQUE",
             alphaCutoff=0.5 if image.mode == "RGBA" else None,
         )
-        visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+        visual = visuals.TextureVisuals(uv=uv, material=material)
         length = np.linalg.norm(part.normals, axis=1, keepdims=True)
         mesh = trimesh.Trimesh(
             part.vertices * MIRROR,
