@@ -15,6 +15,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from dream3d.threads import share_cores
+
 JobT = TypeVar("JobT")
 Say = Callable[[Any], None]
 JobFunction = Callable[[Any, Say], Any]
@@ -163,6 +165,7 @@ def _ready(busy: Sequence[_Worker[JobT]]) -> list[_Worker[JobT]]:
 def _serve(pipe: Connection, prepare: Callable[[], JobFunction], memory_bytes: int | None) -> None:
     """What a process does: jobs in, words and answers out, until there are no more jobs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
+    share_cores()
     work = prepare()
     if memory_bytes is not None:
         _limit_memory(memory_bytes)

@@ -20,6 +20,7 @@ from dream3d.cli.resume import resume
 from dream3d.cli.train import train
 from dream3d.cli.train_encoder import train_encoder
 from dream3d.cli.views import views
+from dream3d.threads import share_cores
 from dream3d.version import __version__
 
 
@@ -71,4 +72,5 @@ def main() -> None:
     """The console script: runs the command line on ``sys.argv`` and exits with its code."""
     # The default action kills the process while it draws and leaves the cursor hidden.
     signal.signal(signal.SIGTERM, _terminated)
+    share_cores()
     app(prog_name="dream3d")

@@ -83,14 +83,16 @@ def batch(
     from dream3d.batch.places import LocalPlace, parse_place
     from dream3d.batch.work import Shared
     from dream3d.cli.device import resolve_device
+    from dream3d.threads import threads_per_worker
     from dream3d.weights.loading import lasting_name, locate
 
     locate(prior)  # an unknown name is one error now, not one for each job
     place = parse_place(out_dir)
     if isinstance(place, LocalPlace):
         checks.check_run_dir(place.folder)
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    shared = Shared(place, lasting_name(prior), resolve_device(device), threads, interval, vram, precision)
+    shared = Shared(
+        place, lasting_name(prior), resolve_device(device), threads_per_worker(workers), interval, vram, precision
+    )
     rows = _work(jobs, shared, workers, engine, address)
     failed = sum(row.state == "failed" for row in rows)
     if failed and (fail == "any" or failed == len(rows)):

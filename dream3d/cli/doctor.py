@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 
@@ -49,9 +48,11 @@ def _system() -> Iterator[Row]:
 def _torch() -> Iterator[Row]:
     import torch
 
+    from dream3d.threads import available_cores
+
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
     yield "torch", f"{torch.__version__}, built {'for ' if torch.version.cuda else ''}{build}"
-    yield "CPU", f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    yield "CPU", f"{torch.get_num_threads()} threads on {available_cores()} cores"
     if not torch.cuda.is_available():
         yield "CUDA", "no device found; runs use the CPU"
         return
