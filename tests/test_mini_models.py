@@ -249,7 +249,9 @@ def test_a_leaf_hides_what_lies_behind_it_and_its_hole_shows_it(tmp_path: Path, 
     holed = np.full((8, 8, 4), (0, 200, 0, 255), np.uint8)
     holed[:, 4:, 3] = 0
     leaf = glb.Part(SQUARE.astype(float), UV.astype(float), FACES, NORMALS.astype(float), Image.fromarray(holed))
-    wall = glb.Part(leaf.vertices - [0, 0, 1], leaf.uv, FACES, leaf.normals, Image.new("RGB", (2, 2), (200, 0, 0)))
+    red = np.full((8, 8, 4), (200, 0, 0, 255), np.uint8)
+    red[0, 0, 3] = 0  # a leaf too, if nearly whole
+    wall = glb.Part(leaf.vertices - [0, 0, 1], leaf.uv, FACES, leaf.normals, Image.fromarray(red))
     for order in ((leaf, wall), (wall, leaf)):
         glb.write_glb(order, tmp_path / "leaf.glb")
         scene.load(tmp_path / "leaf.glb", SourceAsset("leaf", tmp_path / "leaf.glb", "leaf"))
