@@ -216,9 +216,11 @@ def test_shards_do_not_depend_on_the_order_of_the_assets() -> None:
 def test_the_command_draws_and_says_what_it_skipped(tmp_path: Path) -> None:
     models = _models(tmp_path / "models")
     arguments = ["dataset", "render", str(models), "--out", str(tmp_path / "out"), "--size", "16", "--passes", "1"]
-    result = CliRunner().invoke(app, [*arguments, "--azimuths", "4"])
+    result = CliRunner().invoke(app, [*arguments, "--azimuths", "4", "--elevation", "-20", "-10"])
     assert result.exit_code == 0, result.output
     assert "drawn 3, skipped 1" in result.output
+    (views, *_) = (views for path in shards(tmp_path / "out", "train") for views in read_objects(path))
+    assert -20 <= views.record.passes[0].elevation_deg <= -10
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["skipped"] == 1
 
 

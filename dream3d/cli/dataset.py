@@ -36,6 +36,10 @@ def render(
     size: Annotated[int, typer.Option(help="Pixels along a side.")] = 64,
     passes: PassesOption = None,
     azimuths: AzimuthsOption = None,
+    elevation: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest elevation of an orbit, degrees.", show_default=_THE_PRESETS),
+    ] = None,
     lights: Annotated[
         str, typer.Option(help="studio, soft, left, right, above: one of these for each orbit.")
     ] = "studio",
@@ -68,6 +72,7 @@ def render(
         size=size,
         passes=base.passes if passes is None else passes,
         azimuths=base.azimuths if azimuths is None else azimuths,
+        cameras=dataclasses.replace(base.cameras, elevation_deg=elevation) if elevation else base.cameras,
         lights=tuple(name.strip() for name in lights.split(",") if name.strip()),
         seed=seed,
         depth=depth,

@@ -196,6 +196,8 @@ def _dress(actor: Any, mapper: Any, shape: Any, visual: Any, linear: bool) -> No
         _check_finite("texture coordinate", visual.uv)
         shape.GetPointData().SetTCoords(_to_vtk(visual.uv, np.float32))
         actor.SetTexture(_texture(image, mode))
+        if mode == "MASK":  # VTK takes a texture with alpha for glass, and would show what lies behind a leaf
+            actor.ForceOpaqueOn()
 
 
 def _to_vtk(values: NDArray[Any], dtype: type) -> Any:
