@@ -145,11 +145,6 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix
         raise PriorError(f"{path} holds the unknown tensor {unknown[0]!r}; it does not belong to this configuration")
 
 
-def tensor_shapes(path: Path) -> dict[str, torch.Size]:
-    """The shapes of :func:`read_header`."""
-    return read_header(path)[0]
-
-
 def read_header(path: Path) -> tuple[dict[str, torch.Size], dict[str, str]]:
     """Shapes and types by name from a safetensors file's header; :class:`PriorError` for a truncated or foreign file.
 
