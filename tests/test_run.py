@@ -114,9 +114,9 @@ def test_run_json_tells_how_the_run_ended(tmp_path: Path) -> None:
         return data
 
     assert read() == {"prompt": "a chair", "status": "running", "id": run.facts["id"], "files": ["metrics.csv"]}
-    run.fail("the field is empty")
+    run.record("failed", reason="the field is empty")
     assert read()["reason"] == "the field is empty"
-    run.finish({"faces": 3})
+    run.record("finished", result={"faces": 3})
     ended = {"status": "finished", "result": {"faces": 3}, "id": run.facts["id"], "files": ["metrics.csv"]}
     assert read() == {"prompt": "a chair", **ended}
 

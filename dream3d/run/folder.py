@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -84,7 +84,7 @@ class RunFolder:
             self._lock()
             for left in path.glob(".run-dream3d*-????????.json"):  # a run that was killed before it had begun
                 left.unlink()
-            self._write({"status": "running"})
+            self.record("running")
             self.keep_metrics(0)
         except OSError as error:
             raise Dream3DError(
@@ -194,21 +194,9 @@ class RunFolder:
         if isinstance(request, dict):
             self.facts = {**self.facts, "request": {**request, "out": str(out.absolute())}}
 
-    def mark_running(self) -> None:
-        """Record that the run is at work again."""
-        self._write({"status": "running"})
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Record the outcome in ``run.json``."""
-        self._write({"status": "finished", "result": result})
-
-    def fail(self, reason: str) -> None:
-        """Record why the run ended early."""
-        self._write({"status": "failed", "reason": reason})
-
-    def interrupt(self) -> None:
-        """Record that somebody stopped the run, which can go on."""
-        self._write({"status": "interrupted"})
+    def record(self, status: Literal["running", "interrupted", "failed", "finished"], **rest: object) -> None:
+        """Write a status and what belongs to it into ``run.json``."""
+        self._write({"status": status, **rest})
 
 
 def _with_files(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
