@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from dream3d.bounds import Between, Options, Seed, check_setting, check_text
-from dream3d.errors import UsageError
+from dream3d.errors import UsageError, one_line
 
 MAX_PROMPT_CHARACTERS = 1000
 """Longer texts are pasted by accident; every text encoder stops reading long before."""
@@ -153,7 +153,7 @@ def _check_place(path: Path, option: str, reserve: int) -> Path:
     """The nearest existing folder above ``path``; UsageError when ``path`` could not be made below it."""
     if "\0" in str(path):
         raise UsageError(f"{option} contains a NUL character; choose another name")
-    whole, what = path.absolute(), f"{option} {_shortened(path)}"
+    whole, what = path.absolute(), f"{option} {one_line(str(path), 100)}"
     try:
         os.fsencode(str(whole).encode().decode())
     except UnicodeEncodeError as error:
@@ -161,7 +161,7 @@ def _check_place(path: Path, option: str, reserve: int) -> Path:
     # os.path answers "no" where pathlib raises: a folder that may not be looked into is found out below.
     parent = next((folder for folder in whole.parents if os.path.lexists(folder)), whole)
     if not os.path.isdir(parent):
-        raise UsageError(f"{what}: {_shortened(parent)} is not a folder; choose another place")
+        raise UsageError(f"{what}: {one_line(str(parent), 100)} is not a folder; choose another place")
     name_limit, path_limit = (os.pathconf(parent, f"PC_{kind}_MAX") for kind in ("NAME", "PATH"))
     sizes = [len(os.fsencode(part)) for part in whole.relative_to(parent).parts]
     if sizes and max([*sizes[:-1], sizes[-1] + reserve]) > name_limit:
@@ -179,8 +179,3 @@ def _check_writable(folder: Path, what: str) -> None:
             pass
     except OSError as error:
         raise UsageError(f"{what}: the folder {folder} cannot be written ({error.strerror}); choose another") from error
-
-
-def _shortened(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 100 else f"{text[:30]}...{text[-60:]}"

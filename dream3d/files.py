@@ -56,9 +56,9 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, ascii_only: bool = False) -> None:
     """JSON with a line for each item, whole or not at all."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json.dumps(value, ensure_ascii=ascii_only, indent=1) + "\n")
 
 
 def build_folder(path: Path, fill: Callable[[Path], object]) -> None:
@@ -144,13 +144,13 @@ def read_regular(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
-def parse_json(content: bytes, depth: int = 32) -> Any:
+def parse_json(content: str | bytes, depth: int = 32) -> Any:
     """Plain data from JSON of anybody, nested at most ``depth`` levels deep.
 
     ValueError for anything else: numbers that are not finite, whole ones of more than 64 bits, text beyond Unicode.
     """
     try:
-        data = json.loads(content.decode("utf-8"))
+        data = json.loads(content)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     level = [data]
@@ -168,8 +168,19 @@ def _parts(item: Any) -> list[Any]:
     if isinstance(item, str):
         item.encode()
     elif (isinstance(item, int) and abs(item) >= 2**64) or (isinstance(item, float) and not math.isfinite(item)):
-        raise ValueError("a number in it is out of range")
+        raise ValueError("a number in it is not finite, or has more than 64 bits")
     return item if isinstance(item, list) else []
+
+
+def json_table(content: str | bytes, where: object, error: type[Exception], advice: str = "") -> dict[str, Any]:
+    """The JSON object in what :func:`parse_json` takes; an ``error`` that names ``where`` for anything else."""
+    try:
+        data = parse_json(content)
+    except ValueError as reason:
+        raise error(f"{where} cannot be read, since it is not valid JSON ({reason}){advice}") from reason
+    if not isinstance(data, dict):
+        raise error(f"{where} cannot be read, since it holds a {type(data).__name__}, not a JSON object{advice}")
+    return data
 
 
 def hash_file(file: Path) -> str:

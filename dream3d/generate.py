@@ -111,7 +111,7 @@ def resume(
             return None
         _check_same(run, job, prior)
         remove_leftovers(job.out.parent)
-        run.mark_running()
+        run.record("running")
         return _carry_out(run, job, prior, observer, checkpoint_seconds)
 
 
@@ -162,14 +162,14 @@ def _carry_out(
         distillation = optimise(job.prompt, prior, job.recipe, job.seed, job.device, session, job.hash_grid)
         outcome = finish(run, job, distillation.scene, prior, lambda: checkpointer.seconds, observer)
         checkpointer.keep_field(distillation)
-        run.finish(figures_of(outcome))
+        run.record("finished", result=figures_of(outcome))
     except (KeyboardInterrupt, SystemExit):
         with contextlib.suppress(OSError):
-            run.interrupt()
+            run.record("interrupted")
         raise
     except BaseException as error:
         with contextlib.suppress(OSError):  # the error may be a full disk, and is the one to be told
-            run.fail(str(error) if isinstance(error, Dream3DError) else type(error).__name__)
+            run.record("failed", reason=str(error) if isinstance(error, Dream3DError) else type(error).__name__)
         if isinstance(error, OSError) and not run.path.is_dir():
             raise Dream3DError(f"the run folder {run.path} was removed or renamed while the run was at work") from error
         raise

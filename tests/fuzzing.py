@@ -35,7 +35,7 @@ from dream3d.dataset.check.file import check_file
 from dream3d.dataset.images import Skipped, images_from_folder
 from dream3d.dataset.shards import read_images, read_objects
 from dream3d.errors import Dream3DError
-from dream3d.prior.folder import read_settings, tensor_shapes
+from dream3d.prior.folder import read_header, read_settings
 from dream3d.prior.official.tensors import open_tensors
 from dream3d.recipe.generation import Recipe
 from dream3d.recipe.overrides import changed_recipe
@@ -149,7 +149,7 @@ TARGETS = {
         "prior.json", lambda path: read_settings(path.parent), lambda f: _files(ROOT / "dream3d/priors/mini/prior.json")
     ),
     "checkpoint": Target("step-00000003.safetensors", lambda path: checkpoints.read(path, 1), _tensors),
-    "tensors": Target("a.safetensors", tensor_shapes, _tensors),
+    "tensors": Target("a.safetensors", read_header, _tensors),
     "ckpt": Target("a.ckpt", open_tensors, _pickled),
     "obj": Target("a.obj", check_file, _one(lambda path: box_obj(path, use=""), ".obj")),
     "ply": Target("a.ply", check_file, _one(sphere_ply, ".ply")),

@@ -16,7 +16,7 @@ from dataset_samples import ORBIT, record, views, write_shard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream3d.dataset.records import KEY, MAX_CAPTIONS, ObjectRecord, Pass, json_object, object_from_json
+from dream3d.dataset.records import KEY, MAX_CAPTIONS, ObjectRecord, Pass, object_from_json
 from dream3d.dataset.shards import (
     CaptionedImage,
     decode_image,
@@ -30,6 +30,7 @@ from dream3d.dataset.shards import (
     write_tar,
 )
 from dream3d.errors import DatasetError
+from dream3d.files import json_table
 
 words = st.text(max_size=30)
 passes = st.builds(
@@ -66,7 +67,7 @@ def test_a_record_comes_back_from_json_as_it_was(one: ObjectRecord) -> None:
 @given(st.text(max_size=80))
 def test_any_text_is_a_json_object_or_a_dataset_error(text: str) -> None:
     with suppress(DatasetError):
-        assert isinstance(json_object(text, "here"), dict)
+        assert isinstance(json_table(text, "here", DatasetError), dict)
 
 
 json_values = st.recursive(
@@ -106,7 +107,7 @@ def test_a_record_that_does_not_fit_is_refused(field: str, value: Any) -> None:
 
 def test_json_nested_without_end_is_refused() -> None:
     with pytest.raises(DatasetError, match="not valid JSON"):
-        json_object("[" * 100_000, "here")
+        json_table("[" * 100_000, "here", DatasetError)
 
 
 def test_more_captions_than_a_record_holds_are_cut() -> None:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import string
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from dream3d.files import write_atomically
 from dream3d.names import own_slug, slug
 from dream3d.recipe.presets import preset
 from dream3d.run.folder import METRIC_COLUMNS, RunFolder, default_run_dir, provenance
+from dream3d.training.logs import StepLog
 
 
 @pytest.mark.parametrize(
@@ -111,11 +114,39 @@ def test_run_json_tells_how_the_run_ended(tmp_path: Path) -> None:
         return data
 
     assert read() == {"prompt": "a chair", "status": "running", "id": run.facts["id"], "files": ["metrics.csv"]}
-    run.fail("the field is empty")
+    run.record("failed", reason="the field is empty")
     assert read()["reason"] == "the field is empty"
-    run.finish({"faces": 3})
+    run.record("finished", result={"faces": 3})
     ended = {"status": "finished", "result": {"faces": 3}, "id": run.facts["id"], "files": ["metrics.csv"]}
     assert read() == {"prompt": "a chair", **ended}
+
+
+BAD_ROWS = [
+    b"1,0.5",
+    b"1,0.5,\xff\xfe",
+    b"x,1,1",
+    b"-1,1,1",
+    b"\xc2\xb2,1,1",
+    b"9" * 5000 + b",1,1",
+    b"\0",
+    b"1,2,3,4",
+    b"",
+]
+
+
+@given(st.lists(st.sampled_from([b"0,0.5,a", b"7,0.5,a", *BAD_ROWS]) | st.binary(max_size=9)))
+def test_of_a_table_only_the_whole_rows_before_a_step_are_kept(rows: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        log = StepLog(Path(folder) / "metrics.csv", ("step", "loss", "mode"))
+        log.path.write_bytes(b"\xff\n" + b"\n".join([b"0,first,a", *rows]) + b"\n")
+        log.rewind(6)
+        kept = log.path.read_text(encoding="utf-8").splitlines()
+        assert kept[:2] == ["step,loss,mode", "0,first,a"]
+        assert kept.count("0,0.5,a") == rows.count(b"0,0.5,a")
+        assert all(re.fullmatch("[0-6],[ -~]*,[ -~]*", row) for row in kept[1:] if row.isprintable())
+        before = log.path.read_bytes()
+        log.rewind(6)
+        assert log.path.read_bytes() == before
 
 
 def test_metrics_are_appended_under_one_header(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dream3d.errors import Dream3DError, UsageError
-from dream3d.files import LEFTOVER, open_regular, write_atomically
+from dream3d.files import LEFTOVER, read_regular, write_atomically
 from dream3d.run.folder import LOCK
 
 PROTOCOLS = ("s3", "gs")
@@ -79,8 +79,7 @@ class LocalPlace:
 
     def read(self, name: str) -> bytes:
         """See :class:`Place`."""
-        with open_regular(self.folder / name, MAX_READ_BYTES) as file:
-            return file.read()
+        return read_regular(self.folder / name, MAX_READ_BYTES)
 
     def write(self, name: str, data: bytes) -> None:
         """See :class:`Place`."""

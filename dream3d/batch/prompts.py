@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import IO
 
 from dream3d.checks import check_prompt, check_prompt_length
 from dream3d.errors import UsageError
+from dream3d.files import parse_json
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_ENTRIES = 100_000
@@ -124,8 +124,8 @@ def _jsonl(lines: Iterator[tuple[str, str]]) -> Iterator[Entry]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise UsageError(f"{where} is not a JSON object ({type(error).__name__})") from error
         if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
             raise UsageError(f'{where} is not a JSON object with a "prompt", such as {{"prompt": "a chair"}}')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dream3d.errors import DatasetError
-from dream3d.files import read_regular
+from dream3d.files import json_table, read_regular
 from dream3d.names import slug
 
 Split = Literal["train", "heldout", "unseen"]
@@ -102,9 +101,9 @@ def key_from(text: str) -> str:
     return slug(text, KEY_LENGTH, ascii_only=True)
 
 
-def object_from_json(text: str, where: str) -> ObjectRecord:
+def object_from_json(text: str | bytes, where: str) -> ObjectRecord:
     """The record of one object from a shard, checked; ``where`` names the place in a :class:`DatasetError`."""
-    data: Any = json_object(text, where)
+    data: Any = json_table(text, where, DatasetError)
     try:
         text_field(data["split"])
         passes = tuple(
@@ -137,35 +136,6 @@ def object_from_json(text: str, where: str) -> ObjectRecord:
     return record
 
 
-def parse_json(text: str | bytes) -> Any:
-    """JSON whose numbers are finite and below 10^19; ValueError (or RecursionError) for anything else."""
-    return json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_whole)
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("a number that is not finite")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError("a number of more than 20 digits")
-    return int(text)
-
-
-def json_object(text: str, where: str) -> dict[str, Any]:
-    """A json object from text; :class:`DatasetError` naming ``where`` otherwise."""
-    try:
-        data = parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{where} is not valid JSON ({type(error).__name__})") from error
-    if not isinstance(data, dict):
-        raise DatasetError(f"{where} holds a {type(data).__name__}, not a JSON object")
-    return data
-
-
 def json_lines(path: Path, max_bytes: int) -> list[tuple[str, dict[str, Any]]]:
     """The objects of a file with a JSON object a line, each with its place for messages; blank lines are none.
 
@@ -177,15 +147,13 @@ def json_lines(path: Path, max_bytes: int) -> list[tuple[str, dict[str, Any]]]:
         raise DatasetError(f"{path} cannot be read ({error})") from error
     lines = re.split(r"\r\n?|\n", text)  # not at the line separators in a text
     places = ((f"{path} line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
-    return [(where, json_object(line, where)) for where, line in places]
+    return [(where, json_table(line, where, DatasetError)) for where, line in places]
 
 
 def text_field(value: object) -> str:
-    """A text, cut at :data:`MAX_TEXT` characters; TypeError for anything else, and for half a character."""
+    """A text, cut at :data:`MAX_TEXT` characters; TypeError for anything else."""
     if not isinstance(value, str):
         raise TypeError(f"a {type(value).__name__} where a text should be")
-    if re.search("[\ud800-\udfff]", value):  # could not be written as UTF-8
-        raise TypeError("half a surrogate pair in a text")
     return value[:MAX_TEXT]
 
 

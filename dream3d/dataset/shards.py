@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dream3d.dataset.decoding import read_rgba
-from dream3d.dataset.records import KEY, ObjectRecord, Split, json_object, object_from_json, text_field, texts
+from dream3d.dataset.records import KEY, ObjectRecord, Split, object_from_json, text_field, texts
 from dream3d.errors import DatasetError
-from dream3d.files import write_atomically
+from dream3d.files import json_table, write_atomically
 
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_SIDE = 2048
@@ -109,7 +109,7 @@ def read_objects(path: Path) -> Iterator[ObjectViews]:
         where = f"{path.name}: {key}"
         if ".json" not in members:
             raise DatasetError(f"{where} has no json; the shard is incomplete, render it again")
-        record = object_from_json(_decode(members[".json"], where), where)
+        record = object_from_json(members[".json"], where)
         groups = []
         for p, orbit in enumerate(record.passes):
             names = [view_member("", p, v) for v in range(len(orbit.azimuths_deg))]
@@ -130,7 +130,7 @@ def read_images(path: Path) -> Iterator[CaptionedImage]:
         where = f"{path.name}: {key}"
         if ".json" not in members or ".png" not in members:
             raise DatasetError(f"{where} lacks its json or png; the shard is incomplete, make it again")
-        facts = json_object(_decode(members[".json"], where), where)
+        facts = json_table(members[".json"], where, DatasetError)
         try:
             captions = texts(facts["captions"])
             licence, author = text_field(facts.get("licence", "")), text_field(facts.get("author", ""))
@@ -151,13 +151,6 @@ def decode_image(content: bytes, mode: str, where: str) -> NDArray[np.uint8]:
     if max(pixels.shape) > MAX_SIDE:
         raise DatasetError(f"{where}: an image of {pixels.shape[1]} x {pixels.shape[0]} pixels")
     return np.ascontiguousarray(pixels[..., : len(mode)])
-
-
-def _decode(content: bytes, where: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{where}: its json is not UTF-8") from error
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

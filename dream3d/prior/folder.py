@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,11 +62,15 @@ def check_files(folder: Path) -> tuple[str, ...]:
     """The files of a prior folder; :class:`PriorError` naming the first one that it lacks."""
     if not folder.is_dir():
         raise PriorError(f"prior folder {folder} does not exist; give a catalogue name or a folder with prior.json")
-    names = files_of(folder)
+    check_has(folder, files_of(folder))
+    return files_of(folder)
+
+
+def check_has(folder: Path, names: Iterable[str], advice: str = "copy the complete folder") -> None:
+    """:class:`PriorError` naming the first of some files that a folder lacks."""
     for name in names:
         if not (folder / name).is_file():
-            raise PriorError(f"prior folder {folder} lacks {name}; copy the complete folder")
-    return names
+            raise PriorError(f"folder {folder} lacks {name}; {advice}")
 
 
 def digest_of(folder: Path) -> str:
@@ -143,11 +147,6 @@ def check_tensors(path: Path, expected: Mapping[str, torch.Size], ignored_prefix
     )
     if unknown:
         raise PriorError(f"{path} holds the unknown tensor {unknown[0]!r}; it does not belong to this configuration")
-
-
-def tensor_shapes(path: Path) -> dict[str, torch.Size]:
-    """The shapes of :func:`read_header`."""
-    return read_header(path)[0]
 
 
 def read_header(path: Path) -> tuple[dict[str, torch.Size], dict[str, str]]:

@@ -8,7 +8,6 @@ the prior's own frozen text encoder and one learnt linear map. It is an optional
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dream3d.errors import PriorError
-from dream3d.files import write_atomically
-from dream3d.prior.folder import build_on_meta, known_arguments, read_settings, read_tensors, shapes_of
-from dream3d.prior.schema import read_json
+from dream3d.errors import PriorError, shown
+from dream3d.files import write_atomically, write_json
+from dream3d.prior.folder import build_on_meta, check_has, known_arguments, read_settings, read_tensors, shapes_of
+from dream3d.prior.schema import WIDTH, read_json, whole
 from dream3d.prior.text import PromptEncoder
 
 FOLDER = "image_encoder"
@@ -45,20 +44,16 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
-        if not 1 <= len(self.channels) <= 6 or not all(_whole(c, 8, 1024) and c % GROUPS == 0 for c in self.channels):
+        widths = range(GROUPS, 1025, GROUPS)
+        if not 1 <= len(self.channels) <= 6 or not all(type(c) is int and c in widths for c in self.channels):
             raise PriorError(f"image encoder: channels {self.channels!r}: 1 to 6 multiples of {GROUPS} up to 1024")
-        for name, low, high in (("image_size", 16, 512), ("dim", 1, 4096), ("text_width", 1, 8192)):
-            if not _whole(getattr(self, name), low, high):
-                value = getattr(self, name)
-                raise PriorError(f"image encoder: {name} is {value!r}, not a whole number from {low} to {high}")
+        for name, rule in (("image_size", whole(16, 512)), ("dim", whole(1, 4096)), ("text_width", WIDTH)):
+            if not rule.accepts(getattr(self, name)):
+                raise PriorError(f"image encoder: {name} is {shown(getattr(self, name))}, not {rule.words}")
 
 
 GROUPS = 8
 """Of the normalisation; per picture, so that one trains and embeds alike whatever the batch."""
-
-
-def _whole(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 class _Block(nn.Module):
@@ -160,20 +155,15 @@ class ImageEncoder:
 
 def save_towers(towers: Towers, folder: Path) -> None:
     """Write ``config.json`` and ``model.safetensors`` (fp16) into an existing folder."""
-    config = json.dumps({"type": "contrastive", **dataclasses.asdict(towers.config)}, indent=1) + "\n"
-    write_atomically(folder / "config.json", lambda path: path.write_text(config, encoding="utf-8"))
+    write_json(folder / "config.json", {"type": "contrastive", **dataclasses.asdict(towers.config)})
     tensors = {name: value.detach().half().cpu().contiguous() for name, value in towers.state_dict().items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
 
 
 def load_towers(folder: Path) -> Towers:
     """The towers of an ``image_encoder`` folder in float32; :class:`PriorError` for missing or damaged files."""
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise PriorError(
-                f"{folder} lacks {name}: this prior has no image encoder; "
-                "train one with 'dream3d train-encoder SHARDS --out FOLDER'"
-            )
+    advice = "this prior has no image encoder: train one with 'dream3d train-encoder SHARDS --out FOLDER'"
+    check_has(folder, ("config.json", "model.safetensors"), advice)
     path = folder / "config.json"
     config = _read_config(path)
     towers = build_on_meta(lambda: Towers(config), path)
@@ -204,12 +194,6 @@ def load_image_encoder(
 
 def load_text(folder: Path) -> PromptEncoder:
     """The text encoder of a prior folder alone; :class:`PriorError` if its files are missing or damaged."""
-    for name in (
-        "prior.json",
-        "tokenizer/tokenizer.json",
-        "text_encoder/config.json",
-        "text_encoder/model.safetensors",
-    ):
-        if not (folder / name).is_file():
-            raise PriorError(f"{folder} lacks {name}; give the folder of a prior with a text encoder")
+    names = ("prior.json", "tokenizer/tokenizer.json", "text_encoder/config.json", "text_encoder/model.safetensors")
+    check_has(folder, names, "give the folder of a prior with a text encoder")
     return PromptEncoder(folder, read_settings(folder).text_tokens)

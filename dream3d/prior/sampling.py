@@ -117,6 +117,3 @@ def build_scheduler(
         elif times != scheduler.timesteps.tolist():
             scheduler.set_timesteps(timesteps=times)
     return scheduler
-
-
-__all__ = ["SAMPLING", "SamplerName", "SamplingRecipe", "build_scheduler", "sample_views", "sampling_for"]

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
-import reprlib
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dream3d.errors import PriorError
+from dream3d.errors import PriorError, shown
+from dream3d.files import json_table, read_regular
 from dream3d.prior.layout import ATTENTION_KINDS
 
 
@@ -187,7 +185,7 @@ BERT: Rules = {
 def check(value: object, rule: Rule, key: str, path: Path | str) -> Any:
     """The value; :class:`PriorError` naming file, key and value if the rule does not accept it."""
     if not rule.accepts(value):
-        raise PriorError(f"{path}: {key!r} is {reprlib.repr(value)}, not {rule.words}")
+        raise PriorError(f"{path}: {key!r} is {shown(value)}, not {rule.words}")
     return value
 
 
@@ -204,41 +202,19 @@ def checked(
         if key in rules:
             check(value, rules[key], key, path)
         elif key in known and value != known[key].default:
-            raise PriorError(f"{path}: {key!r} is {reprlib.repr(value)}, which is not supported; leave it out")
+            raise PriorError(f"{path}: {key!r} is {shown(value)}, which is not supported; leave it out")
     return {key: value for key, value in config.items() if key in rules}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A json object of finite numbers from a regular file of bounded size; :class:`PriorError` otherwise."""
-    return parse_json(read_bounded(path), path)
+    """A JSON object from a regular file of bounded size; :class:`PriorError` otherwise."""
+    return json_table(read_bounded(path), path, PriorError, "; copy the file again")
 
 
 def read_bounded(path: Path) -> bytes:
     """What is in a regular file of at most :data:`MAX_JSON_BYTES`; :class:`PriorError` otherwise."""
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size > MAX_JSON_BYTES:
-            raise PriorError(f"{path} is no file of at most {MAX_JSON_BYTES} bytes, and so no configuration")
-        return path.read_bytes()
+        return read_regular(path, MAX_JSON_BYTES)
     except OSError as error:
-        raise PriorError(f"{path} cannot be read ({error.strerror}); copy the file again") from error
-
-
-def parse_json(content: bytes, path: Path) -> dict[str, Any]:
-    """:func:`read_json` of a file's content."""
-    try:
-        data = json.loads(content.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise PriorError(f"{path} is not valid JSON ({type(error).__name__}); copy the file again") from error
-    if not isinstance(data, dict):
-        raise PriorError(f"{path} holds a {type(data).__name__}, not a JSON object; copy the file again")
-    return data
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _refuse(text)
+        reason = f"no file of at most {MAX_JSON_BYTES} bytes that can be read ({error.strerror})"
+        raise PriorError(f"{path} is {reason}; copy the file again") from error

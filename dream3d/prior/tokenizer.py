@@ -16,8 +16,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from dream3d.errors import PriorError, UsageError
+from dream3d.files import json_table
 from dream3d.prior.layout import PACKAGED
-from dream3d.prior.schema import check, one_of, parse_json, read_bounded, whole
+from dream3d.prior.schema import check, one_of, read_bounded, whole
 
 MAX_CHARACTERS = 4000
 """Of a text; encoders read a few hundred."""
@@ -42,7 +43,7 @@ def load_tokenizer(path: Path, tokens: int, words: int) -> Tokenizer:
     """
     content = read_bounded(path)
     if content != (PACKAGED / "mini" / "tokenizer" / "tokenizer.json").read_bytes():
-        _check_file(parse_json(content, path), words, path)
+        _check_file(json_table(content, path, PriorError, "; copy the file again"), words, path)
         reason = _tried(content, tokens, words)
         if reason:
             raise PriorError(f"{path} is not a tokenizer ({reason}); copy the file again")

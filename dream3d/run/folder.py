@@ -13,12 +13,12 @@ import secrets
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from dream3d.errors import Dream3DError, UsageError
-from dream3d.files import open_regular, parse_json, remove_leftovers, tagged, write_atomically, write_text
+from dream3d.files import json_table, read_regular, remove_leftovers, tagged, write_text
 from dream3d.locks import held
 from dream3d.names import free_name, slug
 from dream3d.prior.base import MultiViewPrior
@@ -84,7 +84,7 @@ class RunFolder:
             self._lock()
             for left in path.glob(".run-dream3d*-????????.json"):  # a run that was killed before it had begun
                 left.unlink()
-            self._write({"status": "running"})
+            self.record("running")
             self.keep_metrics(0)
         except OSError as error:
             raise Dream3DError(
@@ -186,12 +186,7 @@ class RunFolder:
 
     def keep_metrics(self, steps: int) -> None:
         """Keep the rows of the first ``steps`` steps: the others will be made again."""
-        path, lines = self.metrics_path, list[str]()
-        with contextlib.suppress(OSError), open_regular(path, MAX_METRICS_BYTES) as file:
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-        kept = [line for line in lines[1:] if line.split(",")[0].isdecimal() and int(line.split(",")[0][:20]) < steps]
-        text = "\n".join([",".join(METRIC_COLUMNS), *kept]) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        keep_rows(self.metrics_path, METRIC_COLUMNS, steps)
 
     def redirect(self, out: Path) -> None:
         """The mesh goes to ``out``, not where it was to go; recorded with the next status."""
@@ -199,21 +194,9 @@ class RunFolder:
         if isinstance(request, dict):
             self.facts = {**self.facts, "request": {**request, "out": str(out.absolute())}}
 
-    def mark_running(self) -> None:
-        """Record that the run is at work again."""
-        self._write({"status": "running"})
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Record the outcome in ``run.json``."""
-        self._write({"status": "finished", "result": result})
-
-    def fail(self, reason: str) -> None:
-        """Record why the run ended early."""
-        self._write({"status": "failed", "reason": reason})
-
-    def interrupt(self) -> None:
-        """Record that somebody stopped the run, which can go on."""
-        self._write({"status": "interrupted"})
+    def record(self, status: Literal["running", "interrupted", "failed", "finished"], **rest: object) -> None:
+        """Write a status and what belongs to it into ``run.json``."""
+        self._write({"status": status, **rest})
 
 
 def _with_files(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -229,12 +212,20 @@ def _with_files(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "id": tag if is_tag else secrets.token_hex(6), "files": files}
 
 
+def keep_rows(path: Path, columns: tuple[str, ...], end: int) -> None:
+    """Write a CSV file again: its header, and the whole rows of plain text that begin with a number below ``end``."""
+    lines, whole = list[str](), re.compile(rf"([0-9]{{1,18}})(,[^,\x80-\xff]*){{{len(columns) - 1}}}")
+    with contextlib.suppress(OSError):
+        lines = read_regular(path, MAX_METRICS_BYTES).decode("latin-1").splitlines()  # which takes any bytes
+    kept = [row[0] for row in map(whole.fullmatch, lines) if row and int(row[1]) < end]
+    write_text(path, "\n".join([",".join(columns), *kept]) + "\n")
+
+
 def read_run(path: Path) -> dict[str, Any]:
     """``run.json`` of a run folder; UsageError if there is none or it is none."""
     file = path / "run.json"
     try:
-        with open_regular(file, MAX_RUN_JSON_BYTES) as stream:
-            return parse_run(stream.read(MAX_RUN_JSON_BYTES + 1), str(file))
+        return parse_run(read_regular(file, MAX_RUN_JSON_BYTES), str(file))
     except FileNotFoundError as error:
         raise UsageError(f"{path} holds no run (no run.json); give the folder of a run") from error
     except OSError as error:
@@ -243,15 +234,9 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def parse_run(content: bytes, name: str) -> dict[str, Any]:
     """The record in the bytes of a ``run.json``, called ``name`` in the UsageError if it is none."""
-    try:
-        if len(content) > MAX_RUN_JSON_BYTES:
-            raise ValueError("it is too large")
-        data = parse_json(content)
-    except ValueError as error:
-        raise UsageError(f"{name} cannot be read ({error})") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{name} is not the record of a run")
-    return data
+    if len(content) > MAX_RUN_JSON_BYTES:
+        raise UsageError(f"{name} cannot be read (it is too large)")
+    return json_table(content, name, UsageError)
 
 
 def _advice(path: Path) -> str:

@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from dream3d.files import write_text
+from dream3d.run.folder import keep_rows
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,7 @@ class StepLog:
 
     def rewind(self, step: int) -> None:
         """Keep the header and the whole rows up to a step."""
-        rows = self.path.read_text(encoding="utf-8").splitlines()[1:] if self.path.exists() else []
-        kept = [row for row in rows if row.count(",") == len(self.columns) - 1 and int(row.split(",")[0]) <= step]
-        write_text(self.path, "\n".join([",".join(self.columns), *kept]) + "\n")
+        keep_rows(self.path, self.columns, step + 1)
 
     def add(self, *values: object) -> None:
         """Append a row."""

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 
 from dream3d.errors import UsageError
 from dream3d.prior.attention import ADDED_WEIGHTS, set_attention
-from dream3d.prior.folder import STOCK_WEIGHTS, read_tensors, shapes_of, tensor_shapes
+from dream3d.prior.folder import STOCK_WEIGHTS, read_header, read_tensors, shapes_of
 from dream3d.prior.layout import AttentionKind
 from dream3d.prior.schema import UNET, checked, read_json
 from dream3d.prior.unet import MultiViewUNet
@@ -64,7 +64,7 @@ def _load(unet: MultiViewUNet, path: Path, attention: AttentionKind, inflate: bo
     Two things alone may be missing, and keep their first weights: the camera network of a 2D model, and what the kind
     of attention adds, if the file has nothing of it at all.
     """
-    shapes, found = shapes_of(unet), tensor_shapes(path)
+    shapes, found = shapes_of(unet), read_header(path)[0]
     added = {name for name in shapes if inflate and name.startswith("class_embedding.")}
     own = {name for name in shapes if attention in ADDED_WEIGHTS and ADDED_WEIGHTS[attention] in name}
     if not own & found.keys():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from diffusers import UNet2DConditionModel
 from dream3d.cameras import orbit
 from dream3d.images import contact_sheet, enlarged, to_uint8, write_png
 from dream3d.prior.sampling import sample_views, sampling_for
+from dream3d.prior.schema import read_json
 from dream3d.training.data import attribution
 from dream3d.training.inputs import FrozenInputs
 from dream3d.training.recipe import TrainingRecipe
@@ -36,7 +36,7 @@ def write_trained_prior(
 
 def prior_facts(recipe: TrainingRecipe, inputs: FrozenInputs, step: int, seconds: float) -> dict[str, Any]:
     """``prior.json``: that of the start, with what the training changes."""
-    facts: dict[str, Any] = json.loads((inputs.folder / "prior.json").read_text(encoding="utf-8"))
+    facts = read_json(inputs.folder / "prior.json")
     background = recipe.data.background
     data = sorted({o.record.licence for o in inputs.objects if o.record.licence})
     if recipe.network:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dream3d.errors import PriorError
-from dream3d.files import build_folder
-from dream3d.prior.folder import STOCK_WEIGHTS, check_files
+from dream3d.files import build_folder, remove_leftovers, replace_folder
+from dream3d.prior.folder import STOCK_WEIGHTS, check_files, check_has
 from dream3d.prior.official.architecture import SD15, SD21
 from dream3d.prior.official.convert import write_small_files
 from dream3d.prior.schema import read_json
@@ -65,9 +64,7 @@ def find_start(name_or_path: str) -> Start:
     folder = Path(name_or_path)
     stock = folder / "unet" / "config.json"
     if stock.is_file() and not (folder / "prior.json").exists() and "down_block_types" in read_json(stock):
-        for name in SD_FILES:
-            if not (folder / name).is_file():
-                raise PriorError(f"{folder} lacks {name}; copy the complete Stable Diffusion folder of diffusers")
+        check_has(folder, SD_FILES, "copy the complete Stable Diffusion folder of diffusers")
         return Start(folder, True)
     found = find_folder(name_or_path)
     check_files(found)
@@ -96,14 +93,8 @@ def write_prior(folder: Path, frozen: Path, unet: Any, facts: Mapping[str, Any],
         (new / "attribution.csv").write_text(attribution, encoding="utf-8")
         (new / "prior.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
 
-    fresh, old = folder.with_name(f".{folder.name}-new"), folder.with_name(f".{folder.name}-old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    build_folder(fresh, fill)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(fresh, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    remove_leftovers(folder.parent, folder.name[:40], folders=True)
+    replace_folder(folder, fill)
 
 
 def save_half(state: Mapping[str, Any], path: Path) -> None:

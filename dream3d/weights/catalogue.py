@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dream3d.errors import UsageError
+from dream3d.errors import PriorError, UsageError
 from dream3d.prior.layout import PACKAGED, files_of
+from dream3d.prior.schema import read_json
 from dream3d.weights import table
 from dream3d.weights.store import absent_message, missing_files, prior_folder, size_on_disk
 from dream3d.weights.table import Entry
@@ -53,7 +53,7 @@ def _packaged(name: str, note: str) -> PriorInfo:
     if missing:
         return PriorInfo(name, None, False, "unknown", f"not installed: {path / missing[0]} is missing")
     try:
-        licence = str(json.loads((path / "prior.json").read_text(encoding="utf-8")).get("licence_weights", "unknown"))
-    except (ValueError, AttributeError) as error:
+        licence = str(read_json(path / "prior.json").get("licence_weights", "unknown"))
+    except PriorError as error:
         return PriorInfo(name, path, False, "unknown", f"damaged: prior.json is not valid ({error})")
     return PriorInfo(name, path, True, licence, note, size_on_disk(path))

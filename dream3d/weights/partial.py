@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dream3d.files import read_regular, write_json
+from dream3d.files import parse_json, read_regular, write_json
 from dream3d.weights.records import CHUNK_BYTES, MAX_RECORD_BYTES, checked_size, checked_text
 from dream3d.weights.transport import is_validator
 
@@ -61,9 +60,9 @@ class Partial:
 
     def _read_state(self) -> bool:
         try:
-            state = json.loads(read_regular(self._state_path, MAX_RECORD_BYTES))
+            state = parse_json(read_regular(self._state_path, MAX_RECORD_BYTES))
             self.validator, self._total = checked_text(state["validator"]), checked_size(state["total"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return False
         return is_validator(self.validator)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dream3d.errors import DownloadError
-from dream3d.files import hash_file, read_regular, write_json
+from dream3d.files import hash_file, parse_json, read_regular, write_json
 from dream3d.weights.table import check_relative
 
 CHUNK_BYTES = 2**20
@@ -95,8 +94,8 @@ def _read(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed | None:
     if not os.path.isfile(path):
         return None
     try:
-        return parse(json.loads(read_regular(path, MAX_RECORD_BYTES)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return parse(parse_json(read_regular(path, MAX_RECORD_BYTES)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise DownloadError(f"{path} is damaged ({kind}); delete it and run the command again") from error
 

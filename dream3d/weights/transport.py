@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
+from dream3d.errors import one_line
 from dream3d.version import __version__
 from dream3d.weights.table import is_allowed
 
@@ -76,7 +77,7 @@ def opened(url: str, offset: int, validator: str | None, timeout: float, limit: 
             try:
                 response = _follow(session, url, headers, timeout)
             except ValueError as error:  # of urllib and requests alike, most often for where a redirect leads
-                raise Refused(f"{url}: malformed address or answer ({_shown(str(error))})") from error
+                raise Refused(f"{url}: malformed address or answer ({one_line(str(error), _MAX_TEXT)})") from error
             except requests.ConnectionError as error:  # before the head: told apart from one in the body
                 raise NoConnection(f"{url}: {_reason(error)}") from error
             with response:
@@ -145,7 +146,7 @@ def _follow(session: Session, url: str, headers: dict[str, str], timeout: float)
     for _ in range(_MAX_REDIRECTS):
         # A server elsewhere has no business with what listens on this machine.
         if not is_allowed(here) or (url.startswith("https:") and not here.startswith("https:")):
-            raise Refused(f"{url}: leads to {_shown(here.split('?')[0])}, which is not https")
+            raise Refused(f"{url}: leads to {one_line(here.split('?')[0], _MAX_TEXT)}, which is not https")
         response = session.get(here, headers=headers, stream=True, allow_redirects=False, timeout=timeout)
         target = response.headers.get("Location")
         if response.status_code not in _REDIRECTS or not target:
@@ -156,7 +157,7 @@ def _follow(session: Session, url: str, headers: dict[str, str], timeout: float)
 
 
 def _reply(url: str, response: Response) -> Reply:
-    status, headers, reason = response.status_code, response.headers, _shown(response.reason or "")
+    status, headers, reason = response.status_code, response.headers, one_line(response.reason or "", _MAX_TEXT)
     if status == 416:  # the part is longer than the file: only a fresh start helps
         return Reply(-1, None, None, iter(()))
     if status in _TRY_AGAIN:
@@ -164,14 +165,15 @@ def _reply(url: str, response: Response) -> Reply:
     if status not in (200, 206):
         hint = " (the repository is gone, private, or asks for a login)" if status == 401 else ""
         raise Refused(f"{url}: the server answers {status} {reason}{hint}")
-    if headers.get("Content-Encoding", "identity") != "identity":
-        raise Refused(f"{url}: the server sends {_shown(headers['Content-Encoding'])} data, which was not asked for")
+    coding = one_line(headers.get("Content-Encoding", "identity"), _MAX_TEXT)
+    if coding != "identity":
+        raise Refused(f"{url}: the server sends {coding} data, which was not asked for")
     start, total = 0, _number(headers.get("Content-Length"))
     if status == 206:
         stated = headers.get("Content-Range", "")
         found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", stated)
         if found is None:
-            raise Refused(f"{url}: the server's Content-Range is {_shown(stated)!r}")
+            raise Refused(f"{url}: the server's Content-Range is {one_line(stated, _MAX_TEXT)!r}")
         start, total = int(found[1]), int(found[2])
     elif total is None and headers.get("Transfer-Encoding", "").lower() != "chunked":
         raise Refused(f"{url}: the server does not say how long the file is, so a cut could not be noticed")
@@ -182,7 +184,7 @@ def _body(url: str, response: Response) -> Iterator[bytes]:
     try:
         yield from response.iter_content(CHUNK_BYTES)
     except ValueError as error:  # what the standard library says of a chunk of negative length
-        raise Dropped(f"{url}: malformed answer ({_shown(str(error))})") from error
+        raise Dropped(f"{url}: malformed answer ({one_line(str(error), _MAX_TEXT)})") from error
 
 
 def _validator(etag: str | None, modified: str | None) -> str | None:
@@ -194,11 +196,6 @@ def _validator(etag: str | None, modified: str | None) -> str | None:
 def is_validator(mark: str) -> bool:
     """Whether a mark can be sent back in a header: short, and nothing but printable ASCII."""
     return re.fullmatch(rf"[!-~]([ -~]{{0,{_MAX_TEXT}}}[!-~])?", mark) is not None
-
-
-def _shown(text: str) -> str:
-    """What a server says, for a message: short, on one line."""
-    return text[:_MAX_TEXT].encode("unicode_escape").decode()
 
 
 def _number(text: str | None) -> int | None:

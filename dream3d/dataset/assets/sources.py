@@ -18,12 +18,11 @@ from dream3d.dataset.records import (
     json_lines,
     key_from,
     number_field,
-    parse_json,
     text_field,
     texts,
 )
 from dream3d.errors import DatasetError, UsageError
-from dream3d.files import read_regular
+from dream3d.files import parse_json, read_regular
 
 MANIFEST = "assets.jsonl"
 FORMATS = tuple(CHECKS)
@@ -72,7 +71,7 @@ def selected(assets: Sequence[SourceAsset], file: Path) -> list[SourceAsset]:
                     turn_deg=number_field(item.get("turn", asset.turn_deg)),
                 )
             )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"--select {file} is no list of {{'id', 'name', ...}} ({type(error).__name__}: {error})"
         ) from error

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dream3d.dataset.check.limits import Limits, beside, check_texture, check_triangles, local_uri
-from dream3d.dataset.records import parse_json
 from dream3d.errors import DatasetError
-from dream3d.files import read_regular
+from dream3d.files import json_table, read_regular
 
 MAX_JSON = 64 * 2**20
 MAX_NODES = 100_000
@@ -67,13 +66,7 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
         chunk = file.read(8)
         if path.suffix.lower() == ".glb" and len(chunk) == 8:
             binary = file.read(struct.unpack("<I4x", chunk)[0])
-    try:
-        document = parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"its json cannot be read ({type(error).__name__}: {str(error)[:60]})") from error
-    if not isinstance(document, dict):
-        raise DatasetError("its json is no object")
-    return document, binary
+    return json_table(text, "its json", DatasetError), binary
 
 
 def _check_places(document: dict[str, Any]) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from dream3d.bounds import Between, Options
-from dream3d.dataset.records import ATTRIBUTION, SPLITS, SourceAsset, json_object
+from dream3d.dataset.records import ATTRIBUTION, SPLITS, SourceAsset
 from dream3d.dataset.rendering.views import ViewsRecipe, split_of
 from dream3d.dataset.rendering.workers import Bounds, ShardTask, render_shards
 from dream3d.errors import DatasetError, UsageError
-from dream3d.files import read_regular, write_json, write_text
+from dream3d.files import json_table, read_regular, write_json, write_text
 from dream3d.version import __version__
 
 SKIPPED = ("key", "path", "reason")
@@ -115,12 +115,12 @@ def _settings(assets: Sequence[SourceAsset], recipe: ViewsRecipe, plan: DatasetP
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Write the settings into a new folder, or compare them with those that are there."""
-    file = folder / "dataset.json"
+    file, advice = folder / "dataset.json", "; choose another --out"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        old = json_object(read_regular(file, MAX_SETTINGS_BYTES).decode(), "it") if file.exists() else None
-    except (OSError, ValueError, DatasetError) as error:
-        raise UsageError(f"{file} cannot be read or written ({error}); choose another --out") from error
+        old = json_table(read_regular(file, MAX_SETTINGS_BYTES), file, UsageError, advice) if file.exists() else None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read or written ({error}){advice}") from error
     if old is None:
         if any(folder.glob("*.tar")):
             raise UsageError(f"{folder} holds shards but no dataset.json; choose another --out")

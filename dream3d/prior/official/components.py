@@ -19,7 +19,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from dream3d.errors import PriorError
 from dream3d.prior.codec import vae_skeleton
-from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, shapes_of
+from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, check_has, shapes_of
 from dream3d.prior.official import architecture, ldm_keys
 from dream3d.prior.official.architecture import SD15, SD21, Family, family_of
 from dream3d.prior.official.ldm_keys import Origin, Piece
@@ -69,9 +69,7 @@ def read_checkpoint(path: Path) -> tuple[Family, list[Component]]:
 
 def read_folder(folder: Path) -> tuple[Family, list[Component]]:
     """The components of a diffusers-style folder; :class:`PriorError` if a file is missing or the UNet's is stock."""
-    for name in _FOLDER_PARTS:
-        if not (folder / name).is_file():
-            raise PriorError(f"folder {folder} lacks {name}; copy the complete folder")
+    check_has(folder, _FOLDER_PARTS)
     parts = {name: open_tensors(folder / name).renamed(rename) for name, (rename, _) in _FOLDER_PARTS.items()}
     unet = next(iter(parts.values()))
     if "conv_in.weight" in unet.shapes:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dream3d.errors import Dream3DError, PriorError, UsageError
-from dream3d.files import build_folder, replace_folder
+from dream3d.files import build_folder, replace_folder, write_json
 from dream3d.prior.codec import vae_skeleton
 from dream3d.prior.folder import check_files, read_settings, shapes_of
 from dream3d.prior.layout import Dtype, files_of
@@ -113,7 +113,7 @@ def plan(source: Path, dtype: torch.dtype) -> Callable[[Path], None]:
         for component, pieces in plans:
             place = folder / component.folder
             place.mkdir()
-            _write_json(place / "config.json", component.config)
+            write_json(place / "config.json", component.config, ascii_only=True)
             make = _maker(component.tensors, pieces, dtype)
             write_tensors(place / component.file, component.expected, dtype, make)
         write_small_files(folder, family, configs["text_encoder"]["max_position_embeddings"], source.name)
@@ -162,7 +162,7 @@ def write_small_files(folder: Path, family: Family, tokens: int, source: str) ->
     path.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
     shutil.copyfile(CONFIGS / "mvdream" / "scheduler_config.json", folder / "scheduler" / "scheduler_config.json")
     description = {"name": family.name, **_DESCRIPTION, "text_tokens": tokens, "converted_from": source}
-    _write_json(folder / "prior.json", description)
+    write_json(folder / "prior.json", description, ascii_only=True)
 
 
 def _copy(source: Path, folder: Path, dtype: torch.dtype) -> None:
@@ -184,7 +184,3 @@ def _copy(source: Path, folder: Path, dtype: torch.dtype) -> None:
             expected = shapes_of(vae_skeleton(read_json(config_path), config_path))
         pieces = account(tensors, expected, ldm_keys.same_name)
         write_tensors(target, expected, dtype, _maker(tensors, pieces, dtype))
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

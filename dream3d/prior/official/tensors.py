@@ -22,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from dream3d.errors import PriorError
-from dream3d.prior.folder import tensor_shapes
+from dream3d.prior.folder import read_header
 
 MAX_FILE_BYTES = 64 * 2**30
 """Ten times the largest official file. A file of holes may claim any size at no cost; what it becomes has none."""
@@ -101,7 +101,7 @@ def open_tensors(path: Path) -> Tensors:
 
 
 def _open_safetensors(path: Path) -> Tensors:
-    shapes = tensor_shapes(path)
+    shapes = read_header(path)[0]
     file: Any = safe_open(path, framework="pt")
     return Tensors(path, shapes, file.get_tensor, {name: name for name in shapes})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from dream3d.bounds import Between, Seed, Settings
 from dream3d.dataset.compositing import over
 from dream3d.errors import UsageError
 from dream3d.evaluation.retrieval import recall_at
-from dream3d.files import build_folder, hash_file
+from dream3d.files import build_folder, hash_file, write_json
 from dream3d.prior.folder import read_settings
 from dream3d.prior.image_encoder import (
     FOLDER,
@@ -177,8 +176,7 @@ class ContrastiveTask(Task[Pairs]):
             for split, data in self.heldout:
                 if data.records:
                     self.measured[split] = heldout_recall(encoder, data, self.background)
-            facts = json.dumps({"recipe": asdict(self.recipe), "heldout": self.measured}, indent=1) + "\n"
-            (folder / "heldout.json").write_text(facts, encoding="utf-8")
+            write_json(folder / "heldout.json", {"recipe": asdict(self.recipe), "heldout": self.measured})
             (folder / "metrics.csv").write_bytes(self.metrics.path.read_bytes())
 
         build_folder(self.result, fill)
