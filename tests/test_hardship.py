@@ -192,7 +192,7 @@ def test_without_home_locale_terminal_or_open_streams(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["ein-bucherregal.glb", "runs"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["ein-bücherregal_2a73f029ed7a4b4b.glb", "runs"]
 
 
 @pytest.mark.slow

@@ -99,10 +99,10 @@ class RenderRecipe(Settings):
     """Steps during which every cell is re-evaluated at each update; afterwards a part of them."""
     early_stop_transmittance: Share = 1e-4
     """Samples behind this transmittance are dropped."""
-    alpha_threshold: float = 0.0
+    alpha_threshold: Share = 0.0
     """Samples that stop a smaller share of the light are dropped, so that haze is neither seen nor learnt; the
     occupancy grid's mean of density * step caps it. 0 keeps all."""
-    sample_budget: int = 2**24
+    sample_budget: Annotated[int, Between(1, 2**40)] = 2**24
     """Samples of one render at most. Where fog makes more, its marching step is doubled until they fit."""
 
 
