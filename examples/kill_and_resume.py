@@ -86,7 +86,10 @@ def small_job(job: BatchJob, shared: Shared, observer: Observer) -> Result:
 def work_on_batch(folder: Path, prior: str) -> None:
     """The command line on a list of three prompts, with two workers."""
     (folder / "list.txt").write_text("a tree\na red chair\na table\n")
-    patch.object(local, "run_local", partial(local.run_local, work=small_job)).start()
+    from kill_and_resume import small_job as work
+
+    del sys.modules["__main__"].__file__  # workers do not import this script before they watch their parent
+    patch.object(local, "run_local", partial(local.run_local, work=work)).start()
     options = ("--workers", "2", "--prior", prior, "--checkpoint-minutes", "1e-8", "--device", "cpu", "--fail", "any")
     app(["batch", str(folder / "list.txt"), "--out-dir", str(folder / "out"), *options])
 
@@ -159,13 +162,14 @@ def measure(work: Callable[[Path, str], None], count: int, prior: str, place: Pa
         while True:
             done, left = attempt(lambda folder=folder: work(folder, prior), kill)  # type: ignore[misc]
             orphans += left
+            said += [f"{left} orphans"] * bool(left)
             if done:
                 break
             if rng.random() < 0.5:
                 kill = lambda process: None  # noqa: E731
         same += all((folder / name).read_bytes() == (whole / name).read_bytes() for name in meshes)
         clean += names(folder) == expected
-        stops += len(said)
+        stops += sum("SIG" in word for word in said)
         print(f"{work.__name__} {number + 1}: {', '.join(said)}", set(names(folder)) ^ set(expected) or "", flush=True)
     print(f"unbroken: {seconds:.1f} s; {count} times, {stops} signals: {same} with the same bytes, ", end="")
     print(f"{clean} with the same files, {orphans} orphans", flush=True)

@@ -207,7 +207,13 @@ def edited_record(folder: Path) -> dict[str, Any]:
     from dream3d.run.folder import provenance
 
     request = {"out": str(folder / "a.glb"), "device": "cpu"}
-    facts = {**provenance("a", 0, RECIPE, PRIOR), "status": "failed", "files": [], "id": "0" * 12, "request": request}
+    facts = {
+        **provenance("a", 0, RECIPE, PRIOR),
+        "status": "failed",
+        "files": ["metrics.csv"],
+        "id": "0" * 12,
+        "request": request,
+    }
     return dict(json.loads(json.dumps(facts)))
 
 

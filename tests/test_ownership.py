@@ -100,12 +100,12 @@ def test_a_name_is_owned_only_if_nobody_had_it(
 
 
 @pytest.mark.parametrize("name", ["../x.txt", "/x.txt", "a/../../x.txt", "..", ".hidden", "a/b/c", 3, None])
-def test_a_list_that_leads_out_of_the_folder_is_not_believed(tmp_path: Path, name: object) -> None:
+def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: object) -> None:
     RunFolder(tmp_path / "run", {}).close()
     facts = read_run(tmp_path / "run")
-    (tmp_path / "run/run.json").write_text(json.dumps({**facts, "files": [name]}))
-    with RunFolder.reopen(tmp_path / "run") as run:
-        assert run.facts["files"] == []
+    (tmp_path / "run/run.json").write_text(json.dumps({**facts, "files": [*facts["files"], name]}))
+    with pytest.raises(UsageError, match="'files' is not a list of the run's files"):
+        RunFolder.reopen(tmp_path / "run")
 
 
 def test_a_run_that_kept_no_list_knows_what_it_made(tmp_path: Path, whole: Path) -> None:

@@ -27,6 +27,7 @@ from dream3d.version import __version__
 
 LOCK = ".dream3d.lock"
 MAX_RUN_JSON_BYTES = 2**20
+METRICS = "metrics.csv"
 MAX_METRICS_BYTES = 2**30
 METRIC_COLUMNS = ("step", "loss", "timestep", "t_min", "t_max", "opacity", "occupancy")
 _PLAIN = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
@@ -78,7 +79,8 @@ class RunFolder:
         process is at work in it.
         """
         check_no_run(path)
-        self.path, self.facts = path, {**facts, "id": secrets.token_hex(6), "files": []}
+        metrics = free_name(METRICS, lambda name: os.path.lexists(path / name))
+        self.path, self.facts = path, {**facts, "id": secrets.token_hex(6), "files": [metrics]}
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock()
@@ -163,7 +165,7 @@ class RunFolder:
     @property
     def metrics_path(self) -> Path:
         """``metrics.csv``, one row per step."""
-        return self.own("metrics.csv")
+        return self.own(METRICS)
 
     def _write(self, changes: dict[str, Any]) -> None:
         ended = ("status", "reason", "result") if "status" in changes else ()
@@ -200,13 +202,15 @@ class RunFolder:
 
 
 def _with_files(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts with ``id`` and ``files`` that can be relied on, whoever wrote them."""
-    files, names = facts.get("files"), _PLAIN
+    """The facts with ``id`` and ``files`` that can be relied on, whoever wrote them; UsageError for no such list."""
+    files = facts.get("files")
     if files is None:
-        found, names = [*path.glob("*"), *path.glob("checkpoints/*")], _BEFORE
-        files = [one.relative_to(path).as_posix() for one in found]
-    listed = files if isinstance(files, list) else []
-    files = [name for name in listed if isinstance(name, str) and names.fullmatch(name)]
+        found = (one.relative_to(path).as_posix() for one in [*path.glob("*"), *path.glob("checkpoints/*")])
+        files = [name for name in found if _BEFORE.fullmatch(name)]
+    elif not isinstance(files, list) or not all(isinstance(name, str) and _PLAIN.fullmatch(name) for name in files):
+        raise UsageError(f"{path / 'run.json'}: 'files' is not a list of the run's files; start again")
+    elif not any(name.startswith("metrics") for name in files):  # the first that every run makes
+        raise UsageError(f"{path / 'run.json'}: 'files' lacks files of the run; start again")
     tag = facts.get("id")
     is_tag = isinstance(tag, str) and re.fullmatch("[0-9a-f]{12}", tag)
     return {**facts, "id": tag if is_tag else secrets.token_hex(6), "files": files}
