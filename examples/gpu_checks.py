@@ -141,8 +141,7 @@ def _encoded(encode: Any, positions: Tensor, table: Tensor, spec: HashGridSpec) 
 
 def hash_grid(report: Report, device: Device) -> None:
     """The hash grid against float64 on the CPU."""
-    levels, features, _, *rest = FULL_GRID
-    spec, generator = hash_grid_spec(levels, features, 15, *rest), torch.Generator().manual_seed(0)
+    spec, generator = hash_grid_spec(16, 2, 15, 16, FULL_GRID[-1]), torch.Generator().manual_seed(0)
     positions = torch.rand(2**16 if device.type == "cuda" else 2**13, 3, generator=generator)
     table = (torch.rand(spec.entries, 2, generator=generator) - 0.5) * 0.02
     found = _encoded(hash_encode.hash_encode, positions.to(device), table.to(device).requires_grad_(), spec)
