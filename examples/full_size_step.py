@@ -29,7 +29,6 @@ from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.unet import call_unet
 from dream3d.recipe.generation import GuidanceRecipe
 from dream3d.recipe.presets import preset
-from dream3d.weights.loading import load_prior
 
 VIEWS = 4
 TIMESTEP = 500
@@ -126,6 +125,8 @@ def main() -> None:
         prior = RandomPrior()
         text = Conditioning.from_text(torch.randn(TEXT, generator=generator), torch.randn(TEXT, generator=generator))
     else:
+        from dream3d.weights.loading import load_prior  # needs libraries that random weights do not
+
         loaded = load_prior(arguments.prior)
         prior, text = loaded, loaded.encode_prompt("an elk skull", "")
     size = sum(parameter.numel() for parameter in prior.unet.parameters())
