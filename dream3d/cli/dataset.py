@@ -19,6 +19,10 @@ dataset = command_group("Make, draw and look through the data that priors are tr
 
 _THE_PRESETS = "the preset's"
 PassesOption = Annotated[int | None, typer.Option(help="Orbits around each object.", show_default=_THE_PRESETS)]
+ElevationOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Lowest and highest elevation of an orbit, degrees.", show_default=_THE_PRESETS),
+]
 AzimuthsOption = Annotated[
     int | None, typer.Option(help="Views of an orbit, a multiple of four.", show_default=_THE_PRESETS)
 ]
@@ -36,10 +40,7 @@ def render(
     size: Annotated[int, typer.Option(help="Pixels along a side.")] = 64,
     passes: PassesOption = None,
     azimuths: AzimuthsOption = None,
-    elevation: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Lowest and highest elevation of an orbit, degrees.", show_default=_THE_PRESETS),
-    ] = None,
+    elevation: ElevationOption = None,
     lights: Annotated[
         str, typer.Option(help="studio, soft, left, right, above: one of these for each orbit.")
     ] = "studio",
