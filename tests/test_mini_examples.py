@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from typer.testing import CliRunner
 from dream3d.cli.app import app
 from dream3d.dataset.procedural.make import check_families
 from dream3d.dataset.shards import read_images, read_objects, shards
+from dream3d.prior.codec import PatchPCA, fit_patch_pca
+from dream3d.training.network import make_network
+from dream3d.training.recipe import read_recipe
 from dream3d.weights.loading import load_prior
 
 MINI = Path(__file__).parent.parent / "examples/mini"
@@ -97,3 +101,48 @@ def test_the_ablations_data_keep_some_concepts_from_the_views(tmp_path: Path, mo
     assert names == ["red chair"]
     pictures = [image for path in shards(tmp_path / "data/images", "images") for image in read_images(path)]
     assert {words for image in pictures for words in image.captions} >= {"red chair", "green tree"}
+
+
+def test_a_fitted_codec_keeps_what_its_components_hold_and_has_the_spread_it_should() -> None:
+    generator = torch.Generator().manual_seed(0)
+    colors = torch.rand(64, 3, 1, 1, generator=generator) * 2 - 1
+    slope = torch.linspace(-0.2, 0.2, 8).view(1, 1, 1, 8) * torch.randn(64, 1, 1, 1, generator=generator)
+    images = (colors + slope).expand(64, 3, 8, 8)
+    half, white = (fit_patch_pca(images.split(10), 8, 4, power) for power in (0.5, 1.0))
+    for codec in (half, white):  # three colours and a slope are four components
+        latents = codec.encode(images)
+        assert latents.shape == (64, 4, 1, 1)
+        torch.testing.assert_close(codec.decode(latents), images, atol=1e-5, rtol=0)
+        spread = latents.std((0, 2, 3), correction=0)
+        assert spread.square().mean().item() == pytest.approx(1, abs=1e-3)
+    assert (white.encode(images).std((0, 2, 3), correction=0) - 1).abs().max() < 1e-3
+    assert spread[0] < 1.01 < half.encode(images).std((0, 2, 3), correction=0)[0]
+    assert (
+        fit_patch_pca([images], 8, 1).decode(fit_patch_pca([images], 8, 1).encode(images)) - images
+    ).abs().max() > 0.1
+
+
+def test_the_codec_script_makes_a_start_on_other_latents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, prior = write_tiny_shards(tmp_path / "shards"), write_tiny_prior(tmp_path / "prior")
+    codec = script("codec", monkeypatch)
+    out = tmp_path / "start"
+    arguments = [str(data), "--images", str(data), "--patch", "8", "--channels", "5"]
+    monkeypatch.setattr(sys, "argv", ["codec.py", *arguments, "--start", str(prior), "--out", str(out)])
+    codec.main()
+    assert " dB)" in capsys.readouterr().out
+    made = load_prior(str(out))
+    assert isinstance(made.codec, PatchPCA)
+    assert (made.codec.patch_size, made.codec.channels) == (8, 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prior", "shards", "start"]
+
+
+def test_the_next_recipe_is_valid_and_builds_its_network(tmp_path: Path) -> None:
+    recipe = read_recipe(MINI / "next.toml")
+    assert recipe.steps * recipe.batch.objects * recipe.batch.views >= 2_000_000
+    start = {"in_channels": 64, "out_channels": 64, "cross_attention_dim": 384}
+    (tmp_path / "config.json").write_text(json.dumps(start))
+    generator = torch.Generator().manual_seed(0)
+    network = make_network(tmp_path, recipe.network, recipe.attention, 8, generator)
+    assert network.config.in_channels == 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -156,3 +157,33 @@ def load_codec(prior: Path) -> Codec:
     folder, key = (prior / "vae", "_class_name") if (prior / "vae").is_dir() else (prior / "codec", "type")
     config = read_json(folder / "config.json")
     return CODECS[check(config.get(key), one_of(*CODECS), key, folder / "config.json")](config, folder)
+
+
+def fit_patch_pca(images: Iterable[Tensor], patch_size: int, channels: int, whitening: float = 0.5) -> PatchPCA:
+    """The linear codec of the first ``channels`` principal components of the patches of images.
+
+    ``images`` are batches (B, 3, S, S) in [-1, 1], read once. A channel's scale is its spread to the power of minus
+    ``whitening`` (with 1 all channels of the latents spread alike; with less, noise covers what is fine first), times
+    what makes the mean variance of the latents 1.
+    """
+    pixels = 3 * patch_size**2
+    count, total, squares = 0, torch.zeros(pixels).double(), torch.zeros(pixels, pixels).double()
+    for batch in images:
+        patches = F.pixel_unshuffle(batch, patch_size).movedim(1, -1).flatten(0, 2).double()
+        count += len(patches)
+        total += patches.sum(0)
+        squares += patches.T @ patches
+    mean = total / count
+    variances, vectors = torch.linalg.eigh(squares / count - mean[:, None] * mean)
+    chosen = slice(pixels - channels, pixels)  # they come in ascending order
+    spread = variances[chosen].flip(0).clamp_min(1e-12).sqrt()
+    scale = spread**-whitening / (spread ** (1 - whitening)).square().mean().sqrt()
+    return PatchPCA(patch_size, vectors[:, chosen].flip(1).float().contiguous(), mean.float(), scale.float())
+
+
+def save_patch_pca(codec: PatchPCA, folder: Path) -> None:
+    """Write a linear codec as the ``codec`` folder of a prior, in place of one that may be there."""
+    folder.mkdir(exist_ok=True)
+    config = {"type": "patch_pca", "patch_size": codec.patch_size, "channels": codec.channels}
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    save_file(dict(codec.named_buffers()), folder / "codec.safetensors")
