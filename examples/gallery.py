@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=3)
     arguments = parser.parse_args()
     prior = load_prior(arguments.prior)
-    jobs, _ = plan(read_lists([arguments.prompts]), [0], {}, arguments.prior)
+    jobs, _ = plan(read_lists([arguments.prompts]), [0], {}, prior.digest)
     done = [job for job in jobs if job.result(LocalPlace(arguments.batch)) is not None]
     if not done:
         raise SystemExit(f"{arguments.batch} holds no finished asset of {arguments.prompts} as it stands")
