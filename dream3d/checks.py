@@ -16,6 +16,7 @@ from typing import Annotated
 
 from dream3d.bounds import Between, Options, Seed, check_setting, check_text
 from dream3d.errors import UsageError, one_line
+from dream3d.files import is_read_only
 
 MAX_PROMPT_CHARACTERS = 1000
 """Longer texts are pasted by accident; every text encoder stops reading long before."""
@@ -127,7 +128,7 @@ def check_output_file(path: Path, option: str = "--out", extensions: tuple[str, 
         raise UsageError(f"{option} {path} is a folder; name a file in it, such as {path / ('asset' + path.suffix)}")
     if os.path.lexists(path) and not os.path.isfile(path):
         raise UsageError(f"{option} {path} is not a regular file; choose another name")
-    if os.path.isfile(path) and not path.stat().st_mode & 0o222:
+    if is_read_only(path):
         raise UsageError(f"{option} {path} is read-only; choose another name, or make it writable")
     _check_writable(parent, f"{option} {path}")
     return path

@@ -28,6 +28,11 @@ def one_line(text: str, limit: int = MAX_LINE) -> str:
     return line if len(line) <= limit else f"{line[: limit // 2]} ... {line[5 - limit // 2 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for a message of ours: its first line, at most 200 characters."""
+    return str(error).partition("\n")[0][:200]
+
+
 def shown(value: object) -> str:
     """A value in a message: its ``repr``, at most 80 characters."""
     try:

@@ -31,13 +31,18 @@ def tagged(tag: str) -> Iterator[None]:
         _tag.set(before)
 
 
+def is_read_only(path: Path) -> bool:
+    """Whether a file is there that nobody is meant to write, whoever could."""
+    return os.path.isfile(path) and not path.stat().st_mode & 0o222
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
 
     The temporary name keeps the file extension, since writers choose a format by it. On any failure the
     temporary file is removed and an existing ``path`` is left as it was. PermissionError for one that is read-only.
     """
-    if os.path.isfile(path) and not path.stat().st_mode & 0o222:  # moving over it would not ask
+    if is_read_only(path):  # moving over it would not ask
         raise PermissionError(errno.EACCES, "the file is read-only", str(path))
     handle, name = tempfile.mkstemp(prefix=_prefix(path.stem), suffix=path.suffix, dir=path.parent)
     os.close(handle)

@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 
 
 def slug(text: str, limit: int = 48, *, ascii_only: bool = False) -> str:
@@ -36,3 +37,8 @@ def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
     stem, extension = os.path.splitext(name)
     numbered = (f"{stem}-{number}{extension}" for number in itertools.count(2))
     return next(one for one in itertools.chain([name], numbered) if not is_taken(one))
+
+
+def free_path(path: Path) -> Path:
+    """``path``, or beside it the :func:`free_name` of what is there, dangling links included."""
+    return path.with_name(free_name(path.name, lambda name: os.path.lexists(path.with_name(name))))

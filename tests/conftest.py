@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import hypothesis
 import pytest
+from weight_server import WeightServer, serving
 
 from dream3d.errors import PriorError
 
@@ -70,3 +72,16 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
     monkeypatch.setattr("dream3d.generate.generate", fake.generate)
     monkeypatch.chdir(tmp_path)
     return fake
+
+
+@pytest.fixture
+def server() -> Iterator[WeightServer]:
+    """A web server of this machine that a test fills."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where a downloaded file goes; its folder is not there yet."""
+    return tmp_path / "sub" / "weights.pt"

@@ -13,22 +13,11 @@ from pathlib import Path
 
 import pytest
 from downloads import BODY, HASTY, OTHER, names, refuse, wanted
-from weight_server import WeightServer, serving, sha256
+from weight_server import WeightServer, sha256
 
 from dream3d.weights import partial
 from dream3d.weights.download import download_file
 from dream3d.weights.records import Record, read_record
-
-
-@pytest.fixture
-def server() -> Iterator[WeightServer]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "sub" / "weights.pt"
 
 
 def test_a_fresh_download_is_complete_and_recorded(server: WeightServer, target: Path) -> None:

@@ -31,11 +31,6 @@ def server() -> Iterator[WeightServer]:
         yield running
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "sub" / "weights.pt"
-
-
 def answer(*lines: bytes, body: Iterable[bytes] = (BODY,), start: bytes = OK) -> Callable[[], Iterable[bytes]]:
     return lambda: itertools.chain([start, *(line + b"\r\n" for line in lines), b"\r\n"], body)
 

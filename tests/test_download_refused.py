@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from downloads import BODY, HASTY, OTHER, names, refuse, wanted
-from weight_server import WeightServer, serving, sha256
+from weight_server import WeightServer, sha256
 
 from dream3d.errors import DownloadError
 from dream3d.weights import download
 from dream3d.weights.download import DownloadSpec, download_file
 from dream3d.weights.table import RemoteFile, Source, check_relative, is_allowed
-
-
-@pytest.fixture
-def server() -> Iterator[WeightServer]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "sub" / "weights.pt"
 
 
 def test_an_encoding_that_was_not_asked_for_is_refused(server: WeightServer, target: Path) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from dream3d import checks
 from dream3d.cli import options
-from dream3d.cli.group import DebugOption, say
+from dream3d.cli.group import DebugOption, say, warn_unfamiliar
 from dream3d.cli.options import file_option
 from dream3d.errors import Dream3DError
 
@@ -162,10 +162,7 @@ def _warn(request: GenerateRequest) -> Unfamiliar | None:
     if cut is not None:
         where = checks.last_words(request.prompt, cut)
         say(f"warning: the text encoder reads the prompt up to character {cut}, {where}", err=True)
-    unfamiliar = request.prior.unfamiliar(request.prompt)
-    if unfamiliar is not None:
-        say(f"warning: {unfamiliar.warning(request.prior.name)}", err=True)
-    return unfamiliar
+    return warn_unfamiliar(request.prior, request.prompt)
 
 
 def _run(request: GenerateRequest, record: dict[str, Any], checkpoint_seconds: float, quiet: bool) -> None:

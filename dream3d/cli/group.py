@@ -11,12 +11,16 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from difflib import get_close_matches
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dream3d.errors import Dream3DError, UsageError, escaped, one_line, shown
+
+if TYPE_CHECKING:
+    from dream3d.prior.diffusion import DiffusionPrior
+    from dream3d.prior.vocabulary import Unfamiliar
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = 130
@@ -26,6 +30,14 @@ INTERRUPTED = 130
 def say(line: object, err: bool = False) -> None:
     """Print a line, on stderr if ``err``; what names and texts of users could do to a terminal is escaped."""
     typer.echo(escaped(line), err=err)
+
+
+def warn_unfamiliar(prior: DiffusionPrior, prompt: str) -> Unfamiliar | None:
+    """Say on stderr what of a prompt the prior was never taught; returns it."""
+    unfamiliar = prior.unfamiliar(prompt)
+    if unfamiliar is not None:
+        say(f"warning: {unfamiliar.warning(prior.name)}", err=True)
+    return unfamiliar
 
 
 def _remember_debug(context: typer.Context, value: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,10 +39,9 @@ def write_sheet(run_dir: Path, prompt: str, ranked: Sequence[Ranked]) -> None:
     """Writes :data:`SHEET_NAME` into the run folder, beside one that is there: one row per seed, in the given order."""
     from dream3d.cli.views import SHEET_SIDE
     from dream3d.images import contact_sheet, enlarged, to_uint8, write_png
-    from dream3d.names import free_name
+    from dream3d.names import free_path
 
     run_dir.mkdir(parents=True, exist_ok=True)
     rows = [enlarged(to_uint8(candidate.pictures.movedim(1, -1)), SHEET_SIDE) for candidate in ranked]
     made_by = {"prompt": prompt, "seeds": [candidate.seed for candidate in ranked]}
-    name = free_name(SHEET_NAME, lambda one: os.path.lexists(run_dir / one))
-    write_png(run_dir / name, contact_sheet(rows), made_by)
+    write_png(free_path(run_dir / SHEET_NAME), contact_sheet(rows), made_by)

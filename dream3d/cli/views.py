@@ -14,7 +14,7 @@ import typer
 from dream3d import checks
 from dream3d.bounds import Between, Options, check_text
 from dream3d.cli import options
-from dream3d.cli.group import DebugOption, say
+from dream3d.cli.group import DebugOption, say, warn_unfamiliar
 from dream3d.cli.options import file_option
 
 if TYPE_CHECKING:
@@ -138,9 +138,7 @@ def _run(request: ViewsRequest, quiet: bool) -> None:
 
     started = time.perf_counter()
     prior = request.prior
-    unfamiliar = prior.unfamiliar(request.prompt)
-    if unfamiliar is not None:
-        say(f"warning: {unfamiliar.warning(prior.name)}", err=True)
+    warn_unfamiliar(prior, request.prompt)
     text = prior.encode_prompt(prior.with_suffix(request.prompt), request.negative)
     rows = []
     for seed in request.seeds:

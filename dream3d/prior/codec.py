@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dream3d.files import write_atomically, write_json
 from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, read_tensors, shapes_of
 from dream3d.prior.schema import PATCH_PCA, VAE, check, checked, one_of, read_json
 
@@ -185,5 +186,5 @@ def save_patch_pca(codec: PatchPCA, folder: Path) -> None:
     """Write a linear codec as the ``codec`` folder of a prior, in place of one that may be there."""
     folder.mkdir(exist_ok=True)
     config = {"type": "patch_pca", "patch_size": codec.patch_size, "channels": codec.channels}
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    save_file(dict(codec.named_buffers()), folder / "codec.safetensors")
+    write_json(folder / "config.json", config)
+    write_atomically(folder / "codec.safetensors", lambda path: save_file(dict(codec.named_buffers()), path))

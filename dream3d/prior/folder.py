@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dream3d.errors import PriorError
+from dream3d.errors import PriorError, first_line
 from dream3d.files import hash_file
 from dream3d.prior.compact import ROW_SCALE, unpack
 from dream3d.prior.layout import AttentionKind, files_of
@@ -179,8 +179,7 @@ def build_on_meta(build: Callable[[], Module], path: Path) -> Module:
         with torch.device("meta"):
             return build()
     except Exception as error:  # third-party constructors raise anything on a bad configuration
-        reason = str(error).partition("\n")[0][:200]
-        raise PriorError(f"{path} does not describe a network ({type(error).__name__}: {reason})") from error
+        raise PriorError(f"{path} does not describe a network ({type(error).__name__}: {first_line(error)})") from error
 
 
 def shapes_of(module: nn.Module) -> dict[str, torch.Size]:

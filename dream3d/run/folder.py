@@ -20,7 +20,7 @@ import torch
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import json_table, read_regular, remove_leftovers, tagged, write_text
 from dream3d.locks import held
-from dream3d.names import free_name, slug
+from dream3d.names import free_path, slug
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
 from dream3d.version import __version__
@@ -40,7 +40,7 @@ _BEFORE = re.compile(
 
 def default_run_dir(prompt: str, seed: int) -> Path:
     """``runs/<slug>-<seed>``, or with -2, -3 ... appended if an earlier run is there: runs are never overwritten."""
-    return Path("runs") / free_name(f"{slug(prompt)}-{seed}", lambda name: os.path.lexists(f"runs/{name}"))
+    return free_path(Path("runs") / f"{slug(prompt)}-{seed}")
 
 
 def check_no_run(path: Path) -> None:
@@ -79,7 +79,7 @@ class RunFolder:
         process is at work in it.
         """
         check_no_run(path)
-        metrics = free_name(METRICS, lambda name: os.path.lexists(path / name))
+        metrics = free_path(path / METRICS).name
         self.path, self.facts = path, {**facts, "id": secrets.token_hex(6), "files": [metrics]}
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ class RunFolder:
         mine = re.compile(f"{re.escape(stem)}(-[0-9]+)?{re.escape(extension)}")
         found = next(filter(mine.fullmatch, files), None)
         if found is None:
-            found = free_name(name, lambda one: os.path.lexists(self.path / one))
+            found = free_path(self.path / name).relative_to(self.path).as_posix()
             self._write({"files": [*files, found]})
         return self.path / found
 

@@ -21,8 +21,8 @@ MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Part:
-    """Triangles with one texture, in the game's left-handed frame."""
+class Triangles:
+    """A surface in the game's left-handed frame."""
 
     vertices: NDArray[np.float64]
     """(N, 3)."""
@@ -32,6 +32,12 @@ class Part:
     """(M, 3)."""
     normals: NDArray[np.float64]
     """(N, 3), of any length; faces are flat if one is 0."""
+
+
+@dataclass(frozen=True)
+class Part(Triangles):
+    """Triangles with one texture."""
+
     image: Image.Image
     """RGB, or RGBA where the alpha cuts holes."""
 

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from glb import Triangles
 from numpy.typing import NDArray
 
 RELATIVE_TO_ROOT = 255
 
 
 @dataclass(frozen=True)
-class Mesh:
+class Mesh(Triangles):
     """A mesh in its rest pose."""
 
-    vertices: NDArray[np.float64]
-    normals: NDArray[np.float64]
-    uv: NDArray[np.float64]
-    faces: NDArray[np.int64]
     points: dict[str, NDArray[np.float64]]
     """Where props are attached: 4x4 to the mesh's own frame."""
 
@@ -51,9 +48,9 @@ def read_pmd(data: bytes) -> Mesh:
         points[name] = place if bone == RELATIVE_TO_ROOT or bone >= len(bones) else bones[bone] @ place
     return Mesh(
         raw[:, :12].copy().view("<f4").astype(np.float64),
-        raw[:, 12:24].copy().view("<f4").astype(np.float64),
         raw[:, 24:32].copy().view("<f4").astype(np.float64),
         faces[:, ::-1].astype(np.int64),  # as the normals say: the file's order is clockwise
+        raw[:, 12:24].copy().view("<f4").astype(np.float64),
         points,
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from glb import Part
+from glb import Part, Triangles
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,13 +20,9 @@ HOLES = 0.02
 
 
 @dataclass(frozen=True)
-class Buffer:
+class Buffer(Triangles):
     """One drawing call of a model."""
 
-    vertices: NDArray[np.float64]
-    normals: NDArray[np.float64]
-    uv: NDArray[np.float64]
-    faces: NDArray[np.int64]
     color: NDArray[np.float64]
     """(3,) the median of the colours of its vertices, 0 to 1."""
     texture: str
@@ -77,7 +73,7 @@ def read_spm(data: bytes) -> list[Buffer]:
             faces = np.frombuffer(data, f"<u{size}", indices, at).astype(np.int64).reshape(-1, 3)
             at += indices * size
             uv[:, 1] = 1 - uv[:, 1]
-            buffers.append(Buffer(vertices, normals, uv, faces, np.median(colors, 0), first))
+            buffers.append(Buffer(vertices, uv, faces, normals, np.median(colors, 0), first))
     return buffers
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dream3d.errors import Dream3DError, PriorError, UsageError
+from dream3d.errors import Dream3DError, PriorError, UsageError, first_line
 from dream3d.files import build_folder, replace_folder, write_json
 from dream3d.prior.codec import vae_skeleton
 from dream3d.prior.folder import check_files, read_settings, shapes_of
@@ -128,8 +128,9 @@ def _maker(tensors: Tensors, pieces: Mapping[str, Piece], dtype: torch.dtype) ->
         try:
             tensor = tensors[piece.source].detach().resolve_neg()
         except Exception as error:  # torch and safetensors raise anything on a damaged file
-            reason = str(error).partition("\n")[0][:200]
-            raise PriorError(f"{tensors.path}: tensor {full!r} cannot be read ({reason}); download it again") from error
+            raise PriorError(
+                f"{tensors.path}: tensor {full!r} cannot be read ({first_line(error)}); download it again"
+            ) from error
         if not tensor.is_floating_point():
             raise PriorError(f"{tensors.path}: tensor {full!r} holds {tensor.dtype}, not floating-point numbers")
         if piece.third is not None:

@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from dream3d.errors import PriorError
+from dream3d.errors import PriorError, first_line
 from dream3d.prior.folder import read_header
 
 MAX_FILE_BYTES = 64 * 2**30
@@ -125,8 +125,9 @@ def _open_torch(path: Path) -> Tensors:
             f"{path} holds {what}, which could run code, so it was not opened; use the official file"
         ) from error
     except Exception as error:  # torch raises anything on a damaged archive
-        reason = str(error).partition("\n")[0][:200]
-        raise PriorError(f"{path} is damaged or not a torch checkpoint ({reason}); download it again") from error
+        raise PriorError(
+            f"{path} is damaged or not a torch checkpoint ({first_line(error)}); download it again"
+        ) from error
     return _from_state_dict(path, content)
 
 
