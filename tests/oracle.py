@@ -126,14 +126,14 @@ class OraclePrior:
         return (latents * 0.5 + 0.5).clamp(0, 1)
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """The posterior mean, per group of views; the same with and without the prompt."""
         alpha_bar = float(self.alphas_cumprod[timestep])
         clean = torch.stack([draw(shapes, cameras, self.image_size)[0] * 2 - 1 for shapes in self.objects])
         error = (x_t - alpha_bar**0.5 * clean).square()  # (objects in the set, B, C, h, w)
-        groups = error.unflatten(1, (-1, self.views)).flatten(2).sum(-1)  # (objects in the set, groups)
-        weights = torch.softmax(-groups / (2 * (1 - alpha_bar)), dim=0).repeat_interleave(self.views, dim=1)
+        groups = error.unflatten(1, (-1, views)).flatten(2).sum(-1)  # (objects in the set, groups)
+        weights = torch.softmax(-groups / (2 * (1 - alpha_bar)), dim=0).repeat_interleave(views, dim=1)
         mean = (weights[:, :, None, None, None] * clean).sum(0)
         return mean, mean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dream3d.errors import Dream3DError
+from dream3d.images import contact_sheet, enlarged, write_png
 from dream3d.run.checkpointer import Checkpointer, RunState
 from dream3d.run.folder import RunFolder
 from dream3d.run.progress import Measured, Observer, Progress, StepReport, read, silent
 from dream3d.run.signals import Signals, listening
 
+TARGETS = "targets.png"
+"""In the run folder, one row per round: images that the prior gave, which the field was then fitted to."""
+TARGET_SIDE = 128
+"""Least side of each, pixels."""
 METRICS_EVERY = 20
 """Rows of metrics.csv are written in batches of this many, so that a step does not wait for the disk, or for a GPU."""
 SKIPPED_AT_MOST = 20
@@ -58,9 +64,9 @@ class Session:
         steps, checkpointer = self._state.recipe.steps, self._checkpointer
         is_last = step == steps - 1
         self._reports[step] = report
-        message = None
+        message = self._write_targets(report)
         if is_last or len(self._reports) >= METRICS_EVERY or self._state.device.type == "cpu":
-            message = self._read()
+            message = "; ".join(filter(None, (message, self._read()))) or None
         if is_last or len(self._rows) >= METRICS_EVERY:
             self._write_metrics()
         self.observer(
@@ -72,6 +78,7 @@ class Session:
                 timestep_range=report.timestep_range,
                 occupancy=self._latest and self._latest.occupancy,
                 message=message,
+                targets=report.rounds[-1].numpy() if report.rounds else None,
                 preview=self._preview,
             )
         )
@@ -100,11 +107,22 @@ class Session:
         before, self._troubles = self._troubles, (int(measured.skipped), report.coarsened)
         news = [new - old for old, new in zip(before, self._troubles, strict=True)]
         words = (
-            "updates skipped, since the loss or a gradient was not finite",
-            "renders marched in coarser steps, to keep the sample budget",
+            ("update", "skipped, since the loss or a gradient was not finite"),
+            ("render", "marched in coarser steps, to keep the sample budget"),
         )
-        parts = [f"{count} {what}" for count, what in zip(news, words, strict=True) if count]
+        counts = zip(news, words, strict=True)
+        parts = [f"{count} {noun}{'s' * (count > 1)} {what}" for count, (noun, what) in counts if count]
         return f"up to step {step}: {'; '.join(parts)}" if parts else None
+
+    def _write_targets(self, report: StepReport) -> str | None:
+        """Write the sheet of all rounds' targets if a round began; a sentence about it."""
+        if not report.rounds:
+            return None
+        if self._run is not None:
+            sheet = contact_sheet([enlarged(images.numpy(), TARGET_SIDE) for images in report.rounds])
+            with contextlib.suppress(OSError):  # a full disk ends no run; the next round's sheet has all
+                write_png(self._run.own(TARGETS), sheet)
+        return f"round {len(report.rounds)}: views denoised from timestep {report.timestep}"
 
     def _write_metrics(self) -> None:
         """Put the rows on the disk; on a full one, the next time."""
