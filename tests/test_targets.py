@@ -159,12 +159,15 @@ def test_a_target_is_kept_only_while_it_serves() -> None:
 
 def test_the_run_folder_shows_the_rounds(tmp_path: Path) -> None:
     prior, told = OraclePrior(MASCOT, image_size=16), list[Progress]()
-    rounds = (TargetRecipe(0, None, 5, 2, 2, 1.0), TargetRecipe(2, None, 5, 2, 1, 0.5), TargetRecipe(3))
+    rounds = (TargetRecipe(0, None, 5, 2, 2, 1.0), TargetRecipe(2, None, 5, 2, 3, 0.5), TargetRecipe(3))
     recipe = replace(TINY.with_steps(4), targets=rounds)
     with RunFolder(tmp_path / "run", {}) as run:
         optimise("", prior, recipe, 0, "cpu", Session(told.append, run))
     sheet = iio.imread(tmp_path / "run/targets.png")
     assert sheet.shape[:2] == (2 * 128 + 2, 4 * 128)  # two rows of four, and the line between them
-    messages = [progress.message for progress in told if progress.message]
-    assert messages == [f"round {n}: views denoised from timestep {t}" for n, t in ((1, 999), (2, 500))]
+    messages = [(progress.step, progress.message) for progress in told if progress.message]
+    assert messages == [
+        (0, "round 1 of 2: denoising 5 views in 2 steps"),
+        (2, "round 2 of 2: denoising 5 views in 3 steps"),
+    ]
     assert [progress.step for progress in told if progress.targets is not None] == [1, 3]

@@ -43,7 +43,7 @@ class Session:
         self._troubles = (0, 0)
 
     @contextmanager
-    def steps_of(self, state: RunState, preview: Callable[[], NDArray[np.uint8]]) -> Iterator[range]:
+    def steps_of(self, state: RunState, preview: Callable[[], NDArray[np.uint8]]) -> Iterator[Iterator[int]]:
         """The steps that are still to be done, after the newest checkpoint if there is one.
 
         ``preview`` renders the field as it is, (H, W, 3). While the context is open, :meth:`after` ends each step.
@@ -54,7 +54,18 @@ class Session:
             self._run.keep_metrics(done)
         self._state, self._preview = state, preview
         with listening() as self._signals:
-            yield range(done, state.recipe.steps)
+            yield self._announced(done)
+
+    def _announced(self, done: int) -> Iterator[int]:
+        """The steps from ``done`` on; the first of a round, which takes long, is told before."""
+        recipe, rounds = self._state.recipe, self._state.recipe.rounds
+        for step in range(done, recipe.steps):
+            if step in rounds:
+                asked, _ = recipe.target_at(step)
+                what = f"denoising {asked.views or 'the'} views in {asked.denoise_steps} steps"
+                sentence = f"round {rounds.index(step) + 1} of {len(rounds)}: {what}"
+                self.observer(Progress("optimise", step, recipe.steps, message=sentence))
+            yield step
 
     def after(self, step: int, report: StepReport) -> None:
         """Record step number ``step``, write what is due; raises KeyboardInterrupt or SystemExit if told to stop.
@@ -64,9 +75,10 @@ class Session:
         steps, checkpointer = self._state.recipe.steps, self._checkpointer
         is_last = step == steps - 1
         self._reports[step] = report
-        message = self._write_targets(report)
+        self._write_targets(report)
+        message = None
         if is_last or len(self._reports) >= METRICS_EVERY or self._state.device.type == "cpu":
-            message = "; ".join(filter(None, (message, self._read()))) or None
+            message = self._read()
         if is_last or len(self._rows) >= METRICS_EVERY:
             self._write_metrics()
         self.observer(
@@ -114,15 +126,12 @@ class Session:
         parts = [f"{count} {noun}{'s' * (count > 1)} {what}" for count, (noun, what) in counts if count]
         return f"up to step {step}: {'; '.join(parts)}" if parts else None
 
-    def _write_targets(self, report: StepReport) -> str | None:
-        """Write the sheet of all rounds' targets if a round began; a sentence about it."""
-        if not report.rounds:
-            return None
-        if self._run is not None:
+    def _write_targets(self, report: StepReport) -> None:
+        """Write the sheet of all rounds' targets if a round began."""
+        if report.rounds and self._run is not None:
             sheet = contact_sheet([enlarged(images.numpy(), TARGET_SIDE) for images in report.rounds])
             with contextlib.suppress(OSError):  # a full disk ends no run; the next round's sheet has all
                 write_png(self._run.own(TARGETS), sheet)
-        return f"round {len(report.rounds)}: views denoised from timestep {report.timestep}"
 
     def _write_metrics(self) -> None:
         """Put the rows on the disk; on a full one, the next time."""
