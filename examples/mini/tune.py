@@ -98,11 +98,25 @@ def both(*forms: Form) -> Form:
     return changed
 
 
+def starts(*from_steps: int) -> Form:
+    """The recipe's first rounds alone, from other steps."""
+
+    def changed(recipe: Recipe) -> Recipe:
+        pairs = zip(recipe.targets, from_steps, strict=False)
+        return replace(recipe, targets=tuple(replace(target, from_step=step) for target, step in pairs))
+
+    return changed
+
+
 LIGHT = both(rounds(views=8, views_per_update=3), size(48), steps(16, 6, 5, 4))
 
 FORMS: dict[str, Form] = {
     "shipped": lambda recipe: recipe,
     "no rounds": mvdream_steps,
+    "one round": starts(0),
+    "two rounds": starts(0, 230),
+    "three rounds": starts(0, 180, 330),
+    "one round, 16 views": both(starts(0), rounds(views=16)),
     "light": LIGHT,
     "light, elevations 0 and 30": both(LIGHT, rounds(elevations_deg=(0.0, 30.0))),
     "light, guidance 3": both(LIGHT, guidance(guidance_scale=3.0)),
