@@ -37,6 +37,8 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "scikit-image>=0.22",
+        "fast-simplification>=0.1.9",
+        "xatlas>=0.0.9",
         "pillow>=10",
         "imageio>=2.31",
         "imageio-ffmpeg>=0.4.9",

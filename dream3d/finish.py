@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from dream3d import images
 from dream3d.cameras import orbit
 from dream3d.errors import ExportError
 from dream3d.files import write_atomically
-from dream3d.mesh.appearance import VertexColors
-from dream3d.mesh.export import Asset, ExportReport, check_extension, export
-from dream3d.mesh.extract import FieldMesh, mesh_from_field
+from dream3d.mesh.export import Asset, ExportReport, check_extension, export, keeps_texture
+from dream3d.mesh.extract import FieldMesh, mesh_from_field, with_texture
 from dream3d.mesh.shading import shade, write_turntable
 from dream3d.mesh.surface import cap_area
 from dream3d.prior.base import MultiViewPrior
@@ -51,8 +51,10 @@ def finish(
     Raises CollapsedFieldError for a field without a surface, ExportError if a file cannot be written.
     """
     observer(Progress("extract", 0, 1))
-    mesh, floaters = extract_mesh(scene, job.recipe.mesh)
+    mesh, floaters = extract_mesh(scene, recipe_for(job.out, job.recipe.mesh))
     observer(Progress("extract", 1, 1, message=_describe(mesh, floaters)))
+    for note in mesh.notes:
+        observer(Progress("extract", 1, 1, message=note))
     observer(Progress("export", 0, 1))
     report = _export(mesh, {key: run.facts[key] for key in PROVENANCE}, job.out)
     copy = run.own(f"mesh{check_extension(job.out)}")
@@ -61,7 +63,7 @@ def finish(
     observer(Progress("pictures", 0, 2))
     images.write_png(run.own("preview.png"), images.side_by_side(render_views(scene, 4, PREVIEW_SIZE)))
     observer(Progress("pictures", 1, 2))
-    write_turntable(run.own("turntable.mp4"), mesh.surface, mesh.colors)
+    write_turntable(run.own("turntable.mp4"), *mesh.skin)
     observer(Progress("pictures", 2, 2))
     return Outcome(
         mesh_path=job.out,
@@ -72,6 +74,8 @@ def finish(
         silhouette_iou=mesh.iou,
         floaters=floaters,
         cap_area=cap_area(mesh.surface),
+        watertight=mesh.watertight,
+        texture=0 if mesh.image is None else len(mesh.image),
         likeness=prior.likeness(job.prompt, images_of(mesh, prior)),
         seconds=spent_seconds(),
         peak_memory_bytes=peak_memory_bytes(),
@@ -85,16 +89,20 @@ def render_views(scene: Scene, views: int, size: int) -> NDArray[np.uint8]:
 
 def images_of(mesh: FieldMesh, prior: MultiViewPrior) -> Tensor:
     """(views, 3, S, S) images in [0, 1] of a mesh as a prior's training objects were shown: its views, size, colour."""
-    vertices = mesh.surface.vertices / np.linalg.norm(mesh.surface.vertices, axis=1).max()
+    vertices, faces, appearance = mesh.skin
+    vertices = vertices / np.linalg.norm(vertices, axis=1).max()
     cameras, size = orbit(prior.views), prior.image_size
-    shaded = shade(
-        vertices, mesh.surface.faces, mesh.colors, cameras, size, size, background=prior.background, supersample=2
-    )
+    shaded = shade(vertices, faces, appearance, cameras, size, size, background=prior.background, supersample=2)
     return torch.from_numpy(shaded).movedim(-1, 1) / 255
 
 
+def recipe_for(out: Path, recipe: MeshRecipe) -> MeshRecipe:
+    """The recipe for a file: without a texture where its format cannot hold one, and its vertices are coloured."""
+    return recipe if keeps_texture(out) else replace(recipe, texture=0)
+
+
 def extract_mesh(scene: Scene, recipe: MeshRecipe) -> tuple[FieldMesh, float]:
-    """The field's surface, at the level whose silhouettes agree best with the field's own renders.
+    """The field's surface, at the level whose silhouettes agree best with the field's own renders, and its texture.
 
     Also returns the floaters: the field's mean opacity (0..1) in pixels that the mesh does not cover.
     """
@@ -103,6 +111,7 @@ def extract_mesh(scene: Scene, recipe: MeshRecipe) -> tuple[FieldMesh, float]:
     field = scene.field
     mesh = mesh_from_field(field.density, field.color, opacity > 0.5, cameras, recipe, device=scene.device)
     outside = ~mesh.silhouettes
+    mesh = with_texture(mesh, field, recipe.texture, device=scene.device)
     return mesh, float(opacity[outside].mean()) if outside.any() else 0.0
 
 
@@ -116,6 +125,8 @@ def figures_of(outcome: Outcome) -> dict[str, Any]:
         "silhouette_iou": outcome.silhouette_iou,
         "floaters": outcome.floaters,
         "cap_area": outcome.cap_area,
+        "watertight": outcome.watertight,
+        "texture": outcome.texture,
         "prompt_similarity": outcome.likeness and outcome.likeness.similarity,
         "prompt_rank": outcome.likeness and outcome.likeness.rank,
         "seconds": round(outcome.seconds, 1),
@@ -143,4 +154,4 @@ def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> ExportReport
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"cannot make the folder {out.parent}: {error.strerror}; choose another --out") from error
-    return export(Asset(mesh.surface.vertices, mesh.surface.faces, VertexColors(mesh.colors), made_by), out)
+    return export(Asset(*mesh.skin, made_by), out)

@@ -1,4 +1,4 @@
-"""Jobs for a few processes of this machine. A process that dies or hangs costs only the job it was at."""
+"""Jobs for other processes of this machine. A process that dies or hangs costs only the job it was at."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -57,6 +58,46 @@ class Loss(Generic[JobT]):
     """Content of the job's last message; None if there was none."""
     hung: bool
     exit_code: int | None
+
+
+class ProgramError(Exception):
+    """A program gave no answer; the message says why, as the rest of a sentence."""
+
+
+def run_program(module: str, given: bytes, seconds: float) -> bytes:
+    """What a module of this package, run as a program, writes to its standard output for what is ``given`` to it.
+
+    Unlike the processes of :func:`run_jobs` it does not import the main module again, so that the script of a user who
+    calls this package needs no guard. Raises ProgramError if it is not done after ``seconds``, which ends it, or fails.
+    """
+    start = f"from dream3d.processes import end_with_parent; end_with_parent({os.getpid()})"
+    program = f"{start}; from {module} import main; main()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            input=given,
+            capture_output=True,
+            timeout=seconds,
+            cwd=Path(__file__).parent.parent,  # where the package is, however it was found
+            check=False,
+            start_new_session=True,  # Ctrl-C reaches us, and we end it
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ProgramError(f"took more than {seconds:g} s") from error
+    except OSError as error:
+        raise ProgramError(f"could not be started ({error.strerror})") from error
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise ProgramError(f"ended with exit code {done.returncode}{f' ({last[0][:200]})' if last else ''}")
+    return done.stdout
+
+
+def end_with_parent(parent: int) -> None:
+    """On Linux, from here on this process ends when its parent, the process ``parent``, does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it ended before we asked
+            os._exit(1)
 
 
 def run_jobs(

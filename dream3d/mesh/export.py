@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dream3d.errors import ExportError, UsageError
 from dream3d.files import write_atomically
-from dream3d.mesh.appearance import Appearance
+from dream3d.mesh.appearance import Appearance, Texture
 from dream3d.mesh.formats.base import ExportMesh
 from dream3d.mesh.formats.glb import json_bytes, provenance_of
 from dream3d.mesh.formats.readback import find_difference
@@ -74,6 +74,11 @@ def check_extension(path: Path) -> str:
         given = f"the file extension is {extension!r}" if extension else "it has no file extension"
         raise UsageError(f"cannot export to {path}: {given}; use one of {', '.join(EXPORTERS)}")
     return extension
+
+
+def keeps_texture(path: Path) -> bool:
+    """Whether a mesh at ``path`` can have a texture; UsageError as :func:`check_extension`."""
+    return Texture in EXPORTERS[check_extension(path)].appearances
 
 
 def export(asset: Asset, path: Path) -> ExportReport:

@@ -1,9 +1,9 @@
-"""The coloured surface of a radiance field: marching cubes (scikit-image), clean-up and vertex colours."""
+"""The surface of a radiance field with colours: marching cubes (scikit-image), clean-up, vertex colours, texture."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,10 +13,16 @@ from torch import Tensor
 
 from dream3d.cameras import Cameras
 from dream3d.errors import CollapsedFieldError
+from dream3d.mesh.appearance import Appearance, Texture, VertexColors
+from dream3d.mesh.bake import ColorField, colors_along_normals, painted, texels_of
+from dream3d.mesh.decimate import decimate
 from dream3d.mesh.grid import SMALLEST_DENSITY, DensityFn, raw_from_density, sample_density_grid
 from dream3d.mesh.iso import IsoChoice, Masks, choose_iso_level, mean_iou
+from dream3d.mesh.layout import Layout
 from dream3d.mesh.raster import silhouettes
-from dream3d.mesh.surface import Surface, drop_small_components, vertex_normals
+from dream3d.mesh.smooth import smooth
+from dream3d.mesh.surface import Faces, Surface, drop_small_components, is_watertight, vertex_normals
+from dream3d.mesh.unwrap import unwrap
 from dream3d.recipe.generation import MeshRecipe
 
 ColorFn = Callable[[Tensor], Tensor]
@@ -35,6 +41,25 @@ class FieldMesh:
     """Mean IoU of the finished mesh's silhouettes and the field's, measured with the rasteriser."""
     silhouettes: Masks
     """(V, H, W) pixels that the finished mesh covers, at the cameras it was fitted to."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the user: where the surface or its texture is not as the recipe asks."""
+    layout: Layout | None = None
+    """The surface laid flat, if it has a texture."""
+    image: NDArray[np.uint8] | None = None
+    """(S, S, 3) the texture, sRGB display values."""
+
+    @property
+    def watertight(self) -> bool:
+        """Whether the surface is closed. A texture's seams open nothing: their vertices are in the same places."""
+        return is_watertight(self.surface.faces)
+
+    @property
+    def skin(self) -> tuple[NDArray[np.float32], Faces, Appearance]:
+        """Vertices (V, 3), faces (F, 3) and appearance to be drawn or written: with the texture if there is one."""
+        if self.layout is None or self.image is None:
+            return self.surface.vertices, self.surface.faces, VertexColors(self.colors)
+        layout = self.layout
+        return self.surface.vertices[layout.source], layout.faces, Texture(layout.uv, self.image)
 
 
 def mesh_from_field(
@@ -46,17 +71,41 @@ def mesh_from_field(
     *,
     device: torch.device | str = "cpu",
 ) -> FieldMesh:
-    """Extract the surface that looks like the field at ``cameras``, and colour it.
+    """Extract the surface that looks like the field at ``cameras``, smooth it, reduce its faces, colour its vertices.
 
-    ``masks`` (V, H, W): where the field's rendered opacity at those cameras is over one half.
-    Raises CollapsedFieldError, see :func:`dream3d.mesh.iso.choose_iso_level`.
+    ``masks`` (V, H, W): where the field's rendered opacity at those cameras is over one half. A texture is for
+    :func:`with_texture`. Raises CollapsedFieldError, see :func:`dream3d.mesh.iso.choose_iso_level`.
     """
     grid = sample_density_grid(density_fn, recipe.resolution, device=device)
     choice = choose_iso_level(grid, masks, cameras)
     surface = extract_surface(grid, choice.level, recipe.min_component_fraction)
+
+    def drawn_with(vertices: NDArray[np.float32]) -> Masks:
+        return silhouettes(vertices, surface.faces, cameras, *masks.shape[1:])
+
+    vertices, _ = smooth(
+        surface.vertices, surface.faces, recipe.smoothing, lambda moved: mean_iou(drawn_with(moved), masks)
+    )
+    fewer = decimate(vertices, surface.faces, recipe.faces)
+    surface = replace(surface, vertices=fewer.vertices, faces=fewer.faces)
     colors = color_vertices(surface, color_fn, device=device)
-    drawn = silhouettes(surface.vertices, surface.faces, cameras, *masks.shape[1:])
-    return FieldMesh(surface, colors, choice, mean_iou(drawn, masks), drawn)
+    drawn = drawn_with(surface.vertices)
+    notes = [fewer.note] if fewer.note else []
+    if not is_watertight(surface.faces):
+        notes.append("the surface is not closed everywhere")
+    return FieldMesh(surface, colors, choice, mean_iou(drawn, masks), drawn, tuple(notes))
+
+
+def with_texture(mesh: FieldMesh, field: ColorField, size: int, *, device: torch.device | str = "cpu") -> FieldMesh:
+    """The mesh with a texture of ``size`` pixels a side, which shows the field's colours; as it is for size 0."""
+    if size == 0:
+        return mesh
+    surface = mesh.surface
+    layout, note = unwrap(surface.vertices, surface.faces, size)
+    texels = texels_of(surface.vertices, surface.faces, layout, size)
+    colors = colors_along_normals(field, texels.positions, texels.normals, surface.voxel, device)
+    notes = (*mesh.notes, note) if note else mesh.notes
+    return replace(mesh, layout=layout, image=painted(texels.pixel, colors, size), notes=notes)
 
 
 def extract_surface(grid: NDArray[np.float32], level: float, min_component_fraction: float = 0.0) -> Surface:

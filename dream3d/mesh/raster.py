@@ -52,7 +52,7 @@ def rasterize(vertices: FloatArray, faces: Faces, cameras: Cameras, height: int,
     for view, (screen, z) in enumerate(_projections(vertices, cameras, height, width)):
         z_buffer = np.full(height * width, np.inf)
         flat_face, flat_barycentric = face[view].reshape(-1), barycentric[view].reshape(-1, 3)
-        for index, pixel, weights, pixel_z in _covered(screen[faces], z[faces], height, width):
+        for index, pixel, weights, pixel_z in covered_pixels(screen[faces], z[faces], height, width):
             nearer = pixel_z < z_buffer[pixel]
             index, pixel, weights, pixel_z = index[nearer], pixel[nearer], weights[nearer], pixel_z[nearer]
             np.minimum.at(z_buffer, pixel, pixel_z)
@@ -95,7 +95,7 @@ def _projections(
         yield np.stack([column, row], axis=-1), z
 
 
-def _covered(
+def covered_pixels(
     corners: NDArray[np.float64], corner_z: NDArray[np.float64], height: int, width: int
 ) -> Iterator[tuple[Faces, NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]:
     """Batches of (face, pixel, perspective-correct weights (M, 3), depth along the axis) for covered pixel centres.

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.images import write_animation
+from dream3d.mesh.appearance import Appearance, Texture, VertexColors
 from dream3d.mesh.raster import interpolate, rasterize
 from dream3d.mesh.srgb import display_values
-from dream3d.mesh.surface import Faces, FloatArray, Surface, vertex_normals
+from dream3d.mesh.surface import Faces, FloatArray, seamless_normals, vertex_normals
 
 
 def shade(
     vertices: FloatArray,
     faces: Faces,
-    colors: NDArray[np.floating] | NDArray[np.uint8],
+    appearance: Appearance | NDArray[np.floating] | NDArray[np.uint8],
     cameras: Cameras,
     height: int,
     width: int,
@@ -26,15 +27,19 @@ def shade(
     background: float | tuple[float, float, float] = 1.0,
     supersample: int = 1,
 ) -> NDArray[np.uint8]:
-    """(N, H, W, 3) sRGB images of a mesh with vertex colours (V, 3), floats in [0, 1] or uint8.
+    """(N, H, W, 3) sRGB images of a mesh with a texture or vertex colours, (V, 3) floats in [0, 1] or uint8.
 
     Brightness is ambient + (1 - ambient) * max(0, normal . direction to the camera); ``ambient`` 1 shows the bare
     colours. ``supersample`` draws that many times larger in both directions and averages. Light is applied to
     display values: these images are for looking at, not for measuring light.
     """
-    attributes = np.concatenate(
-        [display_values(colors), vertex_normals(vertices, faces), vertices.astype(np.float32)], axis=1
-    )
+    texture = appearance if isinstance(appearance, Texture) else None
+    if texture is not None:
+        skin, normals = np.pad(texture.uv.astype(np.float32), ((0, 0), (0, 1))), seamless_normals(vertices, faces)
+    else:
+        colors = appearance.values if isinstance(appearance, VertexColors) else appearance
+        skin, normals = display_values(np.asarray(colors)), vertex_normals(vertices, faces)
+    attributes = np.concatenate([skin, normals, vertices.astype(np.float32)], axis=1)
     large_height, large_width = height * supersample, width * supersample
     images = np.zeros((len(cameras), height, width, 3), dtype=np.uint8)
     for view in range(len(cameras)):  # one at a time: the buffers of one large view are memory enough
@@ -43,7 +48,8 @@ def shade(
         image = np.full((large_height, large_width, 3), background, dtype=np.float32)
         seen = fragments.face[0] >= 0
         if seen.any():
-            color, normal, position = np.split(interpolate(fragments, faces, attributes)[0][seen], 3, axis=1)
+            looks, normal, position = np.split(interpolate(fragments, faces, attributes)[0][seen], 3, axis=1)
+            color = looks if texture is None else texture.at(looks[:, :2])
             eye = camera.c2w[0, :3, 3].float().cpu().numpy()
             facing = (_unit(normal) * _unit(eye - position)).sum(axis=1, keepdims=True)
             image[seen] = color * (ambient + (1 - ambient) * np.clip(facing, 0, 1))
@@ -53,11 +59,11 @@ def shade(
 
 
 def write_turntable(
-    path: Path, surface: Surface, colors: NDArray[np.floating], *, frames: int = 48, size: int = 256
+    path: Path, vertices: FloatArray, faces: Faces, appearance: Appearance, *, frames: int = 48, size: int = 256
 ) -> None:
     """An mp4 of the mesh turning once, 24 frames a second; ``size`` in pixels is a multiple of 16."""
     cameras = orbit(frames, elevation_deg=15)
-    images = shade(surface.vertices, surface.faces, colors, cameras, size, size, supersample=2)
+    images = shade(vertices, faces, appearance, cameras, size, size, supersample=2)
     write_animation(path, images, frames_per_second=24)
 
 

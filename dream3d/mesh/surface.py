@@ -64,6 +64,26 @@ def vertex_normals(vertices: FloatArray, faces: Faces) -> NDArray[np.float32]:
     return (total / length).astype(np.float32)
 
 
+def seamless_normals(vertices: FloatArray, faces: Faces) -> NDArray[np.float32]:
+    """(V, 3) unit normals as :func:`vertex_normals`, the same for all vertices in one place.
+
+    A texture's seams give a place several vertices; with normals of their own the seams would show as edges.
+    """
+    places, place = np.unique(vertices, axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    return vertex_normals(places, place[faces])[place]
+
+
+def is_watertight(faces: NDArray[np.integer]) -> bool:
+    """Whether faces (F, 3) close a volume: at each edge exactly two meet, and they run along it in opposite ways."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
+    if len(edges) == 0 or (edges[:, 0] == edges[:, 1]).any():
+        return False
+    span = int(edges.max()) + 1
+    there, back = np.sort(edges[:, 0] * span + edges[:, 1]), np.sort(edges[:, 1] * span + edges[:, 0])
+    return bool((there[1:] != there[:-1]).all() and np.array_equal(there, back))
+
+
 def used_vertices(faces: NDArray[np.integer]) -> tuple[NDArray[np.int64], Faces]:
     """The increasing indices (U,) of the vertices that faces (F, 3) use, and the faces numbered after them."""
     used, renumbered = np.unique(faces, return_inverse=True)

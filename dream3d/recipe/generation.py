@@ -24,6 +24,8 @@ MAX_FIELD_NUMBERS = 2**27
 """Learnt by the hash grid, with moments and gradient 2 GB; MVDream's has 2^24."""
 MAX_GRID_CELLS = 2**20
 """Along a side of the hash grid's finest level; MVDream's has 4,096."""
+MIN_FACES, MIN_TEXTURE = 100, 64
+"""Of an asset whose faces are counted, and of a texture's side in pixels, if it has one."""
 MAX_SAMPLES = 2**26
 """Along the rays to one view of each object if nothing is empty; MVDream's last stage has 2^25."""
 
@@ -258,12 +260,26 @@ class KeyRecipe(Settings):
 
 @dataclass(frozen=True)
 class MeshRecipe(Settings):
-    """Surface extraction."""
+    """From the field to the asset's surface and colours (docs/export.md)."""
 
     resolution: Resolution = 128
     """Cells of the marching-cubes grid along each side of the cube."""
     min_component_fraction: Share = 0.01
     """Components with less than this share of the largest one's volume are dropped as specks."""
+    smoothing: Annotated[int, Between(0, 100)] = 20
+    """Rounds of Taubin smoothing at most; fewer where the silhouettes would change."""
+    faces: Annotated[int, Between(0, 10_000_000)] = 20_000
+    """Of the asset, about; 0 keeps all that were extracted."""
+    texture: Annotated[int, Between(0, 8192)] = 1024
+    """Side of the texture, pixels; 0 colours vertices instead."""
+
+    def __post_init__(self) -> None:
+        """See :class:`Settings`; raises UsageError too for a mesh or a texture too small to show anything."""
+        super().__post_init__()
+        for name, least in (("faces", MIN_FACES), ("texture", MIN_TEXTURE)):
+            value = getattr(self, name)
+            if 0 < value < least:
+                raise UsageError(f"mesh.{name} is {value}, which should be 0 or at least {least}")
 
 
 @dataclass(frozen=True)

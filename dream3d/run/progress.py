@@ -99,3 +99,7 @@ class Outcome:
     """Share, 0..1, of the mesh's area where the border of the volume cut the object off flat."""
     likeness: Likeness | None
     """Of the mesh to the prompt, if the prior has an image encoder."""
+    watertight: bool = True
+    """Whether the mesh's surface is closed."""
+    texture: int = 0
+    """Side of the mesh's texture, pixels; 0 for vertex colours."""

@@ -20,7 +20,7 @@ from PIL import Image
 from dream3d.mesh.appearance import Appearance, Texture, VertexColors
 from dream3d.mesh.formats.base import Exporter, ExportMesh
 from dream3d.mesh.srgb import display_values, linear_from_srgb
-from dream3d.mesh.surface import vertex_normals
+from dream3d.mesh.surface import seamless_normals, vertex_normals
 from dream3d.version import __version__
 
 _EXTRAS_KEY = "dream3d"
@@ -134,8 +134,9 @@ def provenance_of(data: bytes) -> dict[str, Any]:
 
 
 def encode(mesh: ExportMesh) -> bytes:
-    """A whole .glb file, with area-weighted normals."""
-    normals = vertex_normals(mesh.vertices, mesh.faces)
+    """A whole .glb file, with area-weighted normals, which do not show a texture's seams."""
+    smooth = seamless_normals if isinstance(mesh.appearance, Texture) else vertex_normals
+    normals = smooth(mesh.vertices, mesh.faces)
     return glb_bytes(mesh.vertices, normals, mesh.appearance, mesh.faces, mesh.provenance, mesh.placement)
 
 
