@@ -56,6 +56,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def copy_file(source: Path, path: Path) -> None:
+    """A copy of a file, whole or not at all."""
+    write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))
+
+
 def write_text(path: Path, text: str) -> None:
     """Text as UTF-8, whole or not at all."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,8 @@ from torch import Tensor
 from dream3d import images
 from dream3d.cameras import orbit
 from dream3d.errors import ExportError
-from dream3d.files import write_atomically
+from dream3d.files import copy_file
+from dream3d.mesh.companions import companions_of
 from dream3d.mesh.export import Asset, ExportReport, check_extension, export, keeps_texture
 from dream3d.mesh.extract import FieldMesh, mesh_from_field, with_texture
 from dream3d.mesh.shading import shade, write_turntable
@@ -57,8 +57,9 @@ def finish(
         observer(Progress("extract", 1, 1, message=note))
     observer(Progress("export", 0, 1))
     report = _export(mesh, {key: run.facts[key] for key in PROVENANCE}, job.out)
-    copy = run.own(f"mesh{check_extension(job.out)}")
-    write_atomically(copy, lambda temporary: shutil.copyfile(job.out, temporary))
+    for companion in companions_of(job.out):
+        copy_file(companion, run.own(companion.name))
+    copy_file(job.out, run.own(f"mesh{check_extension(job.out)}"))
     observer(Progress("export", 1, 1))
     observer(Progress("pictures", 0, 2))
     images.write_png(run.own("preview.png"), images.side_by_side(render_views(scene, 4, PREVIEW_SIZE)))

@@ -8,7 +8,7 @@ field -> surface -> mesh -> file         (finish.py)
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 from dream3d import distill
 from dream3d.checks import check_apart, check_output_file
 from dream3d.errors import Dream3DError, UsageError
-from dream3d.files import remove_leftovers, write_atomically
+from dream3d.files import copy_file, remove_leftovers
 from dream3d.finish import figures_of, finish, render_views
 from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_grid import HASH_GRID
+from dream3d.mesh.companions import companions_of
 from dream3d.mesh.export import check_extension
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
@@ -131,7 +132,10 @@ def _is_done(run: RunFolder, job: Job) -> bool:
         if not copy.is_file():
             return False
         job.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(job.out, lambda temporary: shutil.copyfile(copy, temporary))
+        for companion in companions_of(copy):
+            if not os.path.lexists(job.out.with_name(companion.name)):
+                copy_file(companion, job.out.with_name(companion.name))
+        copy_file(copy, job.out)
     return True
 
 

@@ -23,7 +23,6 @@ from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import read_lists
 from dream3d.cameras import orbit
 from dream3d.images import Picture, to_uint8
-from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade
 from dream3d.prior.diffusion import DiffusionPrior
@@ -39,9 +38,8 @@ LABEL = 18
 def draw(prompt: str, mesh_path: Path, prior: DiffusionPrior) -> Picture:
     """A labelled cell: four views as the prior samples them, and below them four of the exported GLB."""
     asset, cameras = read_asset(mesh_path), orbit(4)
-    assert isinstance(asset.appearance, VertexColors)
-    faces, colors = np.asarray(asset.faces, np.int64), asset.appearance.values
-    meshes = shade(asset.vertices, faces, colors, cameras, VIEW, VIEW, supersample=2)
+    faces = np.asarray(asset.faces, np.int64)
+    meshes = shade(asset.vertices, faces, asset.appearance, cameras, VIEW, VIEW, supersample=2)
     text = prior.encode_prompt(prior.with_suffix(prompt), "")
     sampled = sample_views(prior, text, cameras, sampling_for(prior.recommended_preset), seed=0)
     cell = Image.new("RGB", (4 * VIEW, 2 * VIEW + LABEL), "white")

@@ -16,7 +16,7 @@ from dream3d.cameras import orbit
 from dream3d.distill import Distillation
 from dream3d.finish import extract_mesh
 from dream3d.generate import optimise
-from dream3d.mesh.appearance import VertexColors
+from dream3d.mesh.appearance import Texture
 from dream3d.mesh.export import Asset, export
 from dream3d.mesh.iso import mean_iou
 from dream3d.mesh.raster import silhouettes
@@ -57,7 +57,7 @@ def caps_of_a_beam(recipe: Recipe) -> float:
     """The mesh's share of caps, after a short run with a prior that draws a beam longer than the volume."""
     beam: tuple[Shape, ...] = (Box((-0.3, -1.5, -0.3), (0.3, 1.5, 0.3), (0.9, 0.2, 0.1)),)
     state = optimise("a beam", OraclePrior(beam, image_size=20), recipe, seed=0, device="cpu")
-    return cap_area(extract_mesh(state.scene, MeshRecipe(32))[0].surface)
+    return cap_area(extract_mesh(state.scene, MeshRecipe(32, texture=0))[0].surface)
 
 
 def test_what_a_prior_draws_over_the_images_edges_is_kept_inside_the_volume() -> None:
@@ -96,7 +96,7 @@ def test_the_exported_file_has_the_fields_silhouette(alone: Distillation, tmp_pa
     assert floaters < 0.02
     # Not the views that the level was chosen by: another elevation, another start, another lens.
     rendering = alone.scene.evaluate(UNSEEN, 128)
-    export(Asset(mesh.surface.vertices, mesh.surface.faces, VertexColors(mesh.colors)), tmp_path / "mascot.glb")
+    export(Asset(*mesh.skin), tmp_path / "mascot.glb")
     asset = read_asset(tmp_path / "mascot.glb")
     drawn = silhouettes(asset.vertices, np.asarray(asset.faces, np.int64), UNSEEN, 128, 128)
     assert mean_iou(drawn, (rendering.opacity[..., 0] > 0.5).numpy()) >= 0.9
@@ -104,8 +104,9 @@ def test_the_exported_file_has_the_fields_silhouette(alone: Distillation, tmp_pa
     x, z = asset.vertices[:, 0], asset.vertices[:, 2]
     assert x.max() > 0.55
     assert x.min() > -0.55
-    assert isinstance(asset.appearance, VertexColors)
-    nose, box = asset.appearance.values[x > 0.5].mean(0), asset.appearance.values[z < -0.3].mean(0)
+    assert isinstance(asset.appearance, Texture)
+    colors = asset.appearance.at(asset.appearance.uv)
+    nose, box = colors[x > 0.5].mean(0), colors[z < -0.3].mean(0)
     assert nose[0] > 0.6 > nose[2]
     # The light over a closed box averages 0.7: the blue side of (0.15, 0.3, 0.85) is 0.595 in the mean.
     assert box[2] == pytest.approx(0.85 * 0.7, abs=0.06)

@@ -18,6 +18,7 @@ from dream3d.distill import Distillation, start
 from dream3d.finish import extract_mesh
 from dream3d.generate import optimise
 from dream3d.kernels.hash_grid import TorchHashGrid
+from dream3d.mesh.extract import FieldMesh
 from dream3d.mesh.surface import Surface
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
@@ -59,7 +60,7 @@ BASE = Recipe(
     guidance=GuidanceRecipe(guidance_scale=5.0, rescale=0.0, t_min=Linear(0.9, 0.1, 8), t_max=Linear(0.9, 0.5, 8)),
     background=BackgroundRecipe("fixed"),
     optimizer=OptimizerRecipe(lr_grid=0.02, lr_networks=0.01),
-    mesh=MeshRecipe(resolution=12),
+    mesh=MeshRecipe(resolution=12, texture=0),
 )
 
 
@@ -224,9 +225,18 @@ class Balls:
         return self.density(positions), self.color(positions)
 
 
-def surface(run: Trace) -> Surface:
+def mesh(run: Trace) -> FieldMesh:
     balls: Any = Balls()
-    return extract_mesh(replace(run.state.scene, field=balls), run.recipe.mesh)[0].surface
+    return extract_mesh(replace(run.state.scene, field=balls), run.recipe.mesh)[0]
+
+
+def surface(run: Trace) -> Surface:
+    return mesh(run).surface
+
+
+def texture(run: Trace) -> int:
+    image = mesh(run).image
+    return 0 if image is None else len(image)
 
 
 def vertices(run: Trace) -> int:
@@ -343,6 +353,9 @@ TABLE: Table[Trace] = {
     # Mesh
     "mesh.resolution": rises(vertices, 16),
     "mesh.min_component_fraction": falls(vertices, 0.1, {"mesh.resolution": 32}),
+    "mesh.smoothing": changes(lambda run: surface(run).vertices.tobytes(), 0),
+    "mesh.faces": falls(vertices, 100, {"mesh.resolution": 32}),
+    "mesh.texture": becomes(texture, 64, 64),
 }
 
 

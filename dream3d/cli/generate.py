@@ -35,6 +35,10 @@ NegativeOption = Annotated[str | None, recipe_option(help="What to avoid.", show
 StepsOption = Annotated[int | None, recipe_option(help="Optimisation steps.", show_default=_PRESET)]
 ScaleOption = Annotated[float | None, recipe_option(help="How strictly to follow the prompt.", show_default=_PRESET)]
 GridOption = Annotated[int | None, recipe_option(help="Cells along each side of the mesh grid.", show_default=_PRESET)]
+FacesOption = Annotated[int | None, recipe_option(help="Faces of the mesh; 0: all of them.", show_default=_PRESET)]
+TextureOption = Annotated[
+    int | None, recipe_option(help="Texture's side in pixels; 0: vertex colours.", show_default=_PRESET)
+]
 RunOption = Annotated[Path | None, options.run_option(help="Folder of the run.", show_default="runs/<prompt>-<seed>")]
 
 
@@ -49,6 +53,8 @@ def generate(
     steps: StepsOption = None,
     guidance_scale: ScaleOption = None,
     resolution: GridOption = None,
+    faces: FacesOption = None,
+    texture: TextureOption = None,
     device: options.DeviceOption = "auto",
     vram: options.VramOption = None,
     precision: options.PrecisionOption = "auto",
@@ -65,7 +71,7 @@ def generate(
     from dream3d.prior.memory import plan_for
     from dream3d.recipe.overrides import Overrides
 
-    overrides = Overrides(preset, steps, guidance_scale, resolution, negative)
+    overrides = Overrides(preset, steps, guidance_scale, resolution, negative, faces, texture)
     checks.check_preview_seeds(preview_seeds, seed)
     checkpoint_seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     memory = plan_for(vram, precision, compile_unet=compile_unet)

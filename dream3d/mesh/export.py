@@ -7,7 +7,7 @@ display values up to here; the GLB stores them in linear light, as glTF demands,
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dream3d.errors import ExportError, UsageError
 from dream3d.files import write_atomically
 from dream3d.mesh.appearance import Appearance, Texture
+from dream3d.mesh.companions import companion_stem, written_beside
 from dream3d.mesh.formats.base import ExportMesh
 from dream3d.mesh.formats.glb import json_bytes, provenance_of
 from dream3d.mesh.formats.readback import find_difference
@@ -64,6 +65,7 @@ class ExportReport:
     vertices: int
     faces: int
     bytes: int
+    """With the files beside the mesh's."""
     placement: Placement
 
 
@@ -88,7 +90,8 @@ def export(asset: Asset, path: Path) -> ExportReport:
     provenance) and compared with the asset; only then does it take its name. On any failure an older file under
     that name is untouched. Raises UsageError for an unknown file extension; ExportError for an asset that cannot be
     written (no faces, values that are not finite, provenance that is not JSON, a texture in a format without), for
-    errors of the file system, and for a file that does not read back as what was written.
+    errors of the file system, and for a file that does not read back as what was written. A textured OBJ has its
+    material and its image in files beside it, with a digest in their names, see :mod:`dream3d.mesh.companions`.
     """
     extension = check_extension(path)
     exporter = EXPORTERS[extension]
@@ -96,25 +99,28 @@ def export(asset: Asset, path: Path) -> ExportReport:
     if exporter.appearances and not isinstance(mesh.appearance, exporter.appearances):
         kept = ", ".join(name for name, one in EXPORTERS.items() if type(mesh.appearance) in one.appearances)
         raise ExportError(f"cannot export to {path}: a texture does not fit into {extension}; use {kept}")
-    data = exporter.encode(mesh)
+    mesh = replace(mesh, name=companion_stem(path))
+    data, beside = exporter.encode(mesh), exporter.beside(mesh) if exporter.beside else {}
+    size = len(data) + sum(map(len, beside.values()))
 
     def write_and_check(temporary: Path) -> None:
         temporary.write_bytes(data)
         try:
-            problem = find_difference(temporary.read_bytes(), extension, exporter, mesh)
+            problem = find_difference(temporary.read_bytes(), extension, exporter, mesh, beside)
         except Exception as error:  # whatever a parser trips over, the file is not what it should be
             raise ExportError(f"{path} was not written: it did not read back ({error}); please report this") from error
         if problem:
             raise ExportError(f"{path} was not written: read back, {problem}; please report this")
 
     try:
-        write_atomically(path, write_and_check)
+        with written_beside(path, beside):
+            write_atomically(path, write_and_check)
     except OSError as error:
         raise ExportError(
             f"cannot write {path}: {error.strerror or error}; check that the folder exists, "
-            f"can be written to and has {len(data) / 1e6:.1f} MB free"
+            f"can be written to and has {size / 1e6:.1f} MB free"
         ) from error
-    return ExportReport(len(mesh.vertices), len(mesh.faces), len(data), placement)
+    return ExportReport(len(mesh.vertices), len(mesh.faces), size, placement)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

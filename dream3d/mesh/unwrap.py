@@ -44,7 +44,7 @@ def _layout_of(answer: bytes, faces: Faces) -> Layout:
         layout = Layout(
             parts["source"].astype(np.int64), parts["faces"].astype(np.int64), parts["uv"].astype(np.float32)
         )
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, LookupError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError("gave no layout") from error
     if not layout.fits(faces):
         raise ValueError("gave a layout of another surface")

@@ -35,6 +35,10 @@ Weight = Annotated[float, Between(0, 1e9)]
 Rate = Annotated[float, Between(0, 10)]
 Resolution = Annotated[int, Between(8, 1024)]
 """Cells along a side of a mesh grid."""
+FaceCount = Annotated[int, Between(0, 10_000_000)]
+"""Of an asset; 0 for all that were extracted."""
+TextureSize = Annotated[int, Between(0, 8192)]
+"""Side of a texture, pixels; 0 for none."""
 GuidanceScale = Annotated[float, Between(0, 1000)]
 
 
@@ -268,9 +272,9 @@ class MeshRecipe(Settings):
     """Components with less than this share of the largest one's volume are dropped as specks."""
     smoothing: Annotated[int, Between(0, 100)] = 20
     """Rounds of Taubin smoothing at most; fewer where the silhouettes would change."""
-    faces: Annotated[int, Between(0, 10_000_000)] = 20_000
+    faces: FaceCount = 20_000
     """Of the asset, about; 0 keeps all that were extracted."""
-    texture: Annotated[int, Between(0, 8192)] = 1024
+    texture: TextureSize = 1024
     """Side of the texture, pixels; 0 colours vertices instead."""
 
     def __post_init__(self) -> None:

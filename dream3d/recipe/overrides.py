@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from dream3d.bounds import Options, check_text
 from dream3d.checks import check_prompt_length
 from dream3d.errors import UsageError, shown
-from dream3d.recipe.generation import Count, GuidanceScale, Recipe, Resolution
+from dream3d.recipe.generation import Count, FaceCount, GuidanceScale, Recipe, Resolution, TextureSize
 from dream3d.recipe.presets import preset
 from dream3d.recipe.settings import apply_change, parse_settings
 
@@ -23,6 +23,8 @@ class Overrides(Options):
     guidance_scale: GuidanceScale | None = None
     resolution: Resolution | None = None
     negative: str | None = None
+    faces: FaceCount | None = None
+    texture: TextureSize | None = None
 
     def __post_init__(self) -> None:
         """See :class:`Options`; raises UsageError too for a negative prompt that is too long."""
@@ -38,8 +40,9 @@ class Overrides(Options):
         if self.guidance_scale is not None:
             guidance = dataclasses.replace(recipe.guidance, guidance_scale=self.guidance_scale)
             recipe = dataclasses.replace(recipe, guidance=guidance)
-        if self.resolution is not None:
-            recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, resolution=self.resolution))
+        given = {name: getattr(self, name) for name in ("resolution", "faces", "texture")}
+        mesh = {name: value for name, value in given.items() if value is not None}
+        recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, **mesh))
         if self.negative is not None:
             recipe = dataclasses.replace(recipe, negative_prompt=self.negative.strip())
         return recipe

@@ -27,7 +27,6 @@ from dream3d.batch.jobs import plan
 from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import Entry
 from dream3d.cameras import orbit
-from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade
 from dream3d.prior.diffusion import DiffusionPrior
@@ -83,11 +82,10 @@ class Classifier:
 def mesh_images(path: Path, prior: DiffusionPrior) -> Tensor:
     """(VIEWS, 3, SIDE, SIDE) images in [0, 1] of a mesh as an orbit around it sees it."""
     asset = read_asset(path)
-    assert isinstance(asset.appearance, VertexColors)
     vertices = asset.vertices / np.linalg.norm(asset.vertices, axis=1).max()
-    faces, colors = np.asarray(asset.faces, np.int64), asset.appearance.values
+    faces = np.asarray(asset.faces, np.int64)
     cameras = orbit(VIEWS, elevation_deg=15)
-    shaded = shade(vertices, faces, colors, cameras, SIDE, SIDE, background=prior.background, supersample=2)
+    shaded = shade(vertices, faces, asset.appearance, cameras, SIDE, SIDE, background=prior.background, supersample=2)
     return torch.from_numpy(shaded).movedim(-1, 1) / 255
 
 

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from dream3d.cameras import orbit
 from dream3d.finish import extract_mesh, images_of, render_views
 from dream3d.generate import optimise
@@ -139,9 +137,8 @@ def run(form: str, prompt: str, seed: int, prior: DiffusionPrior, out: Path) -> 
     seconds = time.process_time() - started
     mesh, floaters = extract_mesh(state.scene, recipe.mesh)
     likeness = prior.likeness(prompt, images_of(mesh, prior))
-    faces = np.asarray(mesh.surface.faces, np.int64)
     cameras = orbit(4, elevation_deg=15)
-    shaded = shade(mesh.surface.vertices, faces, mesh.colors, cameras, SIDE, SIDE, supersample=2)
+    shaded = shade(*mesh.skin, cameras, SIDE, SIDE, supersample=2)
     pictures = [images.numpy() for images in state.rounds] + [render_views(state.scene, 4, 64), shaded]
     write_png(out / f"{slug(form)}-{slug(prompt)}-{seed}.png", sheet(pictures))
     fit = (likeness.similarity, likeness.rank) if likeness else (0.0, 0)

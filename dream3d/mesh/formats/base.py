@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from PIL import Image
 
 from dream3d.mesh.appearance import Appearance, Texture, VertexColors
 from dream3d.version import __version__
@@ -33,6 +35,8 @@ class ExportMesh:
     """Plain JSON data."""
     placement: dict[str, Any]
     """How to get back to the world frame, plain JSON data."""
+    name: str = "mesh"
+    """What the names of files beside the mesh's begin with: letters, digits and dashes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Exporter:
     """False if every face carries corners of its own, so that vertices cannot be counted on reading."""
     read_provenance: Callable[[bytes], dict[str, Any]] | None = None
     """Reads the provenance back, for a format that keeps all of it."""
+    beside: Callable[[ExportMesh], dict[str, bytes]] | None = None
+    """Files by name that lie beside the mesh's, for a format that needs more than one."""
 
 
 def comment(provenance: dict[str, Any]) -> str:
@@ -65,6 +71,13 @@ def comment(provenance: dict[str, Any]) -> str:
         flags=re.IGNORECASE,
     )
     return f"dream3d {__version__} {text}"
+
+
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
+    """A whole PNG of (H, W, 3) sRGB display values."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def as_trimesh(mesh: ExportMesh) -> trimesh.Trimesh:

@@ -8,17 +8,15 @@ an embedded PNG of display values, as glTF wants its images.
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dream3d.mesh.appearance import Appearance, Texture, VertexColors
-from dream3d.mesh.formats.base import Exporter, ExportMesh
+from dream3d.mesh.formats.base import Exporter, ExportMesh, png_bytes
 from dream3d.mesh.srgb import display_values, linear_from_srgb
 from dream3d.mesh.surface import seamless_normals, vertex_normals
 from dream3d.version import __version__
@@ -65,7 +63,7 @@ def glb_bytes(
         "materials": [{"pbrMetallicRoughness": surface, "doubleSided": False}],
     }
     if isinstance(appearance, Texture):
-        view = buffer.add_view(_png(appearance.image))
+        view = buffer.add_view(png_bytes(appearance.image))
         document |= {"textures": [{"source": 0}], "images": [{"bufferView": view, "mimeType": "image/png"}]}
     document |= {
         "accessors": buffer.accessors,
@@ -95,12 +93,6 @@ class _Buffer:
         kind, component = _TYPES[values.shape[1]], _COMPONENT_TYPES[values.dtype.str]
         self.accessors.append({"bufferView": view, "componentType": component, "count": len(values), "type": kind})
         return len(self.accessors) - 1
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def _container(text: bytes, binary: bytes) -> bytes:

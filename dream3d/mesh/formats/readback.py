@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,35 @@ POSITION_TOLERANCE = 1e-5
 COLOR_TOLERANCE = 1 / 255
 
 
-def find_difference(data: bytes, extension: str, exporter: Exporter, mesh: ExportMesh) -> str | None:
-    """What is wrong with the encoded file, or None. Raises whatever the reader raises on a file that is none."""
+class _Beside(trimesh.resolvers.Resolver):
+    """The files beside a mesh's, for the reader."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = files
+
+    def get(self, name: str) -> bytes:
+        return self.files[name]
+
+    def keys(self) -> list[str]:
+        return list(self.files)
+
+    def namespaced(self, namespace: str) -> _Beside:
+        return self
+
+    def write(self, name: str, data: bytes) -> None:
+        raise NotImplementedError
+
+
+def find_difference(
+    data: bytes, extension: str, exporter: Exporter, mesh: ExportMesh, beside: Mapping[str, bytes] | None = None
+) -> str | None:
+    """What is wrong with the encoded file and those ``beside`` it, by name; None if nothing.
+
+    Raises whatever the reader raises on a file that is none.
+    """
     # process=False: the reader must not merge or reorder what is being compared.
-    scene = trimesh.load_scene(io.BytesIO(data), file_type=extension[1:], process=False)
+    options: dict[str, Any] = {"process": False, "resolver": _Beside(beside)} if beside else {"process": False}
+    scene = trimesh.load_scene(io.BytesIO(data), file_type=extension[1:], **options)
     (read,) = scene.geometry.values()
     problem = _geometry_difference(read, exporter, mesh)
     if problem is None and exporter.appearances:
@@ -59,7 +85,8 @@ def _appearance_difference(read: Any, wanted: Appearance, faces: NDArray[np.int6
 
 def appearance_of(visual: Any) -> Appearance | None:
     """What trimesh read of a file of ours besides the geometry, in display values; None if nothing."""
-    image = getattr(getattr(visual, "material", None), "baseColorTexture", None)
+    material = getattr(visual, "material", None)
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if image is not None and visual.uv is not None:  # trimesh counts v from the bottom of the image
         return Texture(np.asarray(visual.uv) * (1, -1) + (0, 1), np.asarray(image.convert("RGB")))
     # A mesh with a material keeps its vertex colours as an attribute, and there only GLB has a material.

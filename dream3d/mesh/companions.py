@@ -1,0 +1,59 @@
+"""Files beside a mesh's that belong to it: an OBJ's material and image, which are found by their names in it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from dream3d.errors import ExportError
+from dream3d.files import write_atomically
+
+_OURS = re.compile(rb"# dream3d [^\n]*\nmtllib ([A-Za-z0-9_][A-Za-z0-9_-]{0,60}-[0-9a-f]{12})\.mtl\n")
+_HEAD_BYTES = 4096
+
+
+def companion_stem(path: Path) -> str:
+    """What the names of a mesh's companions begin with: plain words of its own, since OBJ readers stop at blanks."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", path.stem)[:40].strip("-") or "mesh"
+
+
+def companions_of(path: Path) -> list[Path]:
+    """The companions of a mesh that dream3d wrote, as far as they are there; none of any other file."""
+    try:
+        with path.open("rb") as file:
+            found = _OURS.match(file.read(_HEAD_BYTES))
+    except OSError:
+        return []
+    names = [f"{found[1].decode()}{extension}" for extension in (".png", ".mtl")] if found else []
+    return [path.with_name(name) for name in names if path.with_name(name).is_file()]
+
+
+@contextmanager
+def written_beside(path: Path, files: Mapping[str, bytes]) -> Iterator[None]:
+    """Write a mesh's companions, for the mesh to be written in this context; if that fails, they go again.
+
+    What is there under such a name stays, if it is the same; then those of an older mesh at ``path`` that the new one
+    does not use are removed. ExportError for another file of that name, which is not replaced. Raises OSError.
+    """
+    old, made = companions_of(path), list[Path]()
+    try:
+        for name, data in files.items():
+            companion = path.with_name(name)
+            if os.path.lexists(companion) and companion not in old:
+                if not companion.is_file() or companion.read_bytes() != data:
+                    raise ExportError(f"cannot write {path}: {companion} is there and is another file; move it away")
+                continue
+            if companion not in old:
+                made.append(companion)
+            write_atomically(companion, lambda temporary, data=data: temporary.write_bytes(data))  # type: ignore[misc]
+        yield
+    except BaseException:
+        for companion in made:
+            companion.unlink(missing_ok=True)
+        raise
+    for companion in old:
+        if companion.name not in files:
+            companion.unlink(missing_ok=True)
