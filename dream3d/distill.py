@@ -164,7 +164,7 @@ class Distillation:
         """
         if not 0 <= step <= self.recipe.steps:
             raise CheckpointError(f"it is of step {step}, the run has {self.recipe.steps}")
-        problem = _difference(self._expected(step, state), state)
+        problem = state_difference(self._expected(step, state), state)
         if problem:
             raise CheckpointError(f"the checkpoint does not fit this run ({problem})")
         parts: dict[str, dict[str, Tensor]] = {"background": {}, "optimizer": {}}
@@ -229,7 +229,7 @@ def start(
     return Distillation(recipe, prior, scene, streams)
 
 
-def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+def state_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
     """The first thing in which a state differs from one that can be, in words; None if nothing does."""
     for name in sorted(expected.keys() ^ found.keys()):
         return f"{name!r} is {'missing' if name in expected else 'unknown'}"

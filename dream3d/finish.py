@@ -56,7 +56,7 @@ def finish(
     for note in mesh.notes:
         observer(Progress("extract", 1, 1, message=note))
     observer(Progress("export", 0, 1))
-    report = _export(mesh, {key: run.facts[key] for key in PROVENANCE}, job.out)
+    report = write_asset(mesh, {key: run.facts[key] for key in PROVENANCE}, job.out)
     for companion in companions_of(job.out):
         copy_file(companion, run.own(companion.name))
     copy_file(job.out, run.own(f"mesh{check_extension(job.out)}"))
@@ -150,7 +150,8 @@ def _describe(mesh: FieldMesh, floaters: float) -> str:
     return f"surface at density {level:.3g}, silhouettes agree to {iou:.3f} IoU, {floaters:.1%} floaters"
 
 
-def _export(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> ExportReport:
+def write_asset(mesh: FieldMesh, made_by: dict[str, Any], out: Path) -> ExportReport:
+    """Export a mesh with its provenance; folders that are missing are made. Raises ExportError."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -158,7 +158,8 @@ def test_a_texture_shows_what_vertices_cannot(coarse: FieldMesh, textured: Field
 
 def mean_color(mesh: trimesh.Trimesh) -> NDArray[np.float64]:
     """Mean display colour of a mesh that trimesh read, weighted by the area of its faces."""
-    visual: Any = mesh.visual.to_color() if hasattr(mesh.visual, "uv") else mesh.visual
+    visual: Any = mesh.visual
+    visual = visual.to_color() if hasattr(visual, "uv") else visual
     colors = np.asarray(visual.vertex_colors)[:, :3] / 255
     area = np.asarray(mesh.area_faces)
     return np.asarray((colors[mesh.faces].mean(axis=1) * area[:, None]).sum(axis=0) / area.sum())

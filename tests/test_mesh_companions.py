@@ -56,7 +56,7 @@ def test_names_that_every_reader_understands(name: str, stem: str, tmp_path: Pat
     found = companions_of(tmp_path / name)
     assert [path.suffix for path in found] == [".png", ".mtl"]
     assert all(path.name.startswith(f"{stem}-") for path in found)
-    assert isinstance(trimesh.load(tmp_path / name, force="mesh").visual, trimesh.visual.TextureVisuals)
+    assert isinstance(reload(tmp_path / name).visual, trimesh.visual.TextureVisuals)
 
 
 def test_a_new_mesh_takes_the_old_ones_files_with_it(tmp_path: Path) -> None:

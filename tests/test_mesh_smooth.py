@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dream3d.mesh import decimate as decimation
 from dream3d.mesh.decimate import decimate
 from dream3d.mesh.smooth import GROW, SHRINK, smooth, taubin
 from dream3d.mesh.surface import face_volumes, is_watertight
@@ -35,7 +34,7 @@ def roughness(vertices: NDArray[np.float32]) -> float:
 
 def test_one_round_by_hand() -> None:
     # A tetrahedron: each corner's neighbours are the other three, whose mean is -1/3 of it (their sum is zero).
-    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], np.float32) / 2
+    corners = np.array([[0.5, 0.5, 0.5], [0.5, -0.5, -0.5], [-0.5, 0.5, -0.5], [-0.5, -0.5, 0.5]], np.float32)
     faces = np.array([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]], np.int64)
     factor = (1 - SHRINK * 4 / 3) * (1 - GROW * 4 / 3)
     assert taubin(corners, faces, 1) == pytest.approx(corners * factor, abs=1e-6)
@@ -126,12 +125,12 @@ def test_a_library_that_opens_the_surface_is_not_followed(monkeypatch: pytest.Mo
         made, faces = honest(points, triangles, target_count=target_count, agg=agg)
         return (made, faces[1:]) if len(asked) < 5 else (made, faces)
 
-    monkeypatch.setattr(decimation.fast_simplification, "simplify", opening)
+    monkeypatch.setattr(fast_simplification, "simplify", opening)
     fewer = decimate(*solid("ball"), 1000)
     assert asked[-1] == (1500, 4.0)  # three orders at 1,000, two at 1,500
     assert len(fewer.faces) == 1500
     assert fewer.note == "1500 faces instead of 1000, to keep the surface closed"
-    monkeypatch.setattr(decimation.fast_simplification, "simplify", lambda p, t, **_: (p, t[1:]))
+    monkeypatch.setattr(fast_simplification, "simplify", lambda p, t, **_: (p, t[1:]))
     fewer = decimate(*solid("ball"), 1000)
     assert len(fewer.faces) == 5120
     assert fewer.note == "all 5120 faces were kept, since fewer would open the surface"

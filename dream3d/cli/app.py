@@ -13,6 +13,7 @@ import typer
 from dream3d.cli.batch import batch
 from dream3d.cli.dataset import dataset
 from dream3d.cli.doctor import doctor
+from dream3d.cli.export import export
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup, SectionedCommand
 from dream3d.cli.models import models
@@ -60,7 +61,7 @@ def root(
 
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make 3D assets": (generate, resume, batch, views, doctor),
+    "Make 3D assets": (generate, resume, export, batch, views, doctor),
     "Priors and training": (train, train_encoder),
 }
 for _section, _functions in _COMMANDS.items():

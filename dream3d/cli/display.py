@@ -59,7 +59,8 @@ def print_outcome(outcome: Outcome, quiet: bool) -> None:
     if quiet:
         say(outcome.mesh_path)
         return
-    say(f"mesh        {outcome.mesh_path} ({outcome.vertices:,} vertices, {outcome.faces:,} faces)")
+    texture = f", texture of {outcome.texture} pixels" if outcome.texture else ""
+    say(f"mesh        {outcome.mesh_path} ({outcome.vertices:,} vertices, {outcome.faces:,} faces{texture})")
     say(f"run folder  {outcome.run_dir}")
     say(f"took        {duration(time.monotonic() - LOADED_AT)}, peak memory {memory(outcome.peak_memory_bytes)}")
 

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -133,8 +133,7 @@ class RunFolder:
     @property
     def job(self) -> str:
         """SHA-256 of what the result depends on; a checkpoint names its job by it."""
-        asked = [self.facts.get(key) for key in ("prompt", "seed", "recipe", "prior", "prior_digest")]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return job_digest(self.facts)
 
     def own(self, name: str) -> Path:
         """Path of a file that the run makes: ``name``, with a number if a file is there that it did not make.
@@ -199,6 +198,12 @@ class RunFolder:
     def record(self, status: Literal["running", "interrupted", "failed", "finished"], **rest: object) -> None:
         """Write a status and what belongs to it into ``run.json``."""
         self._write({"status": status, **rest})
+
+
+def job_digest(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of what the result of a run with these facts depends on."""
+    asked = [facts.get(key) for key in ("prompt", "seed", "recipe", "prior", "prior_digest")]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def _with_files(path: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""``dream3d export``: an asset made again from the field of a finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dream3d import checks
+from dream3d.bounds import Options
+from dream3d.cli import options
+from dream3d.cli.group import DebugOption, say
+from dream3d.errors import UsageError
+
+_RUN = "the run's"
+mesh_option = typer.Option
+
+OutOption = Annotated[
+    Path | None, options.file_option(help="Mesh: .glb, .obj, .ply or .stl.", show_default="<run>.<format>")
+]
+FormatOption = Annotated[str | None, mesh_option(help="glb, obj, ply or stl.", show_default="that of --out, or glb")]
+FacesOption = Annotated[int | None, mesh_option(help="Faces of the mesh; 0: all of them.", show_default=_RUN)]
+TextureOption = Annotated[int | None, mesh_option(help="Texture's side; 0: vertex colours.", show_default=_RUN)]
+GridOption = Annotated[int | None, mesh_option(help="Cells along each side of the mesh grid.", show_default=_RUN)]
+SmoothingOption = Annotated[int | None, mesh_option(help="Rounds of smoothing at most.", show_default=_RUN)]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    out: OutOption = None,
+    format: FormatOption = None,
+    faces: FacesOption = None,
+    texture: TextureOption = None,
+    resolution: GridOption = None,
+    smoothing: SmoothingOption = None,
+    device: options.DeviceOption = "auto",
+    quiet: options.QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make an asset again from a finished run's field, without optimising again: other faces, texture or format.
+
+    Example: dream3d export runs/a-wooden-chair-0 --out small.glb --faces 2000 --texture 512
+    """
+    out = _checked_out(run, out, format)
+    checks.check_device_name(device)
+    given = {"faces": faces, "texture": texture, "resolution": resolution, "smoothing": smoothing}
+
+    from dream3d.cli.device import resolve_device
+    from dream3d.recipe.generation import MeshRecipe
+    from dream3d.remake import read_field, remake
+
+    changes = {name: value for name, value in given.items() if value is not None}
+    _check(changes)
+    kept = read_field(run, resolve_device(device))
+    recipe: MeshRecipe = dataclasses.replace(kept.recipe.mesh, **changes)
+    made = remake(kept, out, recipe)
+    for note in () if quiet else made.mesh.notes:
+        say(f"note: {note}", err=True)
+    if quiet:
+        say(made.path)
+        return
+    image = made.mesh.image
+    skin = "" if image is None else f", texture of {len(image)} pixels"
+    closed = "closed" if made.mesh.watertight else "not closed"
+    say(f"mesh        {made.path} ({made.vertices:,} vertices, {made.faces:,} faces{skin})")
+    say(f"surface     {closed}, silhouettes agree to {made.mesh.iou:.3f} IoU")
+
+
+def _check(changes: dict[str, int]) -> None:
+    """UsageError, by the options' names, before the field is read."""
+    from dream3d.bounds import check_setting, field_hints
+    from dream3d.recipe.generation import MeshRecipe
+
+    hints = field_hints(MeshRecipe)
+    for name, value in changes.items():
+        check_setting(value, hints[name], name, Options.spoken)
+    MeshRecipe(**changes)
+
+
+def _checked_out(run: Path, out: Path | None, format: str | None) -> Path:
+    """Where the mesh goes; UsageError if it cannot, or if ``--format`` says another thing than ``--out``."""
+    from dream3d.mesh.export import check_extension
+
+    if format is not None:
+        check_extension(Path(f"mesh.{format}"))
+    if out is None:
+        out = Path(f"{run.resolve().name or 'mesh'}.{format or 'glb'}")
+    elif format is not None and out.suffix.lower() != f".{format.lower()}":
+        raise UsageError(f"--out {out} is not a .{format} file; leave out --format, or change the file extension")
+    out = checks.check_output_file(out)
+    check_extension(out)
+    return out
