@@ -83,8 +83,7 @@ def remake(kept: KeptField, out: Path, recipe: MeshRecipe) -> Remade:
     """
     mesh, _ = extract_mesh(kept.scene, recipe_for(out, recipe))
     made_by = {key: kept.facts[key] for key in PROVENANCE if key in kept.facts}
-    if recipe != kept.recipe.mesh:
-        made_by["recipe"] = replace(kept.recipe, mesh=recipe).to_dict()
+    made_by["recipe"] = replace(kept.recipe, mesh=recipe).to_dict()
     report = write_asset(mesh, made_by, out)
     return Remade(out, report.vertices, report.faces, mesh)
 

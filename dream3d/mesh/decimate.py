@@ -14,8 +14,8 @@ AGGRESSIVENESS = (7.0, 4.0, 2.0)
 """How fast the library's threshold grows, the default first; slower growth keeps the order better, and the surface."""
 STEPS_BACK = (1.0, 1.5, 2.0, 3.0)
 """Factors on the number of faces that are tried until the surface stays closed."""
-VOLUME_TOLERANCE = 0.02
-"""Share of the volume that a decimation may add or take."""
+VOLUME_TOLERANCE = 0.1
+"""Share of the volume that a decimation may add or take: more is a surface that has collapsed."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,8 @@ def decimate(vertices: NDArray[np.float32], faces: Faces, count: int) -> Decimat
             break
         for aggressiveness in AGGRESSIVENESS:
             fewer = _collapsed(vertices, faces, target, aggressiveness)
-            sound = not closed or is_watertight(fewer.faces)
-            if sound and abs(face_volumes(fewer.vertices, fewer.faces).sum() - volume) <= VOLUME_TOLERANCE * abs(
-                volume
-            ):
+            change = abs(face_volumes(fewer.vertices, fewer.faces).sum() - volume)
+            if change <= VOLUME_TOLERANCE * abs(volume) and (is_watertight(fewer.faces) or not closed):
                 note = f"{len(fewer.faces)} faces instead of {count}, to keep the surface closed"
                 return fewer if len(fewer.faces) <= 1.1 * count else Decimated(fewer.vertices, fewer.faces, note)
     return Decimated(vertices, faces, f"all {len(faces)} faces were kept, since fewer would open the surface")
