@@ -60,7 +60,10 @@ WORDS = (
 )  # fmt: skip
 COMMANDS = (["generate"], ["views"], ["resume"], ["batch"], ["train"], ["models", "info"], ["dataset", "info"])
 SHORT = replace(
-    preset("mini").with_steps(3), mesh=MeshRecipe(resolution=16), stages=(Stage(0, 16, 1),), targets=(TargetRecipe(),)
+    preset("mini").with_steps(3),
+    mesh=MeshRecipe(resolution=16, texture=64),
+    stages=(Stage(0, 16, 1),),
+    targets=(TargetRecipe(),),
 )
 
 

@@ -43,7 +43,7 @@ SMALL: Recipe = replace(
     preset("mini").with_steps(12),
     field=FieldRecipe(levels=4, log2_entries=10, hidden_width=16),
     render=RenderRecipe(samples_per_diagonal=32, occupancy_resolution=16),
-    mesh=MeshRecipe(resolution=16),
+    mesh=MeshRecipe(resolution=16, texture=64),
     stages=(Stage(0, 16, 1),),
     targets=(TargetRecipe(0, None, 4, 2, 2, 1.0), TargetRecipe(5, 3)),
 )

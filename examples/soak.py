@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 
 from dream3d.generate import generate, resume
-from dream3d.recipe.generation import MeshRecipe
 from dream3d.recipe.presets import preset
 from dream3d.run.progress import Observer, Progress, silent
 from dream3d.weights.loading import load_prior
@@ -136,7 +135,7 @@ def main() -> None:
     prior = load_prior("mini")
     recipe = preset(prior.recommended_preset)
     recipe = recipe.with_steps(args.steps or recipe.steps)
-    recipe = replace(recipe, mesh=MeshRecipe(resolution=args.resolution or recipe.mesh.resolution))
+    recipe = replace(recipe, mesh=replace(recipe.mesh, resolution=args.resolution or recipe.mesh.resolution))
     sizes = []
     with tempfile.TemporaryDirectory() as name:
         for number in range(args.times):

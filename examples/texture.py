@@ -3,9 +3,9 @@
     dream3d generate "a chair" --steps 120 --out chair.glb
     python examples/texture.py runs/a-chair-0 --out texture.json
 
-Each asset is written as GLB, read back, and drawn without light at 16 views; the field is rendered at the same views and
-the two are compared by PSNR: over whole images, where the field's soft outline counts most, and over the pixels inside,
-where the field is opaque (0.99) and every asset is. All assets are drawn over the field's own background.
+Each asset is written as GLB, read back, and drawn without light at 16 views; the field is rendered at the same views,
+and the two are compared by PSNR: over whole images, where the field's soft outline counts most, and over the pixels
+inside, where the field is opaque (0.99) and every asset is. All are drawn over the field's own background.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def make(kept: KeptField, recipe: MeshRecipe, path: Path) -> tuple[Asset, dict[s
     return read_asset(path), figures
 
 
-def psnr(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+def psnr(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """Decibels of images in [0, 1]."""
     return round(float(-10 * np.log10(np.square(first - second).mean())), 2)
 

@@ -65,6 +65,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/design.md": (),
     "docs/doctor.md": (),
     "docs/evaluation.md": (prompts,),
+    "docs/export.md": (),
     "docs/generate.md": (),
     "docs/index.md": (),
     "docs/method.md": (),

@@ -25,7 +25,7 @@ from dream3d.errors import UsageError
 from dream3d.recipe.generation import MeshRecipe, Recipe
 from dream3d.run.progress import Progress
 
-RECIPE = replace(TINY.with_steps(8), mesh=MeshRecipe(resolution=24))
+RECIPE = replace(TINY.with_steps(8), mesh=MeshRecipe(resolution=24, texture=64))
 
 
 def recipe_of(changes: object, preset: str) -> Recipe:

@@ -85,7 +85,7 @@ def cheap(preset: Recipe) -> Recipe:
         stages=stages,
         field=dataclasses.replace(preset.field, levels=2, log2_entries=10, hidden_width=8),
         render=dataclasses.replace(preset.render, samples_per_diagonal=12, occupancy_resolution=8),
-        mesh=dataclasses.replace(preset.mesh, resolution=12),
+        mesh=dataclasses.replace(preset.mesh, resolution=12, texture=min(preset.mesh.texture, 64)),
     )
 
 

@@ -28,7 +28,7 @@ from dream3d.run.progress import Outcome, Progress
 from dream3d.weights.loading import load_prior
 
 PROMPT = "a christmas tree"
-SHORT: Recipe = replace(preset("mini").with_steps(4), mesh=MeshRecipe(resolution=40))
+SHORT: Recipe = replace(preset("mini").with_steps(4), mesh=MeshRecipe(resolution=40, texture=128))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def test_same_seed_same_bytes_and_another_seed_another_mesh(first: Run, mini: Di
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [ending for ending in EXPORTERS if ending != ".glb"])
 def test_every_ending_works(mini: DiffusionPrior, tmp_path: Path, ending: str) -> None:
-    quick = replace(SHORT.with_steps(2), mesh=MeshRecipe(resolution=24))
+    quick = replace(SHORT.with_steps(2), mesh=MeshRecipe(resolution=24, texture=64))
     out = tmp_path / f"tree{ending}"
     with small_pictures():
         outcome = generate(PROMPT, prior=mini, recipe=quick, seed=0, device="cpu", out=out, run_dir=tmp_path / "run")
@@ -154,7 +154,7 @@ def test_a_collapsed_field_is_named_and_never_exported(tmp_path: Path) -> None:
         stages=(Stage(0, 8, 1),),
         regularizers=RegularizerRecipe(sparsity=1e6, from_fraction=0.0),
         optimizer=OptimizerRecipe(lr_grid=0.5, lr_networks=0.05),
-        mesh=MeshRecipe(resolution=24),
+        mesh=MeshRecipe(resolution=24, texture=64),
     )
     with small_pictures(), pytest.raises(CollapsedFieldError, match="sparsity") as caught:
         generate(

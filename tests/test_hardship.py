@@ -33,7 +33,7 @@ from dream3d.run.progress import Progress
 from dream3d.run.signals import listening
 
 ROOT = Path(__file__).parent.parent
-SMALL = ("--steps", "1", "--resolution", "20", "--device", "cpu")
+SMALL = ("--steps", "1", "--resolution", "20", "--texture", "64", "--device", "cpu")
 BARE = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
@@ -264,7 +264,7 @@ def test_no_secret_of_the_environment_is_written(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("a chair\n")
     # As many workers as a small machine has cores: several threads each would wait for those of other tests.
-    settings = ("--set", "steps=1", "--set", "resolution=20", "--workers", "2")
+    settings = ("--set", "steps=1", "--set", "resolution=20", "--set", "texture=64", "--workers", "2")
     assert CliRunner().invoke(app, ["generate", "a chair", *SMALL]).exit_code == 0
     assert CliRunner().invoke(app, ["batch", "list.txt", "--out-dir", "out", *settings]).exit_code == 0
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

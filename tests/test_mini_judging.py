@@ -30,7 +30,7 @@ SMALL: Recipe = replace(
     targets=(TargetRecipe(0, None, 5, 2, 1, 1.0),),
     field=FieldRecipe(levels=2, log2_entries=10, base_resolution=4, hidden_width=8, blob_scale=4.0),
     render=RenderRecipe(samples_per_diagonal=16, occupancy_resolution=8),
-    mesh=MeshRecipe(resolution=12),
+    mesh=MeshRecipe(resolution=12, texture=64),
 )
 
 

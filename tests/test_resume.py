@@ -26,7 +26,7 @@ from dream3d.run import checkpoints
 from dream3d.run.folder import RunFolder, read_run
 from dream3d.run.progress import Progress
 
-RECIPE = replace(TINY.with_steps(10), mesh=MeshRecipe(resolution=24))
+RECIPE = replace(TINY.with_steps(10), mesh=MeshRecipe(resolution=24, texture=64))
 PRIOR = OraclePrior(MASCOT, image_size=16)
 
 

@@ -79,17 +79,20 @@ def mesh_from_field(
     grid = sample_density_grid(density_fn, recipe.resolution, device=device)
     choice = choose_iso_level(grid, masks, cameras)
     surface = extract_surface(grid, choice.level, recipe.min_component_fraction)
+    del grid  # at 1024 cells a side it takes 4 GB
 
-    def drawn_with(vertices: NDArray[np.float32]) -> Masks:
-        return silhouettes(vertices, surface.faces, cameras, *masks.shape[1:])
+    def drawn_with(vertices: NDArray[np.float32], faces: Faces) -> Masks:
+        return silhouettes(vertices, faces, cameras, *masks.shape[1:])
 
-    vertices, _ = smooth(
-        surface.vertices, surface.faces, recipe.smoothing, lambda moved: mean_iou(drawn_with(moved), masks)
-    )
-    fewer = decimate(vertices, surface.faces, recipe.faces)
+    def fit(vertices: NDArray[np.float32]) -> float:
+        return mean_iou(drawn_with(vertices, extracted), masks)
+
+    extracted = surface.faces
+    vertices, _ = smooth(surface.vertices, extracted, recipe.smoothing, fit)
+    fewer = decimate(vertices, extracted, recipe.faces)
     surface = replace(surface, vertices=fewer.vertices, faces=fewer.faces)
     colors = color_vertices(surface, color_fn, device=device)
-    drawn = drawn_with(surface.vertices)
+    drawn = drawn_with(surface.vertices, surface.faces)
     notes = [fewer.note] if fewer.note else []
     if not is_watertight(surface.faces):
         notes.append("the surface is not closed everywhere")
