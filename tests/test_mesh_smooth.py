@@ -48,6 +48,16 @@ def test_bumps_go_and_the_volume_stays() -> None:
     assert face_volumes(even, faces).sum() == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.02)
 
 
+def test_a_cap_on_the_cubes_side_stays_flat() -> None:
+    vertices, faces = solid("box")
+    vertices = vertices + np.array([0.5, 0, 0], np.float32)  # a box of side 1 in x: it reaches the side at 1
+    capped = vertices[:, 0] == 1
+    even = taubin(vertices, faces, 20)
+    assert capped.sum() > 100
+    assert (even[capped, 0] == 1).all()
+    assert not np.array_equal(even[~capped], vertices[~capped])
+
+
 def test_smoothing_stops_where_the_outline_would_change() -> None:
     vertices, faces = solid("ball", noise=0.01)
     asked: list[int] = []

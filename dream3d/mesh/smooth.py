@@ -20,7 +20,10 @@ VOLUME_TOLERANCE = 0.02
 
 
 def taubin(vertices: NDArray[np.float32], faces: Faces, rounds: int) -> NDArray[np.float32]:
-    """(V, 3) smoothed positions inside the cube [-1, 1]^3, after ``rounds`` of a step inwards and one outwards."""
+    """(V, 3) smoothed positions inside the cube [-1, 1]^3, after ``rounds`` of a step inwards and one outwards.
+
+    What lies on a side of the cube stays there, so that a flat cap stays flat.
+    """
     if rounds == 0:
         return vertices
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
@@ -31,10 +34,12 @@ def taubin(vertices: NDArray[np.float32], faces: Faces, rounds: int) -> NDArray[
     valence = np.asarray(adjacent.sum(axis=1))
     has_neighbours = (valence > 0).astype(np.float64)
     positions = vertices.astype(np.float64)
+    on_side = np.abs(positions) >= 1
     for _ in range(rounds):
         for factor in (SHRINK, GROW):
             mean = adjacent @ positions / np.maximum(valence, 1)
-            positions = positions + factor * has_neighbours * (mean - positions)
+            step = factor * has_neighbours * (mean - positions)
+            positions = positions + np.where(on_side, 0, step)
     return np.clip(positions, -1, 1).astype(np.float32)
 
 
