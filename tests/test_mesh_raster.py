@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from dream3d.cameras import Cameras, look_at_origin, orbit
 from dream3d.mesh import raster
+from dream3d.mesh.appearance import Texture
 from dream3d.mesh.raster import interpolate, rasterize, silhouettes
 from dream3d.mesh.shading import shade
 
@@ -191,6 +192,27 @@ def test_bytes_and_floats_mean_the_same_colours() -> None:
     as_bytes = shade(facing_triangle(0), ONE_FACE, colors, front_camera(), 4, 4)
     as_floats = shade(facing_triangle(0), ONE_FACE, colors / 255, front_camera(), 4, 4)
     assert np.array_equal(as_bytes, as_floats)
+
+
+def test_a_texture_is_seen_pixel_by_pixel() -> None:
+    # Depth 2, 4 x 4 pixels over [-2, 2]: a square of side 4 fills the image, and the texture's 4 x 4 pixels are its.
+    vertices = np.array([[0, -2, 2], [0, 2, 2], [0, 2, -2], [0, -2, -2]], dtype=np.float64)
+    faces = np.array([[0, 2, 1], [0, 3, 2]])
+    uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    image = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    picture = shade(vertices, faces, Texture(uv, image), front_camera(), 4, 4, ambient=1)[0]
+    assert np.abs(picture.astype(int) - image).max() <= 1
+
+
+def test_light_does_not_show_a_textures_seam() -> None:
+    # Two faces bent at an edge that is there twice: the normals on both sides of it are the same.
+    vertices = np.array([[0, 0, -9], [0, 0, 9], [-4, 9, 0], [0, 0, -9], [0, 0, 9], [-4, -9, 0]], dtype=np.float64)
+    faces = np.array([[0, 2, 1], [3, 4, 5]])
+    white = Texture(np.zeros((6, 2)), np.full((1, 1, 3), 255, np.uint8))
+    middle = shade(vertices, faces, white, front_camera(), 8, 8, ambient=0.2)[0, 4, 3:5, 0]
+    apart = shade(vertices, faces, np.ones((6, 3)), front_camera(), 8, 8, ambient=0.2)[0, 4, 3:5, 0]
+    assert middle.min() > apart.max() + 2  # at the edge the common normal faces the camera
+    assert middle[0] == middle[1]
 
 
 def test_the_background_is_white_unless_told() -> None:

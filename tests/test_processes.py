@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dream3d import processes
-from dream3d.processes import Answer, JobFunction, Loss, Message, Say, run_jobs
+from dream3d.processes import Answer, JobFunction, Loss, Message, ProgramError, Say, run_jobs, run_program
 
 Event = Message[str] | Answer[str] | Loss[str]
 
@@ -194,3 +194,79 @@ def stubborn(folder: Path) -> JobFunction:
         say_where(folder)(job, say)
 
     return work
+
+
+# --- programs -----------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import os, sys, time
+def main():
+    word = sys.stdin.buffer.read().decode()
+    if word == "echo":
+        sys.stdout.buffer.write(bytes([0, 255, 10]) + word.encode())
+    elif word == "fail":
+        raise ValueError("it is broken")
+    elif word == "sleep":
+        print(os.getpid(), file=open(os.environ["PID_FILE"], "w"), flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "program_of_the_tests.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
+    return "program_of_the_tests"
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_program_answers_in_bytes(program: str) -> None:
+    assert run_program(program, b"echo", 60) == b"\x00\xff\necho"
+
+
+def test_a_program_that_fails_says_why(program: str) -> None:
+    with pytest.raises(ProgramError, match=r"^ended with exit code 1 \(ValueError: it is broken\)$"):
+        run_program(program, b"fail", 60)
+
+
+def test_a_program_that_takes_too_long_is_ended(program: str, tmp_path: Path) -> None:
+    with pytest.raises(ProgramError, match=r"^took more than 5 s$"):
+        run_program(program, b"sleep", 5)
+    assert not is_there(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+def test_a_program_ends_with_its_parent(program: str, tmp_path: Path) -> None:
+    code = f"from dream3d.processes import run_program; run_program({program!r}, b'sleep', 60)"
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(processes.__file__).parent.parent)
+    pid, until = tmp_path / "pid", time.monotonic() + 60
+    while not (pid.exists() and pid.read_text().strip()) and time.monotonic() < until:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while is_there(int(pid.read_text())) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_there(int(pid.read_text()))
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('begun', flush=True)\n"
+        "import trimesh, numpy as np\n"
+        "from dream3d.mesh.unwrap import unwrap\n"
+        "ball = trimesh.creation.icosphere(2)\n"
+        "print(unwrap(np.asarray(ball.vertices, np.float32), np.asarray(ball.faces, np.int64), 64)[1])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["begun", "None"]
