@@ -23,7 +23,7 @@ from dream3d.mesh.extract import FieldMesh, mesh_from_field, with_texture
 from dream3d.mesh.shading import shade, write_turntable
 from dream3d.mesh.surface import cap_area
 from dream3d.prior.base import MultiViewPrior
-from dream3d.recipe.generation import MeshRecipe
+from dream3d.recipe.mesh import MeshRecipe
 from dream3d.render.scene import Scene
 from dream3d.run.folder import RunFolder
 from dream3d.run.job import Job

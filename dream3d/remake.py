@@ -17,7 +17,8 @@ from dream3d.finish import PROVENANCE, extract_mesh, recipe_for, write_asset
 from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_grid import HASH_GRID
 from dream3d.mesh.extract import FieldMesh
-from dream3d.recipe.generation import MeshRecipe, Recipe
+from dream3d.recipe.generation import Recipe
+from dream3d.recipe.mesh import MeshRecipe
 from dream3d.render.scene import Scene, build_scene
 from dream3d.run import checkpoints
 from dream3d.run.checkpointer import FIELD, VERSION

@@ -28,7 +28,7 @@ from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade
 from dream3d.mesh.unwrap import unwrap
-from dream3d.recipe.generation import MeshRecipe
+from dream3d.recipe.mesh import MeshRecipe
 from dream3d.remake import KeptField, read_field, remake
 from dream3d.render.scene import Scene
 

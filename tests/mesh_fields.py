@@ -36,3 +36,17 @@ def opacity_masks(density: DensityFn, cameras: Cameras, size: int, samples: int 
     optical_depth = density(points.reshape(-1, 3)).reshape(t.shape).sum(-1) * (2 / samples)
     masks: Masks = (1 - torch.exp(-optical_depth) > 0.5).numpy()
     return masks
+
+
+class Balls:
+    """A large ball and a small one."""
+
+    def density(self, positions: Tensor) -> Tensor:
+        large, small = positions.norm(dim=-1) - 0.5, (positions - torch.tensor([0.0, 0.0, 0.75])).norm(dim=-1) - 0.2
+        return torch.relu(-50 * torch.minimum(large, small))
+
+    def color(self, positions: Tensor) -> Tensor:
+        return torch.ones_like(positions)
+
+    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.density(positions), self.color(positions)

@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
+from mesh_fields import Balls
 from recipe_effects import Runs, Table, assert_complete, becomes, changes, falls, rises
 from tiny_prior import write_tiny_prior
 from torch import Tensor
@@ -211,20 +212,6 @@ def fovy(run: Trace) -> float:
     return float(torch.cat([cameras.fovy_deg for cameras in run.asked]).mean())
 
 
-class Balls:
-    """A large ball and a small one."""
-
-    def density(self, positions: Tensor) -> Tensor:
-        large, small = positions.norm(dim=-1) - 0.5, (positions - torch.tensor([0.0, 0.0, 0.75])).norm(dim=-1) - 0.2
-        return torch.relu(-50 * torch.minimum(large, small))
-
-    def color(self, positions: Tensor) -> Tensor:
-        return torch.ones_like(positions)
-
-    def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return self.density(positions), self.color(positions)
-
-
 def mesh(run: Trace) -> FieldMesh:
     balls: Any = Balls()
     return extract_mesh(replace(run.state.scene, field=balls), run.recipe.mesh)[0]
@@ -232,11 +219,6 @@ def mesh(run: Trace) -> FieldMesh:
 
 def surface(run: Trace) -> Surface:
     return mesh(run).surface
-
-
-def texture(run: Trace) -> int:
-    image = mesh(run).image
-    return 0 if image is None else len(image)
 
 
 def vertices(run: Trace) -> int:
@@ -355,7 +337,7 @@ TABLE: Table[Trace] = {
     "mesh.min_component_fraction": falls(vertices, 0.1, {"mesh.resolution": 32}),
     "mesh.smoothing": changes(lambda run: surface(run).vertices.tobytes(), 0),
     "mesh.faces": falls(vertices, 100, {"mesh.resolution": 32}),
-    "mesh.texture": becomes(texture, 64, 64),
+    "mesh.texture": becomes(lambda run: getattr(mesh(run).image, "shape", None), 64, (64, 64, 3)),
 }
 
 

@@ -48,7 +48,7 @@ def export(
     given = {"faces": faces, "texture": texture, "resolution": resolution, "smoothing": smoothing}
 
     from dream3d.cli.device import resolve_device
-    from dream3d.recipe.generation import MeshRecipe
+    from dream3d.recipe.mesh import MeshRecipe
     from dream3d.remake import read_field, remake
 
     changes = {name: value for name, value in given.items() if value is not None}
@@ -71,7 +71,7 @@ def export(
 def _check(changes: dict[str, int]) -> None:
     """UsageError, by the options' names, before the field is read."""
     from dream3d.bounds import check_setting, field_hints
-    from dream3d.recipe.generation import MeshRecipe
+    from dream3d.recipe.mesh import MeshRecipe
 
     hints = field_hints(MeshRecipe)
     for name, value in changes.items():

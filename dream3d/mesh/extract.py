@@ -23,7 +23,7 @@ from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.smooth import smooth
 from dream3d.mesh.surface import Faces, Surface, drop_small_components, is_watertight, vertex_normals
 from dream3d.mesh.unwrap import unwrap
-from dream3d.recipe.generation import MeshRecipe
+from dream3d.recipe.mesh import MeshRecipe
 
 ColorFn = Callable[[Tensor], Tensor]
 """(N, 3) world positions -> (N, 3) sRGB display values in [0, 1]."""

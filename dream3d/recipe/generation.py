@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from dream3d.bounds import Between, Settings, Share, check_setting
 from dream3d.cameras import CameraRange
 from dream3d.errors import UsageError
+from dream3d.recipe.mesh import MeshRecipe as MeshRecipe
 from dream3d.recipe.settings import parse_settings
 
 MAX_STEPS = 1_000_000
@@ -24,8 +25,6 @@ MAX_FIELD_NUMBERS = 2**27
 """Learnt by the hash grid, with moments and gradient 2 GB; MVDream's has 2^24."""
 MAX_GRID_CELLS = 2**20
 """Along a side of the hash grid's finest level; MVDream's has 4,096."""
-MIN_FACES, MIN_TEXTURE = 100, 64
-"""Of an asset whose faces are counted, and of a texture's side in pixels, if it has one."""
 MAX_SAMPLES = 2**26
 """Along the rays to one view of each object if nothing is empty; MVDream's last stage has 2^25."""
 
@@ -33,12 +32,6 @@ Count = Annotated[int, Between(1, MAX_STEPS)]
 Step = Annotated[int, Between(0, 100 * MAX_STEPS)]
 Weight = Annotated[float, Between(0, 1e9)]
 Rate = Annotated[float, Between(0, 10)]
-Resolution = Annotated[int, Between(8, 1024)]
-"""Cells along a side of a mesh grid."""
-FaceCount = Annotated[int, Between(0, 10_000_000)]
-"""Of an asset; 0 for all that were extracted."""
-TextureSize = Annotated[int, Between(0, 8192)]
-"""Side of a texture, pixels; 0 for none."""
 GuidanceScale = Annotated[float, Between(0, 1000)]
 
 
@@ -260,30 +253,6 @@ class KeyRecipe(Settings):
         super().__post_init__()
         if self.low >= self.high:
             raise UsageError(f"the key's distances must rise, got {self.low} and {self.high}")
-
-
-@dataclass(frozen=True)
-class MeshRecipe(Settings):
-    """From the field to the asset's surface and colours (docs/export.md)."""
-
-    resolution: Resolution = 128
-    """Cells of the marching-cubes grid along each side of the cube."""
-    min_component_fraction: Share = 0.01
-    """Components with less than this share of the largest one's volume are dropped as specks."""
-    smoothing: Annotated[int, Between(0, 100)] = 20
-    """Rounds of Taubin smoothing at most; fewer where the silhouettes would change."""
-    faces: FaceCount = 20_000
-    """Of the asset, about; 0 keeps all that were extracted."""
-    texture: TextureSize = 1024
-    """Side of the texture, pixels; 0 colours vertices instead."""
-
-    def __post_init__(self) -> None:
-        """See :class:`Settings`; raises UsageError too for a mesh or a texture too small to show anything."""
-        super().__post_init__()
-        for name, least in (("faces", MIN_FACES), ("texture", MIN_TEXTURE)):
-            value = getattr(self, name)
-            if 0 < value < least:
-                raise UsageError(f"mesh.{name} is {value}, which should be 0 or at least {least}")
 
 
 @dataclass(frozen=True)
