@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dream3d.cameras import Cameras, orbit
-from dream3d.mesh import extract
+from dream3d.finish import extract_mesh, write_asset
 from dream3d.mesh.export import Asset
+from dream3d.mesh.extract import with_texture
 from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade
-from dream3d.mesh.unwrap import unwrap
 from dream3d.recipe.mesh import MeshRecipe
-from dream3d.remake import KeptField, read_field, remake
+from dream3d.remake import KeptField, read_field
 from dream3d.render.scene import Scene
 
 VIEWS, SIDE = 16, 256
@@ -42,7 +42,6 @@ def assets(recipe: MeshRecipe) -> dict[str, MeshRecipe]:
         "texture": recipe,
         "vertex colours": replace(recipe, texture=0),
         "vertex colours, all faces, not smoothed": replace(recipe, texture=0, faces=0, smoothing=0),
-        "texture, all faces": replace(recipe, faces=0),
     }
 
 
@@ -54,25 +53,22 @@ def background_of(scene: Scene) -> tuple[float, float, float]:
 
 def make(kept: KeptField, recipe: MeshRecipe, path: Path) -> tuple[Asset, dict[str, Any]]:
     """An asset, read back from its file, and figures about it."""
-    began = time.perf_counter()
-    made = remake(kept, path, recipe)
-    figures: dict[str, Any] = {
-        "seconds": round(time.perf_counter() - began, 1),
-        "faces": made.faces,
-        "vertices": made.vertices,
-        "bytes": path.stat().st_size,
-        "watertight": made.mesh.watertight,
-        "silhouette_iou": round(made.mesh.iou, 4),
-        "notes": made.mesh.notes,
+    scene, began = kept.scene, time.perf_counter()
+    mesh, _ = extract_mesh(scene, replace(recipe, texture=0))
+    extracted = time.perf_counter()
+    mesh = with_texture(mesh, scene.field, recipe.texture, device=scene.device)
+    textured = time.perf_counter()
+    report = write_asset(mesh, {}, path)
+    figures = {
+        "faces": report.faces,
+        "vertices": report.vertices,
+        "bytes": report.bytes,
+        "watertight": mesh.watertight,
+        "silhouette_iou": round(mesh.iou, 4),
+        "seconds_surface": round(extracted - began, 1),
+        "seconds_texture": round(textured - extracted, 1),
+        "notes": mesh.notes,
     }
-    if recipe.texture:
-        surface, began = made.mesh.surface, time.perf_counter()
-        unwrap(surface.vertices, surface.faces, recipe.texture)
-        figures["seconds_unwrap"] = round(time.perf_counter() - began, 1)
-        bare = replace(made.mesh, layout=None, image=None)
-        began = time.perf_counter()
-        extract.with_texture(bare, kept.scene.field, recipe.texture, device=kept.scene.device)
-        figures["seconds_unwrap_and_bake"] = round(time.perf_counter() - began, 1)
     return read_asset(path), figures
 
 

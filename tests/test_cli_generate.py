@@ -36,14 +36,18 @@ def test_defaults_come_from_the_prior(engine: FakeEngine) -> None:
     assert call["run_dir"] == Path("runs/an-elk-skull-0")
 
 
+MESH = ("--resolution", "40", "--faces", "500", "--texture", "0")
+
+
 def test_every_option_reaches_the_engine(engine: FakeEngine) -> None:
     options = "--out a/b.ply --negative blurry --steps 7 --seed 5 --guidance-scale 3.5 --preset mvdream"
-    result = invoke(*options.split(), "--device", "cpu", "--run-dir", "r", "--resolution", "40", "a  chair ")
+    result = invoke(*options.split(), "--device", "cpu", "--run-dir", "r", *MESH, "a  chair ")
     assert result.exit_code == 0, result.stderr
     (call,) = engine.calls
     recipe = call["recipe"]
     assert (recipe.name, recipe.steps, recipe.guidance.guidance_scale) == ("mvdream", 7, 3.5)
-    assert (recipe.mesh.resolution, recipe.negative_prompt) == (40, "blurry")
+    assert (recipe.mesh.resolution, recipe.mesh.faces, recipe.mesh.texture) == (40, 500, 0)
+    assert recipe.negative_prompt == "blurry"
     assert (call["prompt"], call["seed"], call["device"]) == ("a  chair", 5, "cpu")
     assert (call["out"], call["run_dir"]) == (Path("a/b.ply"), Path("r"))
 
@@ -147,6 +151,8 @@ BAD_REQUESTS = {
     "invisible": (["\u200b"], "the prompt is empty: U+200B is invisible"),
     "half a character": (["a", "--negative", "\ud800"], "U+D800"),
     "negative resolution": (["x", "--resolution", "-1"], "--resolution is -1,"),
+    "few faces": (["x", "--faces", "5"], "mesh.faces is 5, which should be 0 or at least 100"),
+    "negative texture": (["x", "--texture", "-1"], "--texture is -1,"),
     "huge resolution": (
         ["x", "--resolution", "5000"],
         "--resolution is 5000, which should be",
