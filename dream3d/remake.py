@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dream3d.distill import state_difference
-from dream3d.errors import CheckpointError, UsageError
+from dream3d.errors import CheckpointError, UsageError, shown
 from dream3d.finish import PROVENANCE, extract_mesh, recipe_for, write_asset
 from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_grid import HASH_GRID
@@ -57,9 +57,10 @@ def read_field(run: Path, device: str = "cpu") -> KeptField:
     """
     facts = read_run(run)
     recipe, (path, tensors) = _recipe_of(run, facts), _kept_tensors(run, facts)
-    grid = facts.get("hash_grid")
+    named = facts.get("hash_grid")
+    grid = named if isinstance(named, str) else None
     try:
-        choose(HASH_GRID, device, grid if isinstance(grid, str) else None)
+        choose(HASH_GRID, device, grid)
     except LookupError as error:
         raise UsageError(f"{run} can be exported only on the hash grid it was made with: {error}") from error
     scene = build_scene(recipe, _NO_COLOR, torch.Generator(), torch.device(device), grid)
@@ -96,16 +97,15 @@ def _kept_tensors(run: Path, facts: Mapping[str, Any]) -> tuple[Path, dict[str, 
     kept = next((run / name for name in names if _KEPT.fullmatch(name)), None)
     if facts.get("status") != "finished":
         raise UsageError(
-            f"{run} is not finished, its status is {facts.get('status')!r}; go on with it by 'dream3d resume'"
+            f"{run} is not finished (its status is {shown(facts.get('status'))}); go on with it by 'dream3d resume'"
         )
     if kept is None or not kept.exists():
         raise UsageError(f"{run} has kept no field ({FIELD}); make the run again")
     try:
         about, tensors = checkpoints.read(kept, VERSION)
     except CheckpointError as error:
-        raise type(error)(
-            str(error).replace("; remove it to go on from the one before", "; make the run again")
-        ) from error
+        reason = str(error).replace("; remove it to go on from the one before", "; make the run again")
+        raise type(error)(reason) from error
     if about.get("job") != job_digest(facts):
         raise CheckpointError(f"{kept} belongs to another job than {run / 'run.json'}; make the run again")
     return kept, tensors

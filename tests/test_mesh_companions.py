@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,16 @@ def test_a_new_mesh_takes_the_old_ones_files_with_it(tmp_path: Path) -> None:
     assert names(tmp_path) == [".mtl", ".obj", ".png"]
     export(single_triangle(), path)
     assert names(tmp_path) == [".obj"]
+
+
+def test_a_copy_keeps_the_files_that_it_shares(tmp_path: Path) -> None:
+    export(textured_quad(), tmp_path / "t.obj")
+    shutil.copyfile(tmp_path / "t.obj", tmp_path / "kept.OBJ")
+    export(darker(), tmp_path / "t.obj")
+    assert len(companions_of(tmp_path / "kept.OBJ")) == 2
+    export(darker(), tmp_path / "kept.OBJ")
+    assert len(list(tmp_path.iterdir())) == 6  # two meshes, and two files of each
+    assert {len(companions_of(path)) for path in tmp_path.iterdir() if path.suffix.lower() == ".obj"} == {2}
 
 
 def test_what_two_meshes_share_is_left_to_both(tmp_path: Path) -> None:

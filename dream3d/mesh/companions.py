@@ -35,8 +35,9 @@ def companions_of(path: Path) -> list[Path]:
 def written_beside(path: Path, files: Mapping[str, bytes]) -> Iterator[None]:
     """Write a mesh's companions, for the mesh to be written in this context; if that fails, they go again.
 
-    What is there under such a name stays, if it is the same; then those of an older mesh at ``path`` that the new one
-    does not use are removed. ExportError for another file of that name, which is not replaced. Raises OSError.
+    What is there under such a name stays, if it is the same. In the end those of an older mesh at ``path`` are removed
+    that neither the new one nor another mesh in the folder uses, such as a copy of the older one. ExportError for
+    another file of that name, which is not replaced. Raises OSError.
     """
     old, made = companions_of(path), list[Path]()
     try:
@@ -54,6 +55,10 @@ def written_beside(path: Path, files: Mapping[str, bytes]) -> Iterator[None]:
         for companion in made:
             companion.unlink(missing_ok=True)
         raise
-    for companion in old:
-        if companion.name not in files:
-            companion.unlink(missing_ok=True)
+    unused = [companion for companion in old if companion.name not in files]
+    if unused:
+        others = (other for other in path.parent.iterdir() if other.suffix.lower() == ".obj" and other != path)
+        used = {companion for other in others for companion in companions_of(other)}
+        for companion in unused:
+            if companion not in used:
+                companion.unlink(missing_ok=True)
