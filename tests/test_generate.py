@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import imageio_ffmpeg
@@ -69,9 +70,12 @@ def test_the_mesh_is_a_coloured_unit_box_sized_thing(first: Run) -> None:
     assert len(mesh.faces) == first.outcome.faces > 100
     assert float(np.ptp(mesh.vertices, axis=0).max()) == pytest.approx(1.0, abs=1e-3)
     assert isinstance(mesh.visual, trimesh.visual.TextureVisuals)
-    colors = mesh.visual.vertex_attributes["color"]
-    assert colors.shape[0] == len(mesh.vertices)
-    assert float(np.ptp(colors[:, :3])) > 0
+    assert np.shape(mesh.visual.uv) == (len(mesh.vertices), 2)
+    material: Any = mesh.visual.material
+    assert material.baseColorTexture.size == (128, 128)
+    assert np.ptp(np.asarray(material.baseColorTexture)) > 0
+    result = json.loads((first.outcome.run_dir / "run.json").read_text())["result"]
+    assert (result["texture"], result["watertight"]) == (128, True)
 
 
 def test_the_asset_says_where_it_came_from(first: Run) -> None:
