@@ -110,6 +110,14 @@ def starts(*from_steps: int) -> Form:
 
 LIGHT = both(rounds(views=8, views_per_update=3), size(48), steps(16, 6, 5, 4))
 
+MEDIUM = both(rounds(views_per_update=3), size(48), steps(16, 6, 5, 4))
+
+
+def field(**changes: int) -> Form:
+    """The recipe with changes of the field."""
+    return lambda recipe: replace(recipe, field=replace(recipe.field, **changes))  # type: ignore[arg-type]
+
+
 FORMS: dict[str, Form] = {
     "shipped": lambda recipe: recipe,
     "no rounds": mvdream_steps,
@@ -117,7 +125,11 @@ FORMS: dict[str, Form] = {
     "two rounds": starts(0, 230),
     "three rounds": starts(0, 180, 330),
     "one round, 16 views": both(starts(0), rounds(views=16)),
+    "medium": MEDIUM,
+    "medium, 5 levels": both(MEDIUM, field(levels=5)),
     "light": LIGHT,
+    "light, two rounds": both(LIGHT, starts(0, 230)),
+    "light, three rounds": both(LIGHT, starts(0, 180, 320), noises(1.0, 0.7, 0.4)),
     "light, elevations 0 and 30": both(LIGHT, rounds(elevations_deg=(0.0, 30.0))),
     "light, guidance 3": both(LIGHT, guidance(guidance_scale=3.0)),
     "light, guidance 8": both(LIGHT, guidance(guidance_scale=8.0)),
