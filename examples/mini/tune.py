@@ -127,6 +127,8 @@ FORMS: dict[str, Form] = {
     "one round, 16 views": both(starts(0), rounds(views=16)),
     "medium": MEDIUM,
     "medium, 5 levels": both(MEDIUM, field(levels=5)),
+    "medium, 5 levels, two rounds": both(MEDIUM, field(levels=5), starts(0, 230)),
+    "medium, 5 levels, three rounds": both(MEDIUM, field(levels=5), noises(1.0, 0.7, 0.4, 0.4), starts(0, 180, 330)),
     "light": LIGHT,
     "light, two rounds": both(LIGHT, starts(0, 230)),
     "light, three rounds": both(LIGHT, starts(0, 180, 320), noises(1.0, 0.7, 0.4)),
