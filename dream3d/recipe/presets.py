@@ -46,7 +46,7 @@ _MINI = Recipe(
         relative_distance=(0.765, 0.9),
         distance_rule="sin",
     ),
-    stages=(Stage(0, 32, 1), Stage(80, 48, 1)),
+    stages=(Stage(0, 32, 1), Stage(80, 48, 1), Stage(330, 64, 1)),
     # Levels that are all dense, up to 40 cells along a side: a finer one fits the speckle of the prior's images, which
     # makes ragged surfaces. The wide soft blob lets thin parts far from the middle grow: what starts out empty is
     # skipped by the rays and stays empty.
@@ -66,7 +66,7 @@ _MINI = Recipe(
     targets=(
         TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
         TargetRecipe(180, None, 12, 3, 6, 0.7, (5.0,)),
-        TargetRecipe(330, None, 12, 3, 5, 0.4, (25.0,)),
+        TargetRecipe(330, None, 12, 3, 5, 0.4, (35.0,)),
     ),
     guidance=GuidanceRecipe(loss="images", guidance_scale=5.0, rescale=0.7),
     background=BackgroundRecipe(kind="fixed"),
