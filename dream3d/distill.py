@@ -1,101 +1,31 @@
 """One step of score distillation: cameras -> render -> denoise -> loss -> update. The loop is in ``generate.py``.
 
-Read top to bottom, :meth:`Distillation.step` is the method. To change it, change it here: the formulas are in
-``guidance.py``, what is rendered in ``render/scene.py``, every number in ``recipe/generation.py``.
+Read top to bottom, :meth:`Distillation.step` is the method. To change it, change it here: how the prior is asked is in
+``targets.py``, the formulas are in ``guidance.py``, what is rendered in ``render/scene.py``, every number in
+``recipe/generation.py``.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dream3d.cameras import Cameras, sample_orthogonal
 from dream3d.errors import CheckpointError
-from dream3d.guidance import (
-    add_noise,
-    clear_border,
-    denoise,
-    distillation_loss,
-    guided_target,
-    keyed_opacity,
-    timestep_bounds,
-)
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
-from dream3d.recipe.generation import GuidanceRecipe, Recipe
+from dream3d.recipe.generation import Recipe
 from dream3d.render.light import sample_light
 from dream3d.render.renderer import Rendering
 from dream3d.render.scene import Scene, build_scene
 from dream3d.run.progress import StepReport
+from dream3d.targets import KeyedImages, Target, blank_target, find_target, resized, target_cameras
 
 _STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
-
-
-@dataclass(frozen=True)
-class KeyedImages:
-    """A target's images, cut out of their background (see ``KeyRecipe``)."""
-
-    images: Tensor
-    """(N, 3, S, S) in [0, 1]."""
-    opacity: Tensor
-    """(N, 1, S, S) in [0, 1]: where an image is not the background."""
-
-    def replace_background(self, renders: Tensor) -> Tensor:
-        """Renders (N, 3, S, S) inside the key, the target's own images outside: no colour is learnt there."""
-        return torch.lerp(self.images, renders, self.opacity)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the latents of one set of renders should become."""
-
-    x0: Tensor
-    """(N, C, h, w) guided clean latents."""
-    keyed: KeyedImages | None
-    x_t: Tensor
-    noise: Tensor
-    alpha_bar: float
-    timestep: int
-    timestep_range: tuple[int, int]
-
-    def loss(self, latents: Tensor, recipe: GuidanceRecipe) -> Tensor:
-        """The recipe's distillation loss of latents (N, C, h, w) against this target."""
-        return distillation_loss(latents, self.x0, self.x_t, self.noise, self.alpha_bar, recipe)
-
-
-@torch.no_grad()
-def find_target(
-    prior: MultiViewPrior,
-    recipe: Recipe,
-    step: int,
-    cameras: Cameras,
-    latents: Tensor,
-    conditioning: Conditioning,
-    generator: torch.Generator,
-) -> Target:
-    """Noise the renders' latents (N, C, h, w) and let the prior say what they should become; one timestep for all."""
-    guidance, alphas_cumprod = recipe.guidance, prior.alphas_cumprod.tolist()
-    low, high = timestep_bounds(guidance, step, len(alphas_cumprod))
-    timestep = int(torch.randint(low, high + 1, (1,), generator=generator))
-    alpha_bar = alphas_cumprod[timestep]
-    noise = torch.randn(latents.shape, generator=generator).to(latents, non_blocking=True)
-    x_t = add_noise(latents, noise, alpha_bar)
-
-    def predict(x: Tensor, t: int) -> Tensor:
-        return guided_target(*prior.predict_x0(x, t, cameras, conditioning), prior.views, guidance)
-
-    x0 = denoise(x_t, timestep, guidance.denoise_steps, alphas_cumprod, predict)
-    keyed = None
-    if recipe.key is not None:
-        images = prior.decode_latents(x0)
-        opacity = keyed_opacity(images, prior.background, recipe.key.low, recipe.key.high)
-        keyed = KeyedImages(images, clear_border(opacity, recipe.key.border))
-    return Target(x0, keyed, x_t, noise, alpha_bar, timestep, (low, high))
+SHOWN = 4
+"""Images of a round's target that are kept for people to look at."""
 
 
 def regularizers(recipe: Recipe, step: int, rendering: Rendering, keyed: KeyedImages | None) -> Tensor:
@@ -105,8 +35,7 @@ def regularizers(recipe: Recipe, step: int, rendering: Rendering, keyed: KeyedIm
     ramp = max(step - start, 0.0) / max(recipe.steps - start, 1.0)
     loss = ramp * weights.sparsity * opacity.mean()
     if recipe.key is not None and keyed is not None:
-        wanted = F.interpolate(keyed.opacity, opacity.shape[1:3], mode="area").movedim(1, -1)
-        loss = loss + recipe.key.weight * (opacity - wanted).abs().mean()
+        loss = loss + recipe.key.weight * (opacity - resized(keyed.opacity, opacity.shape[1])).abs().mean()
     if weights.binary:
         clamped = opacity.clamp(1e-3, 1 - 1e-3)
         entropy = -(clamped * clamped.log() + (1 - clamped) * (1 - clamped).log())
@@ -139,32 +68,63 @@ class Distillation:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self._skipped = torch.zeros(2, device=self.device)
         """Updates skipped so far, and how many of them were the last in a row."""
+        self.target: Target | None = None
+        """What the next step learns from, unless it asks for another."""
+        self.rounds: list[Tensor] = []
+        """:data:`SHOWN` images (S, S, 3) in uint8 of each round's target so far, one tensor per round."""
 
     def step(self, step: int, conditioning: Conditioning) -> StepReport:
         """Run step number ``step`` (from 0) towards what the prior is told."""
-        recipe, prior, scene, streams = self.recipe, self.prior, self.scene, self.generators
+        recipe, scene, streams = self.recipe, self.scene, self.generators
         stage = recipe.stage_at(step)
         scene.field.set_step(step)
         scene.renderer.update_occupancy(scene.field, step, streams["occupancy"])
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * recipe.optimizer.lr_factor(step / recipe.steps)
 
-        cameras = sample_orthogonal(recipe.cameras, stage.objects, prior.views, streams["cameras"]).to(self.device)
-        light = sample_light(recipe.shading, step, cameras, prior.views, streams["shading"])
-        rendering = scene.render(cameras, stage.resolution, light, streams["render"])
-        latents = prior.encode_images(rendering.images(prior.image_size), streams["noise"])
-        target = find_target(prior, recipe, step, cameras, latents.detach(), conditioning, streams["noise"])
-        for update in range(recipe.updates_per_target):
-            if update > 0:
-                rendering = scene.render(cameras, stage.resolution, light, streams["render"])
-            if update > 0 or target.keyed is not None:
-                images = rendering.images(prior.image_size)
-                images = images if target.keyed is None else target.keyed.replace_background(images)
-                latents = prior.encode_images(images, streams["noise"])
-            loss = target.loss(latents, recipe.guidance)
-            self._update(loss + regularizers(recipe, step, rendering, target.keyed))
+        asked, found_at = recipe.target_at(step)
+        rendering = latents = None
+        if self.target is None or step == found_at:
+            self.target, rendering, latents = self._ask(step, conditioning)
+        target = self.target
+        if asked.views_per_update is not None:
+            chosen = torch.randperm(len(target.cameras), generator=streams["cameras"])[: asked.views_per_update]
+            target, rendering, latents = target.pick(chosen.to(self.device)), None, None
+        rendering = rendering or scene.render(target.cameras, stage.resolution, None, streams["render"])
+        loss = self._loss(target, rendering, latents)
+        self._update(loss + regularizers(recipe, step, rendering, target.keyed))
+        if step + 1 >= recipe.steps or recipe.target_at(step + 1)[1] > step:
+            self.target = None
         seen = [loss.detach(), rendering.opacity.detach().mean(), scene.renderer.grid.fraction, *self._skipped]
-        return StepReport(target.timestep, target.timestep_range, torch.stack(seen), scene.renderer.coarsened)
+        rounds = tuple(self.rounds) if step == found_at and asked.updates is None else ()
+        return StepReport(target.timestep, target.timestep_range, torch.stack(seen), scene.renderer.coarsened, rounds)
+
+    def _ask(self, step: int, conditioning: Conditioning) -> tuple[Target, Rendering, Tensor]:
+        """The target of a step, what the prior was shown for it, and that in latents."""
+        recipe, prior, streams = self.recipe, self.prior, self.generators
+        (asked, _), stage = recipe.target_at(step), recipe.stage_at(step)
+        cameras = target_cameras(recipe, asked, stage.objects, prior.views, streams["cameras"]).to(self.device)
+        light = sample_light(recipe.shading, step, cameras, asked.views or prior.views, streams["shading"])
+        with torch.set_grad_enabled(asked.views_per_update is None):  # else an update renders images of its own
+            rendering = self.scene.render(cameras, stage.resolution, light, streams["render"])
+            latents = prior.encode_images(rendering.images(prior.image_size), streams["noise"])
+        target = find_target(prior, recipe, step, cameras, latents.detach(), conditioning, streams["noise"])
+        if asked.updates is None and target.keyed is not None:
+            views = asked.views or prior.views
+            shown = torch.stack([target.keyed.images[index * views // SHOWN] for index in range(SHOWN)])
+            self.rounds.append((shown.movedim(1, -1) * 255).round().to(torch.uint8).cpu())
+        return target, rendering, latents
+
+    def _loss(self, target: Target, rendering: Rendering, latents: Tensor | None) -> Tensor:
+        """The distillation loss of renders, or of their latents if these are given and are all there is to compare."""
+        guidance, prior = self.recipe.guidance, self.prior
+        if guidance.loss == "images" and target.keyed is not None:
+            return guidance.image_weight * target.keyed.color_loss(rendering.color)
+        if latents is None or target.keyed is not None:
+            images = rendering.images(prior.image_size)
+            images = images if target.keyed is None else target.keyed.replace_background(images)
+            latents = prior.encode_images(images, self.generators["noise"])
+        return target.loss(latents, guidance)
 
     def _update(self, loss: Tensor) -> None:
         """Move the parameters down the loss, unless it or a gradient is not finite: then nothing moves.
@@ -192,7 +152,9 @@ class Distillation:
         state |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        return state
+        state |= {f"round.{number}": images for number, images in enumerate(self.rounds)}
+        target = self.target.state_dict() if self.target else {}
+        return state | {f"target.{name}": value for name, value in target.items()}
 
     def load_state_dict(self, step: int, state: Mapping[str, Tensor]) -> None:
         """Go back to the state after ``step`` steps.
@@ -221,13 +183,24 @@ class Distillation:
                 moments.setdefault(int(index), {})[key] = value
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            asked_for = {name: value.to(self.device) for name, value in parts.get("target", {}).items()}
+            self.target = Target.from_state_dict(asked_for, self.prior) if asked_for else None
+            self.rounds = [value for _, value in sorted(parts.get("round", {}).items(), key=lambda one: int(one[0]))]
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint does not fit this run ({error})") from error
         self.scene.field.set_step(max(step - 1, 0))  # what the last step left
 
     def _expected(self, step: int, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What :meth:`state_dict` would give after ``step`` steps: tensors of the right names, shapes and types."""
-        expected = {name: value for name, value in self.state_dict().items() if not name.startswith("optimizer.")}
+        apart = ("optimizer.", "round.", "target.")
+        expected = {name: value for name, value in self.state_dict().items() if not name.startswith(apart)}
+        if 0 < step < self.recipe.steps and self.recipe.target_at(step)[1] < step:
+            target = blank_target(self.prior, self.recipe, step, self.device)
+            expected |= {f"target.{name}": value for name, value in target.state_dict().items()}
+        if self.recipe.guidance.loss == "images" or self.recipe.key is not None:  # else targets stay latents
+            size = self.prior.image_size
+            shown = torch.zeros(SHOWN, size, size, 3, dtype=torch.uint8)
+            expected |= {f"round.{number}": shown for number in range(sum(at < step for at in self.recipe.rounds))}
         groups = [group["params"] for group in self.optimizer.param_groups]
         always = sum(map(len, groups[:-1])) if step else 0  # a background may have had no gradient yet
         for index, parameter in enumerate(itertools.chain.from_iterable(groups)):

@@ -50,7 +50,7 @@ class FullSizePrior(Protocol):
         ...
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """Clean latents with and without the text."""
         ...
@@ -90,13 +90,13 @@ class RandomPrior:
 
     @torch.no_grad()
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """As :meth:`dream3d.prior.diffusion.DiffusionPrior.predict_x0`: (4, 4, h, w) -> two of the same shape."""
         both, poses = torch.cat([x_t, x_t]), cameras.conditioning().repeat(2, 1)
         halves = (conditioning.conditional, conditioning.unconditional)
         context = torch.cat([half.text.expand(len(x_t), -1, -1) for half in halves])
-        prediction = call_unet(self.unet, both, torch.full((len(both),), timestep), context, poses, VIEWS)
+        prediction = call_unet(self.unet, both, torch.full((len(both),), timestep), context, poses, views)
         x0 = x0_from_prediction(both, prediction, float(self.alphas_cumprod[timestep]), "epsilon")
         conditional, unconditional = x0.chunk(2)
         return conditional, unconditional
@@ -151,7 +151,7 @@ def step(
     alpha_bar = float(prior.alphas_cumprod[TIMESTEP])
     noise = torch.randn(latents.shape, generator=generator)
     x_t = add_noise(latents.detach(), noise, alpha_bar)
-    x0_text, x0_uncond = prior.predict_x0(x_t, TIMESTEP, orbit(VIEWS), conditioning)
+    x0_text, x0_uncond = prior.predict_x0(x_t, TIMESTEP, orbit(VIEWS), conditioning, VIEWS)
     print(f"x0 with and without the text after {time.perf_counter() - start:.1f} s, {memory()}")
     target = guided_target(x0_text, x0_uncond, VIEWS, recipe)
     loss = distillation_loss(latents, target, x_t, noise, alpha_bar, recipe)

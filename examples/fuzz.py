@@ -44,7 +44,7 @@ from dream3d.dataset.images import Skipped, images_from_folder
 from dream3d.errors import Dream3DError
 from dream3d.generate import generate, resume
 from dream3d.prior.sampling import SamplingRecipe, sample_views
-from dream3d.recipe.generation import MeshRecipe, Recipe, Stage
+from dream3d.recipe.generation import MeshRecipe, Recipe, Stage, TargetRecipe
 from dream3d.recipe.presets import preset
 from dream3d.weights.loading import load_prior
 from dream3d.weights.records import read_folder_record, read_record, record_path
@@ -60,7 +60,7 @@ WORDS = (
 )  # fmt: skip
 COMMANDS = (["generate"], ["views"], ["resume"], ["batch"], ["train"], ["models", "info"], ["dataset", "info"])
 SHORT = replace(
-    preset("mini").with_steps(3), mesh=MeshRecipe(resolution=16), stages=(Stage(0, 16, 1),), updates_per_target=1
+    preset("mini").with_steps(3), mesh=MeshRecipe(resolution=16), stages=(Stage(0, 16, 1),), targets=(TargetRecipe(),)
 )
 
 

@@ -91,8 +91,10 @@ class _FullPrior:
         times = torch.full((2 * len(x_t),), timestep, device=self.device)
         return call_unet(self.unet, x_t.to(self.dtype).repeat(2, 1, 1, 1), times, context, poses, self.views)
 
-    def predict_x0(self, x_t: Tensor, timestep: int, cameras: Any, conditioning: Any) -> tuple[Tensor, Tensor]:
-        """As a prior does."""
+    def predict_x0(
+        self, x_t: Tensor, timestep: int, cameras: Any, conditioning: Any, views: int
+    ) -> tuple[Tensor, Tensor]:
+        """As a prior does, with ``self.views`` views."""
         from dream3d.guidance import x0_from_prediction
 
         noise = self.predict(x_t, timestep, cameras).to(x_t)

@@ -34,7 +34,7 @@ from dream3d.batch.work import Result, Shared, do_job
 from dream3d.cli.app import app
 from dream3d.generate import generate, resume
 from dream3d.mesh.shading import write_turntable
-from dream3d.recipe.generation import FieldRecipe, MeshRecipe, Recipe, RenderRecipe, Stage
+from dream3d.recipe.generation import FieldRecipe, MeshRecipe, Recipe, RenderRecipe, Stage, TargetRecipe
 from dream3d.recipe.presets import preset
 from dream3d.run.progress import Observer
 from dream3d.weights.loading import load_prior
@@ -45,7 +45,7 @@ SMALL: Recipe = replace(
     render=RenderRecipe(samples_per_diagonal=32, occupancy_resolution=16),
     mesh=MeshRecipe(resolution=16),
     stages=(Stage(0, 16, 1),),
-    updates_per_target=1,
+    targets=(TargetRecipe(0, None, 4, 2, 2, 1.0), TargetRecipe(5, 3)),
 )
 SIGNALS = itertools.cycle((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 GRACE_SECONDS = 1.0

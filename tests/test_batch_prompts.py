@@ -146,7 +146,7 @@ def test_settings_by_name_and_by_place_change_the_recipe() -> None:
     assert (recipe.steps, recipe.guidance.rescale, recipe.negative_prompt) == (12, 0.25, "7")
     assert recipe.mesh.resolution == 40
     assert changed_recipe({}, "mini") == preset("mini")
-    assert changed_recipe({"updates_per_target": "3"}, "mini").updates_per_target == 3
+    assert changed_recipe({"negative_prompt": "fog"}, "mini").negative_prompt == "fog"
     with pytest.raises(UsageError, match="unknown preset"):
         changed_recipe({"preset": "huge"}, "mini")
 

@@ -109,6 +109,15 @@ def test_the_display_fits_and_says_it_all(width: int) -> None:
     assert text.count(UPPER_HALF) == 24 * 12
 
 
+def test_a_wide_terminal_shows_what_the_prior_drew_beside_the_object() -> None:
+    report = replace(REPORT, targets=np.zeros((4, 64, 64, 3), dtype=np.uint8))
+    text = shown(Screen(100), report)
+    assert text.count(UPPER_HALF) == 2 * 24 * 12
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert "step 30/120" in text
+    assert shown(Screen(80), report).count(UPPER_HALF) == 24 * 12
+
+
 def test_a_short_terminal_has_no_room_for_an_image() -> None:
     assert UPPER_HALF not in shown(Screen(40, height=15))
     assert UPPER_HALF not in shown(Screen(100, height=10))

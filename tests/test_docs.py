@@ -81,11 +81,10 @@ def cheap(preset: Recipe) -> Recipe:
     stages = tuple(dataclasses.replace(stage, from_step=i, resolution=8) for i, stage in enumerate(preset.stages))
     return dataclasses.replace(
         preset.with_steps(2),
-        updates_per_target=1,
+        targets=tuple(dataclasses.replace(one, from_step=i, denoise_steps=1) for i, one in enumerate(preset.targets)),
         stages=stages,
         field=dataclasses.replace(preset.field, levels=2, log2_entries=10, hidden_width=8),
         render=dataclasses.replace(preset.render, samples_per_diagonal=12, occupancy_resolution=8),
-        guidance=dataclasses.replace(preset.guidance, denoise_steps=1),
         mesh=dataclasses.replace(preset.mesh, resolution=12),
     )
 

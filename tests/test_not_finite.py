@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from oracle import MASCOT, OraclePrior
-from test_optimise import TINY
+from test_optimise import TINY as ROUNDS
 
 from dream3d import distill
 from dream3d.cameras import Cameras
 from dream3d.errors import Dream3DError
 from dream3d.generate import optimise
 from dream3d.prior.conditioning import Conditioning
+from dream3d.recipe.generation import TargetRecipe
 from dream3d.run.progress import Progress, read
 from dream3d.run.session import Session
+
+TINY = replace(ROUNDS, targets=(TargetRecipe(),))
+"""The prior is asked once for each update."""
 
 
 class Broken(OraclePrior):
@@ -26,11 +31,11 @@ class Broken(OraclePrior):
         self.targets, self.value, self.asked = targets, value, -1
 
     def predict_x0(
-        self, x_t: torch.Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+        self, x_t: torch.Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.asked += 1
-        mean, _ = super().predict_x0(x_t, timestep, cameras, conditioning)
-        if self.asked // 4 in self.targets:  # mini asks four times for a target
+        mean, _ = super().predict_x0(x_t, timestep, cameras, conditioning, views)
+        if self.asked in self.targets:
             mean[0, 0, 30, 30] = self.value
         return mean, mean
 
@@ -61,8 +66,7 @@ def test_an_update_that_is_not_finite_moves_nothing(fused: bool, value: float) -
     assert all(torch.equal(before[name], after[name]) for name in before)
     reports.append(state.step(2, text))
     assert not torch.equal(moved_by(state)["field.encoding.table"], before["field.encoding.table"])
-    updates = TINY.updates_per_target
-    assert [(m.skipped, m.skipped_in_a_row) for m in read(reports)] == [(0, 0), (updates, updates), (updates, 0)]
+    assert [(m.skipped, m.skipped_in_a_row) for m in read(reports)] == [(0, 0), (1, 1), (1, 0)]
 
 
 def test_what_was_skipped_is_told_once() -> None:
@@ -70,13 +74,13 @@ def test_what_was_skipped_is_told_once() -> None:
     optimise("", Broken(range(2, 4), float("nan")), TINY, 0, "cpu", Session(told.append))
     messages = [report.message for report in told if report.stage == "optimise" and report.message]
     assert messages == [
-        f"up to step {step}: 4 updates skipped, since the loss or a gradient was not finite" for step in (2, 3)
+        f"up to step {step}: 1 update skipped, since the loss or a gradient was not finite" for step in (2, 3)
     ]
 
 
 def test_a_run_of_nothing_else_ends_in_one_line() -> None:
-    with pytest.raises(Dream3DError, match=r"^the last 20 updates up to step 4 .* not finite; try") as caught:
-        optimise("", Broken(range(8), float("nan")), TINY, 0, "cpu")
+    with pytest.raises(Dream3DError, match=r"^the last 20 updates up to step 19 .* not finite; try") as caught:
+        optimise("", Broken(range(24), float("nan")), TINY.with_steps(24), 0, "cpu")
     assert "\n" not in str(caught.value)
 
 

@@ -190,10 +190,10 @@ def test_with_one_view_attention_is_plain(prior: DiffusionPrior) -> None:
 def test_views_are_judged_together_and_have_no_order(prior: DiffusionPrior) -> None:
     x, text, cameras = draw(4, 4, 8, 8), prior.encode_prompt(PROMPT, ""), orbit(4)
     order = torch.tensor([2, 0, 3, 1])
-    first, _ = prior.predict_x0(x, 500, cameras, text)
-    shuffled, _ = prior.predict_x0(x[order], 500, type(cameras)(cameras.c2w[order], cameras.fovy_deg[order]), text)
+    first, _ = prior.predict_x0(x, 500, cameras, text, 4)
+    shuffled, _ = prior.predict_x0(x[order], 500, type(cameras)(cameras.c2w[order], cameras.fovy_deg[order]), text, 4)
     torch.testing.assert_close(shuffled, first[order], atol=1e-4, rtol=1e-4)
-    changed, _ = prior.predict_x0(x + torch.tensor([0.0, 0.0, 1.0, 0.0]).view(4, 1, 1, 1), 500, cameras, text)
+    changed, _ = prior.predict_x0(x + torch.tensor([0.0, 0.0, 1.0, 0.0]).view(4, 1, 1, 1), 500, cameras, text, 4)
     assert float((changed - first).flatten(1).abs().amax(-1).min()) > 1e-3  # the three other views moved too
 
 

@@ -7,7 +7,7 @@ import torch
 from oracle import MASCOT, OraclePrior
 
 from dream3d.cameras import orbit
-from dream3d.distill import KeyedImages, regularizers, start
+from dream3d.distill import regularizers, start
 from dream3d.field.radiance import RadianceField
 from dream3d.recipe.generation import (
     FieldRecipe,
@@ -16,16 +16,20 @@ from dream3d.recipe.generation import (
     RenderRecipe,
     ShadingRecipe,
     Stage,
+    TargetRecipe,
 )
 from dream3d.recipe.presets import preset
 from dream3d.render.light import sample_light
 from dream3d.run.progress import read
+from dream3d.targets import KeyedImages
 
 TINY = replace(
     preset("mini").with_steps(8),
     stages=(Stage(0, 8, 1),),
+    # A round, targets that serve two updates, and MVDream's.
+    targets=(TargetRecipe(0, None, 6, 3, 2, 1.0, (0.0, 30.0)), TargetRecipe(3, 2), TargetRecipe(7)),
     # With the "sigma" weighting the timestep reaches the loss even where the oracle has nothing to choose from.
-    guidance=replace(preset("mini").guidance, weighting="sigma"),
+    guidance=replace(preset("mini").guidance, loss="x0", weighting="sigma"),
     field=FieldRecipe(levels=2, log2_entries=10, base_resolution=4, per_level_scale=2.0, hidden_width=8),
     render=RenderRecipe(samples_per_diagonal=32, occupancy_resolution=8, occupancy_every=2, occupancy_warmup=4),
 )
@@ -84,8 +88,8 @@ def test_the_step_reports_what_it_measured() -> None:
     prior = OraclePrior(MASCOT)
     report = start(TINY, prior, 0).step(0, prior.encode_prompt("", ""))
     (measured,) = read([report])
-    assert report.timestep_range == (980, 980)
-    assert report.timestep == 980
+    assert report.timestep_range == (999, 999)
+    assert report.timestep == 999
     assert measured.loss > 0
     assert 0 < measured.opacity < 1
     assert 0 < measured.occupancy <= 1

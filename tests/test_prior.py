@@ -202,7 +202,7 @@ def test_encoding_is_differentiable(prior: DiffusionPrior) -> None:
 
 def predict(prior: DiffusionPrior, x_t: torch.Tensor, azimuth: float = 0.0) -> torch.Tensor:
     text = prior.encode_prompt("a red chair", "")
-    return prior.predict_x0(x_t, 500, orbit(len(x_t), azimuth_deg=azimuth), text)[0]
+    return prior.predict_x0(x_t, 500, orbit(len(x_t), azimuth_deg=azimuth), text, prior.views)[0]
 
 
 def noise(count: int) -> torch.Tensor:
@@ -225,7 +225,7 @@ def test_cameras_matter(prior: DiffusionPrior) -> None:
 def test_prediction_is_converted_by_the_schedule(prior: DiffusionPrior) -> None:
     x_t, text = noise(2), prior.encode_prompt("a tree", "")
     cameras = orbit(2)
-    x0, _ = prior.predict_x0(x_t, 500, cameras, text)
+    x0, _ = prior.predict_x0(x_t, 500, cameras, text, 2)
     v = prior.unet(
         x_t,
         torch.tensor(500),
@@ -254,15 +254,15 @@ def test_image_tokens_are_refused_by_a_network_that_reads_none(prior: DiffusionP
     text = prior.encode_prompt("a tree", "")
     tokens = replace(text, conditional=replace(text.conditional, image_tokens=torch.zeros(1, 16, 12)))
     with pytest.raises(PriorError, match="prior 'tiny' reads no images"):
-        prior.predict_x0(noise(2), 500, orbit(2), tokens)
+        prior.predict_x0(noise(2), 500, orbit(2), tokens, 2)
 
 
 def test_permuting_views_permutes_the_prediction(prior: DiffusionPrior) -> None:
     x_t, text, cameras = noise(2), prior.encode_prompt("a tree", ""), orbit(2)
     order = torch.tensor([1, 0])
     swapped = type(cameras)(cameras.c2w[order], cameras.fovy_deg[order])
-    first = prior.predict_x0(x_t, 500, cameras, text)[0]
-    second = prior.predict_x0(x_t[order], 500, swapped, text)[0]
+    first = prior.predict_x0(x_t, 500, cameras, text, 2)[0]
+    second = prior.predict_x0(x_t[order], 500, swapped, text, 2)[0]
     torch.testing.assert_close(second, first[order], atol=1e-5, rtol=1e-5)
 
 
@@ -282,8 +282,8 @@ def test_mini_knows_a_chair_from_a_tree() -> None:
     text = prior.encode_prompt("a chair", "")
     other = prior.encode_prompt("a christmas tree", "")
     x_t = torch.randn(4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    chair, nothing = prior.predict_x0(x_t, 900, orbit(4), text)
-    tree, _ = prior.predict_x0(x_t, 900, orbit(4), other)
+    chair, nothing = prior.predict_x0(x_t, 900, orbit(4), text, 4)
+    tree, _ = prior.predict_x0(x_t, 900, orbit(4), other, 4)
     assert float((chair - tree).abs().mean()) > 0.02
     assert float((chair - nothing).abs().mean()) > 0.01
 

@@ -11,7 +11,17 @@ import torch
 
 from dream3d.cameras import CameraRange
 from dream3d.errors import UsageError
-from dream3d.recipe.generation import FieldRecipe, GuidanceRecipe, KeyRecipe, Linear, MeshRecipe, Recipe, Stage
+from dream3d.recipe.generation import (
+    FieldRecipe,
+    GuidanceRecipe,
+    KeyRecipe,
+    Linear,
+    MeshRecipe,
+    Recipe,
+    ShadingRecipe,
+    Stage,
+    TargetRecipe,
+)
 from dream3d.recipe.presets import PRESETS, preset
 
 FIXTURES = json.loads((Path(__file__).parent / "data" / "mvdream_fixtures.json").read_text())
@@ -52,7 +62,9 @@ def test_stretching_keeps_the_shape_of_every_schedule() -> None:
     assert short.steps == 1000
     assert short.stages == (Stage(0, 64, 2), Stage(500, 256, 1))
     assert short.guidance.t_min == Linear(0.98, 0.02, 800)
-    assert preset("mini").with_steps(30).field.sharpness == Linear(1.0, 24.0, 30)
+    half = preset("mini").with_steps(preset("mini").steps // 2)
+    assert half.field.sharpness.until_step == preset("mini").field.sharpness.until_step // 2
+    assert half.rounds == [step // 2 for step in preset("mini").rounds]
     assert short.shading is not None
     assert (short.shading.from_step, short.shading.orientation.until_step) == (500, 500)
 
@@ -71,9 +83,25 @@ def test_stage_at_the_border() -> None:
     assert recipe.stage_at(5000).resolution == 256
 
 
+def test_a_target_serves_until_the_next_is_due() -> None:
+    targets = (TargetRecipe(0, None), TargetRecipe(3, 2), TargetRecipe(8))
+    recipe = Recipe("x", steps=10, targets=targets)
+    found = [recipe.target_at(step) for step in range(10)]
+    assert [targets.index(target) for target, _ in found] == [0] * 3 + [1] * 5 + [2] * 2
+    assert [at for _, at in found] == [0, 0, 0, 3, 3, 5, 5, 7, 8, 9]
+    assert recipe.rounds == [0]
+    assert preset("mvdream").target_at(7) == (TargetRecipe(), 7)
+    assert preset("mvdream").rounds == []
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Recipe("x", targets=()), "1 to 100 targets"),
+        (lambda: Recipe("x", targets=(TargetRecipe(1),)), "targets in order, the first from step 0"),
+        (lambda: TargetRecipe(noise=0.0), "'noise' is 0.0, which should be a number above 0 and up to 1"),
+        (lambda: TargetRecipe(elevations_deg=(0.0, 91.0)), r"'elevations_deg\[1\]' is 91.0"),
+        (lambda: Recipe("x", targets=(TargetRecipe(updates=2),), shading=ShadingRecipe()), "has shading"),
         (lambda: Recipe("x", steps=0), "'steps' is 0, which should be a whole number from 1 to 1000000"),
         (lambda: MeshRecipe(resolution=-3), "'resolution' is -3, which should be a whole number from 8 to 1024"),
         (lambda: MeshRecipe(resolution=5000), "'resolution' is 5000"),

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
-from recipe_effects import Runs, Table, assert_complete, changes, falls, rises
+from recipe_effects import Runs, Table, assert_complete, becomes, changes, falls, rises
 from tiny_prior import write_tiny_prior
 from torch import Tensor
 
@@ -33,6 +33,7 @@ from dream3d.recipe.generation import (
     RenderRecipe,
     ShadingRecipe,
     Stage,
+    TargetRecipe,
 )
 from dream3d.render.renderer import Rendering
 from dream3d.run.folder import provenance
@@ -44,6 +45,7 @@ BASE = Recipe(
     steps=4,
     cameras=CameraRange(elevation_deg=(10.0, 20.0)),
     stages=(Stage(0, 8, 1), Stage(3, 12, 1)),
+    targets=(TargetRecipe(), TargetRecipe(2)),
     field=FieldRecipe(
         levels=2,
         log2_entries=10,
@@ -69,11 +71,11 @@ class Watched(DiffusionPrior):
         self.asked: list[Cameras] = []
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """What the prior says."""
         self.asked.append(cameras)
-        return super().predict_x0(x_t, timestep, cameras, conditioning)
+        return super().predict_x0(x_t, timestep, cameras, conditioning, views)
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,6 @@ KEYED = {"key": KeyRecipe(low=0.1, high=0.9)}
 TABLE: Table[Trace] = {
     "name": changes(recorded, "another"),
     "steps": rises(lambda run: len(run.steps), 5),
-    "updates_per_target": rises(lambda run: int(run.state.state_dict()["optimizer.0.step"]), 2),
     "negative_prompt": changes(weights, "green table"),
     # Cameras
     "cameras.elevation_deg[0]": rises(elevation, 15.0),
@@ -259,6 +260,14 @@ TABLE: Table[Trace] = {
     "stages.from_step": rises(lambda run: run.pixels, 2),
     "stages.resolution": rises(lambda run: run.pixels, 16),
     "stages.objects": rises(lambda run: len(run.asked[-1]), 2),
+    # Targets
+    "targets.from_step": falls(lambda run: len(run.asked), 1, {"targets.updates": None}),
+    "targets.updates": falls(lambda run: len(run.asked), 2),
+    "targets.views": rises(lambda run: len(run.asked[-1]), 5),
+    "targets.views_per_update": rises(lambda run: run.pixels, 1),
+    "targets.denoise_steps": rises(lambda run: len(run.asked), 3),
+    "targets.noise": becomes(low(3), 0.25, 250),
+    "targets.elevations_deg": falls(elevation, (-60.0, -30.0)),
     # Field
     "field.levels": rises(parameters, 3),
     "field.features_per_level": rises(parameters, 4),
@@ -294,7 +303,7 @@ TABLE: Table[Trace] = {
     "guidance.t_max.start": rises(high(0), 0.95),
     "guidance.t_max.end": rises(high(3), 0.8),
     "guidance.t_max.until_step": falls(high(3), 4),
-    "guidance.denoise_steps": rises(lambda run: len(run.asked), 3),
+    "guidance.image_weight": rises(loss, 1e5, {"guidance.loss": "images"}),
     "guidance.weighting": falls(loss, "sigma"),
     # Background
     "background.kind": changes(lambda run: type(run.state.scene.background), "network"),

@@ -83,7 +83,7 @@ def files(folder: Path) -> list[str]:
 
 
 def assert_same(folder: Path, whole: Path) -> None:
-    for name in ("out/mascot.glb", "run/mesh.glb", "run/metrics.csv", "run/preview.png"):
+    for name in ("out/mascot.glb", "run/mesh.glb", "run/metrics.csv", "run/preview.png", "run/targets.png"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     assert files(folder) == files(whole)
     assert read_run(folder / "run")["status"] == "finished"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from dream3d.errors import UsageError
-from dream3d.recipe.generation import Recipe, ShadingRecipe
+from dream3d.recipe.generation import Recipe, ShadingRecipe, TargetRecipe
 from dream3d.recipe.presets import PRESETS, preset
 from dream3d.recipe.settings import apply_change, parse_settings
 
@@ -55,7 +55,7 @@ def test_what_does_not_fit_is_named_with_its_place(data: dict[str, Any], message
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_a_recipe_survives_json(name: str) -> None:
     recipe = preset(name).with_steps(70)
-    for changed in (recipe, replace(recipe, shading=ShadingRecipe(), key=None)):
+    for changed in (recipe, replace(recipe, shading=ShadingRecipe(), targets=(TargetRecipe(),), key=None)):
         assert Recipe.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
 
 

@@ -1,10 +1,12 @@
-"""The live display: figures, a progress bar and a small image of the object as it forms."""
+"""The live display: figures, a progress bar, a small image of the object as it forms and one of its target."""
 
 from __future__ import annotations
 
 import time
 from typing import NamedTuple, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -23,6 +25,8 @@ PREVIEW_SECONDS = 2.0
 """Least time from one image to the next: each costs the run some milliseconds."""
 SIDE_BY_SIDE_COLUMNS = 62
 """Below this width the image goes under the figures."""
+TWO_IMAGES_COLUMNS = SIDE_BY_SIDE_COLUMNS + PREVIEW_PIXELS + 2
+"""From this width on, the object's image has beside it what the prior drew, which it is fitted to."""
 FIGURE_ROWS = 8
 """Rows of the figures at most; the image is left out if both together are too high for the terminal."""
 BAR_COLUMNS = 40
@@ -52,6 +56,7 @@ class LiveView:
         self._snapshot: _Snapshot | None = None
         self._pace = Pace(clock)
         self._image: Text | None = None
+        self._target: Text | None = None
         self._next_image = self._start
         self._done = False
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=REFRESHES_PER_SECOND)
@@ -70,9 +75,12 @@ class LiveView:
         self._snapshot = _Snapshot(progress, self._pace.steps_per_second, self._pace.eta_seconds)
         if progress.message:
             self._console.print(f"{progress.stage}: {progress.message}")
-        now = self._clock()
-        if progress.preview is not None and now >= self._next_image and can_draw_images(self._console):
-            self._image = half_blocks(area_downsample(progress.preview(), PREVIEW_PIXELS, PREVIEW_PIXELS))
+        if not can_draw_images(self._console):
+            return
+        if progress.targets is not None:
+            self._target = _thumbnail(progress.targets[0])
+        if progress.preview is not None and self._clock() >= self._next_image:
+            self._image = _thumbnail(progress.preview())
             # Counted from the end of the drawing, so that slow images cannot take over the run.
             self._next_image = self._clock() + PREVIEW_SECONDS
 
@@ -83,14 +91,17 @@ class LiveView:
         rows = PREVIEW_PIXELS // 2 + (2 if beside else FIGURE_ROWS + 2)
         if self._image is None or height < rows or width < PREVIEW_PIXELS:
             return self._figures_block(width)
-        block = self._figures_block(width - PREVIEW_PIXELS - 4 if beside else width)
-        if beside:
-            grid = Table.grid(padding=(0, 2))
+        if not beside:
+            return Group(self._figures_block(width), Text(), self._image)
+        images = [self._image]
+        if self._target is not None and width >= TWO_IMAGES_COLUMNS and not self._done:
+            images = [self._target, self._image]
+        grid = Table.grid(padding=(0, 2))
+        for _ in images:
             grid.add_column(width=PREVIEW_PIXELS)
-            grid.add_column(ratio=1)
-            grid.add_row(self._image, block)
-            return grid
-        return Group(block, Text(), self._image)
+        grid.add_column(ratio=1)
+        grid.add_row(*images, self._figures_block(width - (PREVIEW_PIXELS + 2) * len(images) - 2))
+        return grid
 
     def _figures_block(self, width: int) -> RenderableType:
         snapshot = self._snapshot
@@ -118,6 +129,10 @@ class LiveView:
     def _times(self, snapshot: _Snapshot) -> str:
         elapsed = f"elapsed {duration(self._clock() - self._start)}"
         return f"{elapsed}, ETA {duration(snapshot.eta)}" if snapshot.eta else elapsed
+
+
+def _thumbnail(image: NDArray[np.uint8]) -> Text:
+    return half_blocks(area_downsample(image, PREVIEW_PIXELS, PREVIEW_PIXELS))
 
 
 def _stacked(lines: list[RenderableType]) -> Table:

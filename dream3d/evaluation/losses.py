@@ -92,7 +92,7 @@ def denoising_losses(
             alpha_bar = float(prior.alphas_cumprod[timestep])
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             noisy = add_noise(latents, noise, alpha_bar)
-            x0, _ = prior.predict_x0(noisy, timestep, cameras, text)
+            x0, _ = prior.predict_x0(noisy, timestep, cameras, text, prior.views)
             pixels[place] += (prior.decode_latents(x0) - images).square().mean().cpu()
             eps[place] += (epsilon_from_x0(noisy, x0, alpha_bar) - noise).square().mean().cpu()
     count = len(objects)

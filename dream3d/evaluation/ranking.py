@@ -43,7 +43,8 @@ def text_similarity(prior: DiffusionPrior, images: Tensor, cameras: Cameras, con
         timestep = int(fraction * len(prior.alphas_cumprod))
         alpha_bar = float(prior.alphas_cumprod[timestep])
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        with_text, without = prior.predict_x0(add_noise(latents, noise, alpha_bar), timestep, cameras, conditioning)
+        x_t = add_noise(latents, noise, alpha_bar)
+        with_text, without = prior.predict_x0(x_t, timestep, cameras, conditioning, prior.views)
         gain += float((without - latents).square().mean() - (with_text - latents).square().mean())
     return gain / len(TIMESTEPS)
 

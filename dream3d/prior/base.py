@@ -30,7 +30,7 @@ class MultiViewPrior(Protocol):
 
     @property
     def views(self) -> int:
-        """Views of one object that are judged together."""
+        """Views of one object that it was trained to judge together."""
         ...
 
     @property
@@ -61,11 +61,11 @@ class MultiViewPrior(Protocol):
         ...
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """Clean latents as predicted with the prompt and without it; both (B, C, h, w), no gradients.
 
-        ``x_t`` (B, C, h, w) holds groups of :attr:`views` consecutive images, one camera each.
+        ``x_t`` (B, C, h, w) holds groups of ``views`` consecutive images that are judged together, one camera each.
         """
         ...
 

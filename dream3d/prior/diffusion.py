@@ -79,7 +79,7 @@ class DiffusionPrior:
 
     @property
     def views(self) -> int:
-        """Views of one object that are judged together."""
+        """Views of one object that it was trained to judge together."""
         return self.settings.views
 
     @property
@@ -182,13 +182,13 @@ class DiffusionPrior:
         return prediction.to(x_t.dtype)
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning
+        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
-        """Clean latents (B, C, h, w) as predicted with the prompt and without it."""
+        """Clean latents (B, C, h, w) as predicted with the prompt and without; ``views`` images are seen together."""
         alpha_bar = float(self.alphas_cumprod[timestep])
         conditional, unconditional = (
             x0_from_prediction(x_t, prediction, alpha_bar, self.prediction_type)
-            for prediction in self.predict(x_t, timestep, cameras, conditioning, self.views)
+            for prediction in self.predict(x_t, timestep, cameras, conditioning, views)
         )
         return conditional, unconditional
 

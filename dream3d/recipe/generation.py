@@ -121,7 +121,10 @@ class Stage(Settings):
 class GuidanceRecipe(Settings):
     """Score distillation (docs/method.md, Guidance and Timestep schedule)."""
 
-    loss: Literal["x0", "sds"] = "x0"
+    loss: Literal["x0", "sds", "images"] = "x0"
+    """``x0`` and ``sds`` compare latents; ``images`` compares the renders with the decoded target, pixel by pixel."""
+    image_weight: Weight = 6000.0
+    """Of ``images``: weight of the mean absolute difference of the colours."""
     guidance_scale: GuidanceScale = 50.0
     rescale: Share = 0.5
     """How much of the CFG-rescaled x0 is mixed into the target; 0 turns it off."""
@@ -130,8 +133,6 @@ class GuidanceRecipe(Settings):
     t_min: Annotated[Linear, Between(0, 1)] = Linear(0.98, 0.02, 8000)
     """Lower bound of the timestep range, as a fraction of the schedule's length."""
     t_max: Annotated[Linear, Between(0, 1)] = Linear(0.98, 0.50, 8000)
-    denoise_steps: Annotated[int, Between(1, 50)] = 1
-    """DDIM steps from the drawn timestep to the target; 1 is MVDream's single prediction."""
     weighting: Literal["uniform", "sigma"] = "uniform"
     """``uniform`` is the released loss; ``sigma`` multiplies it by 1 - abar_t, which keeps the pull of
     nearly clean timesteps from drowning the shape that the noisy ones agreed on."""
@@ -143,6 +144,29 @@ class GuidanceRecipe(Settings):
             low, high = self.t_min.at(step), self.t_max.at(step)
             if low > high + 1e-9:
                 raise UsageError(f"the timestep range is empty at step {step}: t_min is {low:.3f}, t_max {high:.3f}")
+
+
+@dataclass(frozen=True)
+class TargetRecipe(Settings):
+    """How targets are found from one step on, and how long each serves. The defaults are MVDream's.
+
+    A *round* is the other extreme: many views of the field, denoised together in many steps, for a hundred updates.
+    """
+
+    from_step: Step = 0
+    updates: Annotated[int | None, Between(1, MAX_STEPS)] = 1
+    """Updates of the field towards one target; None: all until the next of these recipes, a round."""
+    views: Annotated[int | None, Between(1, 64)] = None
+    """Images of each object that are denoised together, evenly around it; None: the prior's number."""
+    views_per_update: Annotated[int | None, Between(1, 64)] = None
+    """Images that an update renders, drawn anew from the target's; None: all."""
+    denoise_steps: Annotated[int, Between(1, 100)] = 1
+    """DDIM steps from the noised renders to the target; 1 is MVDream's single prediction."""
+    noise: Annotated[float | None, Between(0, 1, above=True)] = None
+    """Fraction of the noise schedule at which denoising starts: 1 is noise alone. None: a timestep drawn between
+    ``guidance.t_min`` and ``guidance.t_max``."""
+    elevations_deg: Annotated[tuple[float, ...], Between(-90, 90)] = ()
+    """Of the cameras, in turn around the object; empty: one drawn from ``cameras.elevation_deg`` for all."""
 
 
 @dataclass(frozen=True)
@@ -247,12 +271,12 @@ class Recipe(Settings):
 
     name: str
     steps: Count = 10_000
-    updates_per_target: Annotated[int, Between(1, 50)] = 1
-    """Field updates towards each denoised target, re-rendered from the same cameras; 1 in MVDream."""
+    """Updates of the field."""
     cameras: CameraRange = CameraRange()
     stages: tuple[Stage, ...] = (Stage(0, 64, 2), Stage(5000, 256, 1))
     field: FieldRecipe = FieldRecipe()
     render: RenderRecipe = RenderRecipe()
+    targets: tuple[TargetRecipe, ...] = (TargetRecipe(),)
     guidance: GuidanceRecipe = GuidanceRecipe()
     background: BackgroundRecipe = BackgroundRecipe()
     shading: ShadingRecipe | None = None
@@ -263,11 +287,14 @@ class Recipe(Settings):
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        """See :class:`Settings`; raises UsageError too for stages in no order, or that ask for too many samples."""
+        """See :class:`Settings`; raises UsageError too for parts in no order, too many samples, a light outlived."""
         super().__post_init__()
-        starts = [stage.from_step for stage in self.stages[: MAX_STAGES + 1]]
-        if not starts or starts[0] != 0 or starts != sorted(starts) or len(starts) > MAX_STAGES:
-            raise UsageError(f"recipe {self.name} needs 1 to {MAX_STAGES} stages in order, the first from step 0")
+        for name, parts in (("stages", self.stages), ("targets", self.targets)):
+            starts = [part.from_step for part in parts[: MAX_STAGES + 1]]
+            if not starts or starts[0] != 0 or starts != sorted(starts) or len(starts) > MAX_STAGES:
+                raise UsageError(f"recipe {self.name} needs 1 to {MAX_STAGES} {name} in order, the first from step 0")
+        if self.shading is not None and any(target.updates != 1 for target in self.targets):
+            raise UsageError(f"recipe {self.name} has shading, whose lights need targets of one update each")
         for stage in self.stages:
             samples = stage.objects * stage.resolution**2 * self.render.samples_per_diagonal
             if samples > MAX_SAMPLES:
@@ -279,6 +306,18 @@ class Recipe(Settings):
     def stage_at(self, step: int) -> Stage:
         """The last stage that has started at ``step``."""
         return [stage for stage in self.stages if stage.from_step <= step][-1]
+
+    def target_at(self, step: int) -> tuple[TargetRecipe, int]:
+        """How the target of a step is found, and the step that it was or is found at."""
+        target = [target for target in self.targets if target.from_step <= step][-1]
+        served = (step - target.from_step) % target.updates if target.updates else step - target.from_step
+        return target, step - served
+
+    @property
+    def rounds(self) -> list[int]:
+        """The steps at which rounds start: targets that serve until the next of the recipes for targets."""
+        starts = {target.from_step for target in self.targets if target.from_step < self.steps}
+        return sorted(start for start in starts if self.target_at(start)[0].updates is None)
 
     def with_steps(self, steps: int) -> Recipe:
         """The same recipe in more or fewer steps: every schedule is stretched along with the run."""
@@ -306,5 +345,6 @@ def _stretched(recipe: Recipe, ratio: float, steps: int) -> Recipe:
     )
     guidance = replace(recipe.guidance, t_min=line(recipe.guidance.t_min), t_max=line(recipe.guidance.t_max))
     stages = tuple(replace(stage, from_step=round(stage.from_step * ratio)) for stage in recipe.stages)
+    targets = tuple(replace(target, from_step=round(target.from_step * ratio)) for target in recipe.targets)
     field = replace(recipe.field, sharpness=line(recipe.field.sharpness))
-    return replace(recipe, steps=steps, field=field, stages=stages, guidance=guidance, shading=shading)
+    return replace(recipe, steps=steps, field=field, stages=stages, targets=targets, guidance=guidance, shading=shading)

@@ -18,6 +18,7 @@ from dream3d.recipe.generation import (
     RenderRecipe,
     ShadingRecipe,
     Stage,
+    TargetRecipe,
 )
 
 MVDREAM_NEGATIVE_PROMPT = (
@@ -36,8 +37,7 @@ _MVDREAM = Recipe(
 
 _MINI = Recipe(
     name="mini",
-    steps=60,
-    updates_per_target=4,
+    steps=460,
     # The ranges that the prior's training views were rendered in (prior.json), but 10 % nearer: the prior is not told
     # the distance and draws what fills the image, so that everything comes out 10 % smaller, away from the border.
     cameras=CameraRange(
@@ -46,32 +46,34 @@ _MINI = Recipe(
         relative_distance=(0.765, 0.9),
         distance_rule="sin",
     ),
-    stages=(Stage(0, 32, 1), Stage(36, 48, 1)),
-    # Levels that are all dense, up to one cell per pixel of the prior. The wide soft blob lets thin parts
-    # far from the middle grow: what starts out empty is skipped by the rays and stays empty.
+    stages=(Stage(0, 32, 1), Stage(80, 48, 1), Stage(330, 64, 1)),
+    # Levels that are all dense, up to 40 cells along a side: a finer one fits the speckle of the prior's images, which
+    # makes ragged surfaces. The wide soft blob lets thin parts far from the middle grow: what starts out empty is
+    # skipped by the rays and stays empty.
     field=FieldRecipe(
-        levels=6,
+        levels=5,
         log2_entries=18,
         base_resolution=8,
         per_level_scale=1.5,
         hidden_width=32,
         density_gain=4.0,
-        sharpness=Linear(1.0, 24.0, 60),
+        sharpness=Linear(1.0, 24.0, 322),
         blob_scale=4.0,
         blob_radius=0.65,
     ),
-    render=RenderRecipe(samples_per_diagonal=96, occupancy_every=1, occupancy_warmup=8),
-    guidance=GuidanceRecipe(
-        guidance_scale=5.0,
-        denoise_steps=4,
-        t_min=Linear(0.98, 0.5, 50),
-        t_max=Linear(0.98, 0.75, 40),
+    render=RenderRecipe(samples_per_diagonal=96, occupancy_every=4, occupancy_warmup=32),
+    # Twelve views at a time, three of them an update: from noise, then twice from the field's own renders.
+    targets=(
+        TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
+        TargetRecipe(180, None, 12, 3, 6, 0.7, (5.0,)),
+        TargetRecipe(330, None, 12, 3, 5, 0.4, (35.0,)),
     ),
+    guidance=GuidanceRecipe(loss="images", guidance_scale=5.0, rescale=0.7),
     background=BackgroundRecipe(kind="fixed"),
     optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.3),
     # Three of 64 pixels. The widest view shows 0.99 units on either side of the origin (0.9 / cos 25 degrees), and 0.90
     # inside this border. From above the lower end of an object looks shorter: some margin is used up there.
-    key=KeyRecipe(border=0.05),
+    key=KeyRecipe(weight=2000.0, border=0.05),
 )
 
 PRESETS: dict[str, Recipe] = {

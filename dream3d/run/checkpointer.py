@@ -23,7 +23,7 @@ VERSION = 1
 """Of a run's checkpoints; a newer one is refused."""
 FOLDER = "checkpoints"
 FIELD = "field.safetensors"
-"""What is kept of a finished run: the state without that of the optimiser and the random generators."""
+"""What is kept of a finished run: the state without optimiser, random generators and targets."""
 _FOLDERS = re.compile(rf"{FOLDER}(-\d+)?")
 _FILES = re.compile(rf"{_FOLDERS.pattern}/{checkpoints.NAME.pattern}")
 
@@ -97,7 +97,8 @@ class Checkpointer:
 
     def keep_field(self, state: RunState) -> None:
         """Write :data:`FIELD`, from which the mesh could be made again. Raises OSError."""
-        kept = {name: value for name, value in state.state_dict().items() if not name.startswith(("optim", "gener"))}
+        unkept = ("optimizer.", "generator.", "target.", "round.")
+        kept = {name: value for name, value in state.state_dict().items() if not name.startswith(unkept)}
         self._write(FIELD, state.recipe.steps, {}, kept)
 
     def discard(self) -> None:

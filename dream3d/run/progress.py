@@ -31,6 +31,8 @@ class Progress:
     """Share of occupancy cells that are not skipped, 0..1."""
     message: str | None = None
     """A sentence worth keeping in a log: a fallback taken, a level chosen."""
+    targets: NDArray[np.uint8] | None = None
+    """If a round began: some of the images that the field is now fitted to, (n, S, S, 3)."""
     preview: Callable[[], NDArray[np.uint8]] | None = None
     """Renders the current field, (H, W, 3) sRGB; costs some milliseconds, call it seldom."""
 
@@ -60,6 +62,8 @@ class StepReport:
     """(5,) the numbers of :class:`Measured`, on the run's device: to read them is to wait for it."""
     coarsened: int = 0
     """Renders so far whose marching step was doubled to keep the sample budget."""
+    rounds: tuple[Tensor, ...] = ()
+    """If the step began a round: images of all rounds' targets so far, (n, S, S, 3) in uint8, the newest last."""
 
 
 def read(reports: Sequence[StepReport]) -> list[Measured]:

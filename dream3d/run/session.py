@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dream3d.errors import Dream3DError
+from dream3d.images import contact_sheet, enlarged, write_png
 from dream3d.run.checkpointer import Checkpointer, RunState
 from dream3d.run.folder import RunFolder
 from dream3d.run.progress import Measured, Observer, Progress, StepReport, read, silent
 from dream3d.run.signals import Signals, listening
 
+TARGETS = "targets.png"
+"""In the run folder, one row per round: images that the prior gave, which the field was then fitted to."""
+TARGET_SIDE = 128
+"""Least side of each, pixels."""
 METRICS_EVERY = 20
 """Rows of metrics.csv are written in batches of this many, so that a step does not wait for the disk, or for a GPU."""
 SKIPPED_AT_MOST = 20
@@ -37,7 +43,7 @@ class Session:
         self._troubles = (0, 0)
 
     @contextmanager
-    def steps_of(self, state: RunState, preview: Callable[[], NDArray[np.uint8]]) -> Iterator[range]:
+    def steps_of(self, state: RunState, preview: Callable[[], NDArray[np.uint8]]) -> Iterator[Iterator[int]]:
         """The steps that are still to be done, after the newest checkpoint if there is one.
 
         ``preview`` renders the field as it is, (H, W, 3). While the context is open, :meth:`after` ends each step.
@@ -48,7 +54,18 @@ class Session:
             self._run.keep_metrics(done)
         self._state, self._preview = state, preview
         with listening() as self._signals:
-            yield range(done, state.recipe.steps)
+            yield self._announced(done)
+
+    def _announced(self, done: int) -> Iterator[int]:
+        """The steps from ``done`` on; the first of a round, which takes long, is told before."""
+        recipe, rounds = self._state.recipe, self._state.recipe.rounds
+        for step in range(done, recipe.steps):
+            if step in rounds:
+                asked, _ = recipe.target_at(step)
+                what = f"denoising {asked.views or 'the'} views in {asked.denoise_steps} steps"
+                sentence = f"round {rounds.index(step) + 1} of {len(rounds)}: {what}"
+                self.observer(Progress("optimise", step, recipe.steps, message=sentence))
+            yield step
 
     def after(self, step: int, report: StepReport) -> None:
         """Record step number ``step``, write what is due; raises KeyboardInterrupt or SystemExit if told to stop.
@@ -58,6 +75,7 @@ class Session:
         steps, checkpointer = self._state.recipe.steps, self._checkpointer
         is_last = step == steps - 1
         self._reports[step] = report
+        self._write_targets(report)
         message = None
         if is_last or len(self._reports) >= METRICS_EVERY or self._state.device.type == "cpu":
             message = self._read()
@@ -72,6 +90,7 @@ class Session:
                 timestep_range=report.timestep_range,
                 occupancy=self._latest and self._latest.occupancy,
                 message=message,
+                targets=report.rounds[-1].numpy() if report.rounds else None,
                 preview=self._preview,
             )
         )
@@ -100,11 +119,19 @@ class Session:
         before, self._troubles = self._troubles, (int(measured.skipped), report.coarsened)
         news = [new - old for old, new in zip(before, self._troubles, strict=True)]
         words = (
-            "updates skipped, since the loss or a gradient was not finite",
-            "renders marched in coarser steps, to keep the sample budget",
+            ("update", "skipped, since the loss or a gradient was not finite"),
+            ("render", "marched in coarser steps, to keep the sample budget"),
         )
-        parts = [f"{count} {what}" for count, what in zip(news, words, strict=True) if count]
+        counts = zip(news, words, strict=True)
+        parts = [f"{count} {noun}{'s' * (count > 1)} {what}" for count, (noun, what) in counts if count]
         return f"up to step {step}: {'; '.join(parts)}" if parts else None
+
+    def _write_targets(self, report: StepReport) -> None:
+        """Write the sheet of all rounds' targets if a round began."""
+        if report.rounds and self._run is not None:
+            sheet = contact_sheet([enlarged(images.numpy(), TARGET_SIDE) for images in report.rounds])
+            with contextlib.suppress(OSError):  # a full disk ends no run; the next round's sheet has all
+                write_png(self._run.own(TARGETS), sheet)
 
     def _write_metrics(self) -> None:
         """Put the rows on the disk; on a full one, the next time."""
