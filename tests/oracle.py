@@ -110,6 +110,7 @@ class OraclePrior:
 
     def __init__(self, *objects: tuple[Shape, ...], image_size: int = 64) -> None:
         self.objects, self.image_size = objects, image_size
+        self._drawn: tuple[Cameras, Tensor] | None = None
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self.alphas_cumprod = torch.cumprod(1 - betas, 0)
 
@@ -130,7 +131,10 @@ class OraclePrior:
     ) -> tuple[Tensor, Tensor]:
         """The posterior mean, per group of views; the same with and without the prompt."""
         alpha_bar = float(self.alphas_cumprod[timestep])
-        clean = torch.stack([draw(shapes, cameras, self.image_size)[0] * 2 - 1 for shapes in self.objects])
+        if self._drawn is None or self._drawn[0] is not cameras:  # asked at each step of denoising
+            drawn = [draw(shapes, cameras, self.image_size)[0] * 2 - 1 for shapes in self.objects]
+            self._drawn = cameras, torch.stack(drawn)
+        clean = self._drawn[1]
         error = (x_t - alpha_bar**0.5 * clean).square()  # (objects in the set, B, C, h, w)
         groups = error.unflatten(1, (-1, views)).flatten(2).sum(-1)  # (objects in the set, groups)
         weights = torch.softmax(-groups / (2 * (1 - alpha_bar)), dim=0).repeat_interleave(views, dim=1)

@@ -144,8 +144,9 @@ def call(words: list[str], code: int = 0) -> None:
 
 @contextlib.contextmanager
 def interrupted(patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ctrl-C in the first step."""
+    """Ctrl-C in the first step, heard even in a background job, which ignores it."""
     predict = DiffusionPrior.predict_x0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def predict_and_stop(self: DiffusionPrior, *args: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
@@ -154,6 +155,7 @@ def interrupted(patch: pytest.MonkeyPatch) -> Iterator[None]:
     with patch.context() as during:
         during.setattr(DiffusionPrior, "predict_x0", predict_and_stop)
         yield
+    signal.signal(signal.SIGINT, before)
 
 
 def expanded(words: list[str]) -> list[str]:

@@ -164,7 +164,7 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals) 
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert len(workers) == 2
     os.kill(parent.pid, number)
-    parent.communicate(timeout=30)
+    parent.communicate(timeout=120)
     until = time.monotonic() + 5
     while any(map(is_alive, workers)) and time.monotonic() < until:
         time.sleep(0.01)

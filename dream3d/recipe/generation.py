@@ -147,10 +147,9 @@ class GuidanceRecipe(Settings):
 
 @dataclass(frozen=True)
 class TargetRecipe(Settings):
-    """How targets are found from one step on, and how long each serves.
+    """How targets are found from one step on, and how long each serves. The defaults are MVDream's.
 
-    MVDream's: the prior's number of views, one prediction at an annealed timestep, for one update of the field. A
-    *round* is the other extreme: many views of the field, denoised together in many steps, for a hundred updates.
+    A *round* is the other extreme: many views of the field, denoised together in many steps, for a hundred updates.
     """
 
     from_step: Step = 0
@@ -163,8 +162,8 @@ class TargetRecipe(Settings):
     denoise_steps: Annotated[int, Between(1, 100)] = 1
     """DDIM steps from the noised renders to the target; 1 is MVDream's single prediction."""
     noise: Annotated[float | None, Between(0, 1, above=True)] = None
-    """Where on the noise schedule denoising starts, as a fraction of its length: 1 is noise alone. None: at a timestep
-    drawn between ``guidance.t_min`` and ``guidance.t_max``."""
+    """Fraction of the noise schedule at which denoising starts: 1 is noise alone. None: a timestep drawn between
+    ``guidance.t_min`` and ``guidance.t_max``."""
     elevations_deg: Annotated[tuple[float, ...], Between(-90, 90)] = ()
     """Of the cameras, in turn around the object; empty: one drawn from ``cameras.elevation_deg`` for all."""
 
@@ -277,11 +276,7 @@ class Recipe(Settings):
     negative_prompt: str = ""
 
     def __post_init__(self) -> None:
-        """See :class:`Settings`.
-
-        Raises UsageError too for stages or targets in no order, for stages that ask for too many samples, and for
-        targets that outlive a light.
-        """
+        """See :class:`Settings`; raises UsageError too for parts in no order, too many samples, a light outlived."""
         super().__post_init__()
         for name, parts in (("stages", self.stages), ("targets", self.targets)):
             starts = [part.from_step for part in parts[: MAX_STAGES + 1]]

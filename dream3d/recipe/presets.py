@@ -46,11 +46,12 @@ _MINI = Recipe(
         relative_distance=(0.765, 0.9),
         distance_rule="sin",
     ),
-    stages=(Stage(0, 32, 1), Stage(80, 64, 1)),
-    # Levels that are all dense, up to one cell per pixel of the prior. The wide soft blob lets thin parts
-    # far from the middle grow: what starts out empty is skipped by the rays and stays empty.
+    stages=(Stage(0, 32, 1), Stage(80, 48, 1), Stage(330, 64, 1)),
+    # Levels that are all dense, up to 40 cells along a side: a finer one fits the speckle of the prior's images, which
+    # makes ragged surfaces. The wide soft blob lets thin parts far from the middle grow: what starts out empty is
+    # skipped by the rays and stays empty.
     field=FieldRecipe(
-        levels=6,
+        levels=5,
         log2_entries=18,
         base_resolution=8,
         per_level_scale=1.5,
@@ -60,12 +61,12 @@ _MINI = Recipe(
         blob_scale=4.0,
         blob_radius=0.65,
     ),
-    render=RenderRecipe(samples_per_diagonal=96, occupancy_every=1, occupancy_warmup=8),
+    render=RenderRecipe(samples_per_diagonal=96, occupancy_every=4, occupancy_warmup=32),
+    # Twelve views at a time, three of them an update: from noise, then twice from the field's own renders.
     targets=(
-        TargetRecipe(0, None, 12, 4, 25, 1.0, (15.0,)),
-        TargetRecipe(160, None, 12, 4, 10, 0.75, (5.0,)),
-        TargetRecipe(260, None, 12, 4, 8, 0.55, (25.0,)),
-        TargetRecipe(360, None, 12, 4, 6, 0.4, (15.0,)),
+        TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
+        TargetRecipe(180, None, 12, 3, 6, 0.7, (5.0,)),
+        TargetRecipe(330, None, 12, 3, 5, 0.4, (35.0,)),
     ),
     guidance=GuidanceRecipe(loss="images", guidance_scale=5.0, rescale=0.7),
     background=BackgroundRecipe(kind="fixed"),

@@ -50,7 +50,7 @@ def mvdream_steps(recipe: Recipe) -> Recipe:
         recipe.guidance, loss="x0", rescale=0.5, t_min=Linear(0.98, 0.5, 200), t_max=Linear(0.98, 0.75, 160)
     )
     key = recipe.key and replace(recipe.key, weight=4000.0)
-    field = replace(recipe.field, sharpness=Linear(1.0, 24.0, 240))
+    field = replace(recipe.field, levels=6, sharpness=Linear(1.0, 24.0, 240))
     stages, targets = (Stage(0, 32, 1), Stage(144, 48, 1)), (TargetRecipe(updates=4, denoise_steps=4),)
     return replace(recipe, steps=240, guidance=guidance, key=key, field=field, stages=stages, targets=targets)
 
@@ -59,7 +59,7 @@ def steps(*counts: int) -> Form:
     """The recipe with other numbers of denoising steps, round by round."""
 
     def changed(recipe: Recipe) -> Recipe:
-        pairs = zip(recipe.targets, counts, strict=True)
+        pairs = zip(recipe.targets, counts, strict=False)
         return replace(recipe, targets=tuple(replace(target, denoise_steps=count) for target, count in pairs))
 
     return changed
@@ -69,7 +69,7 @@ def noises(*levels: float) -> Form:
     """The recipe with other starts of denoising, round by round."""
 
     def changed(recipe: Recipe) -> Recipe:
-        pairs = zip(recipe.targets, levels, strict=True)
+        pairs = zip(recipe.targets, levels, strict=False)
         return replace(recipe, targets=tuple(replace(target, noise=level) for target, level in pairs))
 
     return changed
@@ -106,22 +106,51 @@ def starts(*from_steps: int) -> Form:
     return changed
 
 
-LIGHT = both(rounds(views=8, views_per_update=3), size(48), steps(16, 6, 5, 4))
+def field(**changes: int) -> Form:
+    """The recipe with changes of the field."""
+    return lambda recipe: replace(recipe, field=replace(recipe.field, **changes))  # type: ignore[arg-type]
+
+
+def prototype(recipe: Recipe) -> Recipe:
+    """Four rounds, four views an update at 64 pixels, six levels, occupancy updated at each step."""
+    numbers = ((0, 25, 1.0, 15.0), (160, 10, 0.75, 5.0), (260, 8, 0.55, 25.0), (360, 6, 0.4, 15.0))
+    targets = tuple(TargetRecipe(at, None, 12, 4, count, noise, (high,)) for at, count, noise, high in numbers)
+    render = replace(recipe.render, occupancy_every=1, occupancy_warmup=8)
+    stages = (Stage(0, 32, 1), Stage(80, 64, 1))
+    return replace(recipe, targets=targets, render=render, stages=stages, field=replace(recipe.field, levels=6))
+
+
+PROTOTYPE: Form = prototype
+MEDIUM = both(PROTOTYPE, rounds(views_per_update=3), size(48), steps(16, 6, 5, 4))
+LIGHT = both(MEDIUM, rounds(views=8))
 
 FORMS: dict[str, Form] = {
     "shipped": lambda recipe: recipe,
     "no rounds": mvdream_steps,
     "one round": starts(0),
     "two rounds": starts(0, 230),
-    "three rounds": starts(0, 180, 330),
-    "one round, 16 views": both(starts(0), rounds(views=16)),
+    "8 views": rounds(views=8),
+    "16 views": rounds(views=16),
+    "four views an update, 64 px": both(rounds(views_per_update=4), size(64)),
+    "more denoising steps": steps(25, 10, 8),
+    "6 levels": field(levels=6),
+    "elevations 0 and 30 in each round": rounds(elevations_deg=(0.0, 30.0)),
+    "guidance 3": guidance(guidance_scale=3.0),
+    "guidance 8": guidance(guidance_scale=8.0),
+    "less noise": noises(1.0, 0.55, 0.3),
+    "more noise": noises(1.0, 0.85, 0.6),
+    "300 updates": lambda recipe: recipe.with_steps(300),
+    # What the prototype had, and what led from there to the shipped one.
+    "prototype": PROTOTYPE,
+    "prototype, two rounds": both(PROTOTYPE, starts(0, 230)),
     "light": LIGHT,
     "light, elevations 0 and 30": both(LIGHT, rounds(elevations_deg=(0.0, 30.0))),
-    "light, guidance 3": both(LIGHT, guidance(guidance_scale=3.0)),
-    "light, guidance 8": both(LIGHT, guidance(guidance_scale=8.0)),
-    "light, less noise": both(LIGHT, noises(1.0, 0.65, 0.4, 0.25)),
-    "light, more noise": both(LIGHT, noises(1.0, 0.85, 0.7, 0.55)),
-    "light, 300 updates": both(LIGHT, lambda recipe: recipe.with_steps(300)),
+    "light, two rounds": both(LIGHT, starts(0, 230)),
+    "light, three rounds": both(LIGHT, starts(0, 180, 320), noises(1.0, 0.7, 0.4)),
+    "medium": MEDIUM,
+    "medium, 5 levels": both(MEDIUM, field(levels=5)),
+    "medium, 5 levels, two rounds": both(MEDIUM, field(levels=5), starts(0, 230)),
+    "medium, 5 levels, three rounds": both(MEDIUM, field(levels=5), starts(0, 180, 330), noises(1.0, 0.7, 0.4)),
 }
 
 
@@ -144,7 +173,7 @@ def run(form: str, prompt: str, seed: int, prior: DiffusionPrior, out: Path) -> 
     fit = (likeness.similarity, likeness.rank) if likeness else (0.0, 0)
     figures = [f"{figure:.4f}" for figure in (mesh.iou, floaters, cap_area(mesh.surface), fit[0])]
     values = [form, prompt, seed, *figures, fit[1], f"{seconds:.0f}"]
-    return dict(zip(COLUMNS, values, strict=True))
+    return dict(zip(COLUMNS, values, strict=False))
 
 
 def main() -> None:
