@@ -23,13 +23,17 @@ from dream3d.generate import generate
 from dream3d.mesh.export import read_provenance
 from dream3d.mesh.formats.registry import EXPORTERS
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.recipe.generation import MeshRecipe, OptimizerRecipe, Recipe, RegularizerRecipe, Stage
+from dream3d.recipe.generation import MeshRecipe, OptimizerRecipe, Recipe, RegularizerRecipe, Stage, TargetRecipe
 from dream3d.recipe.presets import preset
 from dream3d.run.progress import Outcome, Progress
 from dream3d.weights.loading import load_prior
 
 PROMPT = "a christmas tree"
-SHORT: Recipe = replace(preset("mini").with_steps(4), mesh=MeshRecipe(resolution=40, texture=128))
+SHORT: Recipe = replace(
+    preset("mini").with_steps(4),
+    targets=(TargetRecipe(0, None, 4, 2, 2, 1.0), TargetRecipe(2, None, 4, 2, 2, 0.5)),
+    mesh=MeshRecipe(resolution=40, texture=128),
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def test_the_run_folder_is_complete(first: Run) -> None:
         "metrics.csv",
         "preview.png",
         "run.json",
+        "targets.png",
         "turntable.mp4",
     ]
     assert (folder / "mesh.glb").read_bytes() == first.outcome.mesh_path.read_bytes()
@@ -118,9 +123,12 @@ def test_the_run_folder_is_complete(first: Run) -> None:
 def test_progress_tells_every_stage_in_order(first: Run) -> None:
     stages = list(dict.fromkeys(report.stage for report in first.reports))
     assert stages == ["prepare", "optimise", "extract", "export", "pictures"]
-    steps = [report for report in first.reports if report.stage == "optimise"]
+    reports = [report for report in first.reports if report.stage == "optimise"]
+    told = [report.message for report in reports if report.loss is None]
+    assert told == [f"round {n} of 2: denoising 4 views in 2 steps" for n in (1, 2)]
+    steps = [report for report in reports if report.loss is not None]
     assert [report.step for report in steps] == list(range(1, 5))
-    assert steps[0].timestep_range == (980, 980)
+    assert (steps[0].timestep_range, steps[3].timestep_range) == ((999, 999), (500, 500))
     assert steps[-1].preview is not None
     assert steps[-1].preview().shape == (32, 32, 3)
 

@@ -33,7 +33,17 @@ from dream3d.prior.folder import digest_of
 from dream3d.run.folder import LOCK, RunFolder, read_run
 
 NAMES = (
-    *("metrics.csv", "preview.png", "turntable.mp4", "mesh.glb", "field.safetensors", "seeds.png", "index.html", "x/y"),
+    *(
+        "metrics.csv",
+        "targets.png",
+        "preview.png",
+        "turntable.mp4",
+        "mesh.glb",
+        "field.safetensors",
+        "seeds.png",
+        "index.html",
+        "x/y",
+    ),
     *("checkpoints/notes.txt", "checkpoints/step-00000001.safetensors", ".mascot-original.glb"),
 )
 
@@ -57,7 +67,14 @@ def test_a_run_in_a_folder_of_the_users_leaves_all_that_is_there(tmp_path: Path,
     assert_there(users)
     assert (tmp_path / "out/mascot.glb").read_bytes() == (whole / "out/mascot.glb").read_bytes()
     made = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    numbered = {"metrics-2.csv", "preview-2.png", "turntable-2.mp4", "mesh-2.glb", "field-2.safetensors"}
+    numbered = {
+        "metrics-2.csv",
+        "targets-2.png",
+        "preview-2.png",
+        "turntable-2.mp4",
+        "mesh-2.glb",
+        "field-2.safetensors",
+    }
     assert made - set(NAMES) == {"run.json", *numbered}
     assert set(read_run(tmp_path / "run")["files"]) == numbered
 
