@@ -82,7 +82,8 @@ def main() -> None:
     args = parser.parse_args()
     entries = [Entry(word, {}, "here") for word in WORDS]
     seeds = range(-(-args.assets // len(WORDS)))
-    jobs = plan(entries, seeds, {"steps": str(args.steps), "resolution": "48"}, "mini")[0][: args.assets]
+    changes = {"steps": str(args.steps), "resolution": "48", "faces": "1000", "texture": "64"}
+    jobs = plan(entries, seeds, changes, "mini")[0][: args.assets]
     with tempfile.TemporaryDirectory() as name:
 
         def shared(folder: Path) -> Shared:

@@ -77,7 +77,7 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_no_more(disk: Pat
     said: list[str] = []
 
     def watch(progress: Progress) -> None:
-        said.extend([progress.message] if progress.stage == "optimise" and progress.message else [])
+        said.extend([progress.message] if progress.message and "no checkpoint" in progress.message else [])
         if (progress.stage, progress.message) == ("optimise", None):
             if progress.step == 3:
                 fill(disk)
