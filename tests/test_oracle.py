@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracle import MASCOT, TABLE, TREE, Box, OraclePrior, Shape, draw
+from oracle import MASCOT, Box, OraclePrior, Shape, draw
 
 from dream3d.cameras import orbit
 from dream3d.distill import Distillation
@@ -138,15 +138,3 @@ def test_the_exported_file_has_the_fields_silhouette(alone: Distillation, tmp_pa
     # The light over a closed box averages 0.7: the blue side of (0.15, 0.3, 0.85) is 0.595 in the mean.
     assert box[2] == pytest.approx(0.85 * 0.7, abs=0.06)
     assert box[0] < 0.3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_with_three_objects_it_settles_on_one(form: str) -> None:
-    objects = {"mascot": MASCOT, "table": TABLE, "tree": TREE}
-    state = optimise("any", OraclePrior(*objects.values()), FORMS[form], seed=1, device="cpu")
-    likeness = {name: compare(state, shapes) for name, shapes in objects.items()}
-    best = max(likeness, key=lambda name: likeness[name].iou)
-    others = [value for name, value in likeness.items() if name != best]
-    assert_found(likeness[best])
-    assert all(other.iou < 0.8 and other.psnr < likeness[best].psnr - 4 for other in others)
