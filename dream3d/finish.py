@@ -76,7 +76,7 @@ def finish(
         floaters=floaters,
         cap_area=cap_area(mesh.surface),
         watertight=mesh.watertight,
-        texture=0 if mesh.image is None else len(mesh.image),
+        texture=mesh.texture,
         likeness=prior.likeness(job.prompt, images_of(mesh, prior)),
         seconds=spent_seconds(),
         peak_memory_bytes=peak_memory_bytes(),

@@ -59,10 +59,15 @@ def print_outcome(outcome: Outcome, quiet: bool) -> None:
     if quiet:
         say(outcome.mesh_path)
         return
-    texture = f", texture of {outcome.texture} pixels" if outcome.texture else ""
-    say(f"mesh        {outcome.mesh_path} ({outcome.vertices:,} vertices, {outcome.faces:,} faces{texture})")
+    print_mesh(outcome.mesh_path, outcome.vertices, outcome.faces, outcome.texture)
     say(f"run folder  {outcome.run_dir}")
     say(f"took        {duration(time.monotonic() - LOADED_AT)}, peak memory {memory(outcome.peak_memory_bytes)}")
+
+
+def print_mesh(path: Path, vertices: int, faces: int, texture: int) -> None:
+    """A line on stdout about a mesh file; ``texture`` is its texture's side in pixels, 0 for none."""
+    skin = f", texture of {texture} pixels" if texture else ""
+    say(f"mesh        {path} ({vertices:,} vertices, {faces:,} faces{skin})")
 
 
 class LogLines:

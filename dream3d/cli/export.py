@@ -15,16 +15,15 @@ from dream3d.cli.group import DebugOption, say
 from dream3d.errors import UsageError
 
 _RUN = "the run's"
-mesh_option = typer.Option
 
 OutOption = Annotated[
     Path | None, options.file_option(help="Mesh: .glb, .obj, .ply or .stl.", show_default="<run>.<format>")
 ]
-FormatOption = Annotated[str | None, mesh_option(help="glb, obj, ply or stl.", show_default="that of --out, or glb")]
-FacesOption = Annotated[int | None, mesh_option(help="Faces of the mesh; 0: all of them.", show_default=_RUN)]
-TextureOption = Annotated[int | None, mesh_option(help="Texture's side; 0: vertex colours.", show_default=_RUN)]
-GridOption = Annotated[int | None, mesh_option(help="Cells along each side of the mesh grid.", show_default=_RUN)]
-SmoothingOption = Annotated[int | None, mesh_option(help="Rounds of smoothing at most.", show_default=_RUN)]
+FormatOption = Annotated[str | None, typer.Option(help="glb, obj, ply or stl.", show_default="that of --out, or glb")]
+FacesOption = Annotated[int | None, typer.Option(help="Faces of the mesh; 0: all of them.", show_default=_RUN)]
+TextureOption = Annotated[int | None, typer.Option(help="Texture's side; 0: vertex colours.", show_default=_RUN)]
+GridOption = Annotated[int | None, typer.Option(help="Cells along each side of the mesh grid.", show_default=_RUN)]
+SmoothingOption = Annotated[int | None, typer.Option(help="Rounds of smoothing at most.", show_default=_RUN)]
 
 
 def export(
@@ -48,6 +47,7 @@ def export(
     given = {"faces": faces, "texture": texture, "resolution": resolution, "smoothing": smoothing}
 
     from dream3d.cli.device import resolve_device
+    from dream3d.cli.display import print_mesh
     from dream3d.recipe.mesh import MeshRecipe
     from dream3d.remake import read_field, remake
 
@@ -61,10 +61,8 @@ def export(
     if quiet:
         say(made.path)
         return
-    image = made.mesh.image
-    skin = "" if image is None else f", texture of {len(image)} pixels"
     closed = "closed" if made.mesh.watertight else "not closed"
-    say(f"mesh        {made.path} ({made.vertices:,} vertices, {made.faces:,} faces{skin})")
+    print_mesh(made.path, made.vertices, made.faces, made.mesh.texture)
     say(f"surface     {closed}, silhouettes agree to {made.mesh.iou:.3f} IoU")
 
 

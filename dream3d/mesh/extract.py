@@ -54,6 +54,11 @@ class FieldMesh:
         return is_watertight(self.surface.faces)
 
     @property
+    def texture(self) -> int:
+        """Side of the texture, pixels; 0 if the vertices are coloured."""
+        return 0 if self.image is None else len(self.image)
+
+    @property
     def skin(self) -> tuple[NDArray[np.float32], Faces, Appearance]:
         """Vertices (V, 3), faces (F, 3) and appearance to be drawn or written: with the texture if there is one."""
         if self.layout is None or self.image is None:

@@ -55,24 +55,30 @@ def mvdream_steps(recipe: Recipe) -> Recipe:
     return replace(recipe, steps=240, guidance=guidance, key=key, field=field, stages=stages, targets=targets)
 
 
-def steps(*counts: int) -> Form:
-    """The recipe with other numbers of denoising steps, round by round."""
+def each(setting: str, *values: object) -> Form:
+    """The recipe's first rounds alone, as many as there are values of this setting of their targets."""
 
     def changed(recipe: Recipe) -> Recipe:
-        pairs = zip(recipe.targets, counts, strict=False)
-        return replace(recipe, targets=tuple(replace(target, denoise_steps=count) for target, count in pairs))
+        pairs = zip(recipe.targets, values, strict=False)
+        targets = tuple(replace(target, **{setting: value}) for target, value in pairs)  # type: ignore[arg-type]
+        return replace(recipe, targets=targets)
 
     return changed
+
+
+def steps(*counts: int) -> Form:
+    """The recipe with other numbers of denoising steps, round by round."""
+    return each("denoise_steps", *counts)
 
 
 def noises(*levels: float) -> Form:
     """The recipe with other starts of denoising, round by round."""
+    return each("noise", *levels)
 
-    def changed(recipe: Recipe) -> Recipe:
-        pairs = zip(recipe.targets, levels, strict=False)
-        return replace(recipe, targets=tuple(replace(target, noise=level) for target, level in pairs))
 
-    return changed
+def starts(*from_steps: int) -> Form:
+    """The recipe's first rounds alone, from other steps."""
+    return each("from_step", *from_steps)
 
 
 def guidance(**changes: float) -> Form:
@@ -96,16 +102,6 @@ def both(*forms: Form) -> Form:
     return changed
 
 
-def starts(*from_steps: int) -> Form:
-    """The recipe's first rounds alone, from other steps."""
-
-    def changed(recipe: Recipe) -> Recipe:
-        pairs = zip(recipe.targets, from_steps, strict=False)
-        return replace(recipe, targets=tuple(replace(target, from_step=step) for target, step in pairs))
-
-    return changed
-
-
 def field(**changes: int) -> Form:
     """The recipe with changes of the field."""
     return lambda recipe: replace(recipe, field=replace(recipe.field, **changes))  # type: ignore[arg-type]
@@ -120,8 +116,7 @@ def prototype(recipe: Recipe) -> Recipe:
     return replace(recipe, targets=targets, render=render, stages=stages, field=replace(recipe.field, levels=6))
 
 
-PROTOTYPE: Form = prototype
-MEDIUM = both(PROTOTYPE, rounds(views_per_update=3), size(48), steps(16, 6, 5, 4))
+MEDIUM = both(prototype, rounds(views_per_update=3), size(48), steps(16, 6, 5, 4))
 LIGHT = both(MEDIUM, rounds(views=8))
 
 FORMS: dict[str, Form] = {
@@ -141,8 +136,8 @@ FORMS: dict[str, Form] = {
     "more noise": noises(1.0, 0.85, 0.6),
     "300 updates": lambda recipe: recipe.with_steps(300),
     # What the prototype had, and what led from there to the shipped one.
-    "prototype": PROTOTYPE,
-    "prototype, two rounds": both(PROTOTYPE, starts(0, 230)),
+    "prototype": prototype,
+    "prototype, two rounds": both(prototype, starts(0, 230)),
     "light": LIGHT,
     "light, elevations 0 and 30": both(LIGHT, rounds(elevations_deg=(0.0, 30.0))),
     "light, two rounds": both(LIGHT, starts(0, 230)),
