@@ -35,6 +35,7 @@ setup(
         "typer>=0.26",
         "rich>=13.9",
         "numpy>=1.26",
+        "numba>=0.60",
         "scipy>=1.11",
         "scikit-image>=0.22",
         "fast-simplification>=0.1.9",

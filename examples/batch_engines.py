@@ -3,8 +3,8 @@
     python examples/batch_engines.py --assets 24 --workers 2 --kill-every 60
 
 makes the assets three times with a reduced recipe of the built-in prior: by local processes, by Ray, and by Ray while a
-process that is at work on an asset is killed by SIGKILL every so many seconds. Needs pip install 'dream3d[ray]' and
-Linux's /proc.
+process that is at work on an asset is killed by SIGKILL every so many seconds, so many times at most: an asset may lose
+its worker twice, the third time it counts as failed. Needs pip install 'dream3d[ray]' and Linux's /proc.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def at_work(folder: Path) -> list[int]:
     return found
 
 
-def killer(folder: Path, every_seconds: float, stop: threading.Event, killed: list[int]) -> None:
-    """Kill a process at work every so many seconds."""
-    while not stop.wait(every_seconds):
+def killer(folder: Path, every_seconds: float, times: int, stop: threading.Event, killed: list[int]) -> None:
+    """Kill a process at work every so many seconds, until so many are killed."""
+    while len(killed) < times and not stop.wait(every_seconds):
         for process in at_work(folder)[:1]:
             os.kill(process, signal.SIGKILL)
             killed.append(process)
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--kill-every", type=float, default=60.0, help="seconds")
+    parser.add_argument("--kills", type=int, default=1000, help="at most so many")
     args = parser.parse_args()
     entries = [Entry(word, {}, "here") for word in WORDS]
     seeds = range(-(-args.assets // len(WORDS)))
@@ -95,7 +96,7 @@ def main() -> None:
         other = collect("ray", jobs, ray, run_ray(jobs, shared(ray), args.workers))
         print(f"ray over local: {other / plain - 1:+.1%}", flush=True)
         stop, killed = threading.Event(), list[int]()
-        thread = threading.Thread(target=killer, args=(hurt, args.kill_every, stop, killed))
+        thread = threading.Thread(target=killer, args=(hurt, args.kill_every, args.kills, stop, killed))
         thread.start()
         try:
             collect("ray with kills", jobs, hurt, run_ray(jobs, shared(hurt), args.workers))

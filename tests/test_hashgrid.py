@@ -1,5 +1,7 @@
 """The hash grid: layout by hand, interpolation, gradients, and each path against the reference."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_encode import HashGridSpec, hash_encode, hash_encode_reference, hash_grid_spec
 from dream3d.kernels.hash_grid import HASH_GRID, TorchHashGrid
+from dream3d.kernels.numba_hash import POINTS_PER_PIECE, NumbaHashGrid
 from dream3d.recipe.generation import FieldRecipe
 
 SMALL = hash_grid_spec(levels=3, features=2, log2_entries=9, base_resolution=4, per_level_scale=2.0)
@@ -109,7 +112,54 @@ def test_modules_start_small_and_follow_the_generator() -> None:
     assert 0 < float(first.table.detach().abs().max()) <= 1e-4
 
 
-def test_on_a_cpu_the_reference_is_chosen_and_says_why() -> None:
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.integers(4, 12), st.integers(2, 9), st.integers(0, 10**6), st.sampled_from((1, 2)))
+def test_compiled_grid_equals_the_reference(levels: int, log2_entries: int, base: int, seed: int, threads: int) -> None:
+    spec = hash_grid_spec(levels, 2, log2_entries, base, 1.6)
+    count = 1 if seed % 3 == 0 else 2 * POINTS_PER_PIECE + 1
+    positions = torch.rand(count, 3, generator=torch.Generator().manual_seed(seed))
+    positions[0] = seed % 2  # a corner of the cube
+    upstream = torch.randn(count, spec.width, generator=torch.Generator().manual_seed(seed))
+    results = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for build in (NumbaHashGrid, TorchHashGrid):
+            grid = build(spec, torch.Generator().manual_seed(seed))
+            encoded = grid(positions)
+            results.append((encoded, *torch.autograd.grad(encoded, [grid.table], upstream)))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-9)
+
+
+def test_compiled_grid_leaves_to_torch_what_it_cannot_do() -> None:
+    grid = NumbaHashGrid(SMALL, torch.Generator().manual_seed(0))
+    positions = torch.rand(5, 3, requires_grad=True)
+    (slope,) = torch.autograd.grad(grid(positions).sum(), positions)
+    assert bool(slope.any())
+    torch.testing.assert_close(grid.double()(positions.double()), grid.float()(positions).double())
+    single = hash_grid_spec(2, 1, 4, 2, 2.0)
+    assert NumbaHashGrid(single, torch.Generator())(positions.detach()).shape == (5, 2)
+
+
+def test_no_positions_encode_to_nothing_in_compiled_loops() -> None:
+    grid = NumbaHashGrid(SMALL, torch.Generator().manual_seed(0))
+    encoded = grid(torch.zeros(0, 3))
+    assert encoded.shape == (0, SMALL.width)
+    encoded.sum().backward()
+    assert grid.table.grad is not None
+    assert not grid.table.grad.any()
+
+
+def test_on_a_cpu_the_compiled_grid_is_chosen_and_the_others_say_why_not() -> None:
     choice = choose(HASH_GRID, "cpu")
-    assert choice.name == "torch"
+    assert choice.name == "numba"
     assert "CUDA" in choice.reason
+
+
+def test_without_numba_torch_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dream3d.kernels.numba_hash", None)
+    choice = choose.__wrapped__(HASH_GRID, "cpu")
+    assert choice.name == "torch"
+    assert "numba is not usable here" in choice.reason

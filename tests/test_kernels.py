@@ -28,7 +28,8 @@ def operation(*candidates: Candidate[Callable[[int], int]]) -> Operation[Callabl
 def test_every_operation_reports_what_it_runs_on_and_why() -> None:
     choices = report("cpu")
     assert [choice.operation for choice in choices] == ["hash grid", "ray marching", "compositing"]
-    assert all(choice.name == "torch" and "CUDA" in choice.reason for choice in choices)
+    assert [choice.name for choice in choices] == ["numba", "numba", "torch"]
+    assert all("CUDA" in choice.reason for choice in choices)
 
 
 def test_every_operation_ends_with_a_reference_that_needs_no_test() -> None:
@@ -54,3 +55,8 @@ def test_the_first_candidate_that_works_is_taken() -> None:
 def test_without_a_reference_that_is_an_error() -> None:
     with pytest.raises(LookupError, match="no implementation of adding one works on cpu: fast runs on CUDA only"):
         choose(Operation("adding one", (Candidate("fast", lambda x: x, works),)), "cpu")
+
+
+def test_one_for_the_cpu_is_not_tried_elsewhere() -> None:
+    choice = choose(operation(Candidate("compiled", lambda x: x + 1, broken, "cpu")), "cuda")
+    assert choice.reason == "compiled runs on CPU only and the device is cuda"

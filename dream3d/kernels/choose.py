@@ -12,7 +12,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 Implementation = TypeVar("Implementation")
 
@@ -22,11 +22,13 @@ class Candidate(Generic[Implementation]):
     """One implementation of an operation."""
 
     name: str
-    """The library: ``torch``, ``nerfacc``, ``tiny-cuda-nn``."""
+    """The library: ``torch``, ``numba``, ``nerfacc``, ``tiny-cuda-nn``."""
     implementation: Implementation
     probe: Callable[[str], None] | None = None
-    """Runs it on tiny inputs on a CUDA device, values and gradients, and raises where it does not work; None for what
+    """Runs it on tiny inputs on the device, values and gradients, and raises where it does not work; None for what
     works on every device."""
+    kind: Literal["cuda", "cpu"] = "cuda"
+    """The devices that one with a probe runs on."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def _reason_against(candidate: Candidate[Implementation], device: str) -> str | 
     """Why a candidate cannot be used, or None."""
     if candidate.probe is None:
         return None
-    if not device.startswith("cuda"):
-        return f"{candidate.name} runs on CUDA only and the device is {device}"
+    if not device.startswith(candidate.kind):
+        return f"{candidate.name} runs on {candidate.kind.upper()} only and the device is {device}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")  # a warning is no failure, even where warnings are made errors

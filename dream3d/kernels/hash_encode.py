@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_PRIMES = (1, 2654435761, 805459861)
+PRIMES = (1, 2654435761, 805459861)
+"""Of the spatial hash, one per axis (equation 4)."""
 BAGS_AT_ONCE = 2**23
 """Interpolations in one call. Eight rows each are a quarter of what int32 counts, which ``embedding_bag`` does."""
 _CORNERS = tuple((corner >> 2 & 1, corner >> 1 & 1, corner & 1) for corner in range(8))
@@ -77,7 +78,7 @@ def hash_grid_spec(
 def _rows(level: Level, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """Table rows of integer grid points (int32 tensors of broadcastable shapes)."""
     if level.hashed:
-        row = (x.long() * _PRIMES[0]) ^ (y.long() * _PRIMES[1]) ^ (z.long() * _PRIMES[2])
+        row = (x.long() * PRIMES[0]) ^ (y.long() * PRIMES[1]) ^ (z.long() * PRIMES[2])
         return (row & (level.entries - 1)) + level.offset
     row = x + y * level.resolution + z * level.resolution**2
     # Points on the far faces spill over the last row once; a comparison is much cheaper than a remainder.

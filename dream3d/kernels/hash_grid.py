@@ -73,12 +73,32 @@ def _probe_tinycudann(device: str) -> None:
                 raise RuntimeError(f"its hash grid returned {name} that are zero or not finite")
 
 
+def _numba_grid(spec: HashGridSpec, generator: torch.Generator) -> TorchHashGrid:
+    grid: TorchHashGrid = importlib.import_module("dream3d.kernels.numba_hash").NumbaHashGrid(spec, generator)
+    return grid
+
+
+def _probe_numba(device: str) -> None:
+    """Values and gradients of a small grid, against the reference's."""
+    spec = hash_grid_spec(2, 2, 8, 4, 3.0)
+    positions = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
+    results = []
+    for build in (_numba_grid, TorchHashGrid):
+        grid = build(spec, torch.Generator().manual_seed(0))
+        values = grid(positions)
+        results.append((values, *torch.autograd.grad(values.square().sum(), [grid.table])))
+    for found, wanted in zip(*results, strict=True):
+        if not torch.allclose(found, wanted, rtol=1e-4, atol=1e-9):
+            raise RuntimeError("its values or gradients are not those of torch")
+
+
 HashGrid = TorchHashGrid | TinyCudaHashGrid
 HashGridFactory = Callable[[HashGridSpec, torch.Generator], HashGrid]
 HASH_GRID = Operation(
     "hash grid",
     (
         Candidate[HashGridFactory]("tiny-cuda-nn", TinyCudaHashGrid, _probe_tinycudann),
+        Candidate[HashGridFactory]("numba", _numba_grid, _probe_numba, "cpu"),
         Candidate[HashGridFactory]("torch", TorchHashGrid),
     ),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ RAYS_PER_CHUNK = 65_536
 
 DensityFn = Callable[[Tensor], Tensor]
 """(M, 3) world positions -> (M,) densities per world unit."""
+MarchFn = Callable[[Tensor, Tensor, Occupancy, float, torch.Generator | None], Samples]
 
 
 def intersect_cube(rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,6 +36,19 @@ def intersect_cube(rays_o: Tensor, rays_d: Tensor) -> tuple[Tensor, Tensor]:
     near = torch.minimum(first, second).amax(-1).clamp_min(0)
     far = torch.maximum(first, second).amin(-1)
     return near, far
+
+
+def cut(
+    rays_o: Tensor, rays_d: Tensor, step_size: float, generator: torch.Generator | None
+) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+    """Where rays (R, 3) enter and leave the cube, the place (R,) within their intervals, and the most intervals."""
+    near, far = intersect_cube(rays_o, rays_d)
+    longest = float((far - near).amax()) if near.numel() else 0.0
+    if generator is None:
+        fraction = torch.full_like(near, 0.5)
+    else:
+        fraction = torch.rand(near.shape, generator=generator).to(near, non_blocking=True)
+    return (near, far, fraction), max(math.ceil(longest / step_size), 0)
 
 
 @torch.no_grad()
@@ -49,15 +65,9 @@ def march(
     within an interval is one random fraction per ray with a generator (training) and the middle without.
     The last interval is shortened to end at the cube, so that lengths add up to the way inside it.
     """
-    near, far = intersect_cube(rays_o, rays_d)
-    longest = float((far - near).amax()) if near.numel() else 0.0
-    count = max(math.ceil(longest / step_size), 0)
+    (near, far, fraction), count = cut(rays_o, rays_d, step_size, generator)
     start = near[:, None] + torch.arange(count, device=rays_o.device) * step_size
     length = (far[:, None] - start).clamp(max=step_size)
-    if generator is None:
-        fraction = torch.full_like(near, 0.5)
-    else:
-        fraction = torch.rand(near.shape, generator=generator).to(near, non_blocking=True)
     # Index pairs instead of boolean masks of (R, count, 3): only the kept samples are ever materialised.
     ray_index, interval = torch.nonzero(length > 0, as_tuple=True)
     length = length[ray_index, interval]
@@ -74,12 +84,13 @@ def visible_samples(
     rays_d: Tensor,
     marching: Marching,
     generator: torch.Generator | None,
+    march_fn: MarchFn = march,
 ) -> Samples:
-    """The samples of :func:`march` that count: light reaches them, and they stop enough of it."""
+    """The samples of a march that count: light reaches them, and they stop enough of it."""
     kept: list[Samples] = []
     for begin in range(0, len(rays_o), RAYS_PER_CHUNK):
         chunk = slice(begin, begin + RAYS_PER_CHUNK)
-        samples = march(rays_o[chunk], rays_d[chunk], occupancy, marching.step_size, generator)
+        samples = march_fn(rays_o[chunk], rays_d[chunk], occupancy, marching.step_size, generator)
         density = density_fn(positions_of(samples, rays_o[chunk], rays_d[chunk]))
         keep = transmittance_from_density(density, samples) > marching.early_stop_transmittance
         if marching.alpha_threshold > 0:
@@ -90,11 +101,21 @@ def visible_samples(
     return Samples(*(torch.cat([getattr(part, name) for part in kept]) for name in ("ray_index", "distance", "length")))
 
 
+def _numba_samples(*args: Any) -> Samples:
+    samples: Samples = importlib.import_module("dream3d.kernels.numba_march").visible_samples(*args)
+    return samples
+
+
+def _probe_numba(device: str) -> None:
+    importlib.import_module("dream3d.kernels.numba_march").probe(device)
+
+
 VisibleSamplesFn = Callable[[DensityFn, Occupancy, Tensor, Tensor, Marching, torch.Generator | None], Samples]
 VISIBLE_SAMPLES = Operation(
     "ray marching",
     (
         Candidate[VisibleSamplesFn]("nerfacc", nerfacc.visible_samples, nerfacc.probe),
+        Candidate[VisibleSamplesFn]("numba", _numba_samples, _probe_numba, "cpu"),
         Candidate[VisibleSamplesFn]("torch", visible_samples),
     ),
 )

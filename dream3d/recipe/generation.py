@@ -309,7 +309,10 @@ class Recipe(Settings):
         return sorted(start for start in starts if self.target_at(start)[0].updates is None)
 
     def with_steps(self, steps: int) -> Recipe:
-        """The same recipe in more or fewer steps: every schedule is stretched along with the run."""
+        """The same recipe in more or fewer steps: every schedule is stretched along with the run.
+
+        Fewer steps also denoise each target in fewer steps, so that a short run is short; more steps add none.
+        """
         check_setting(steps, Count, "steps")
         return _stretched(self, steps / self.steps, steps)
 
@@ -334,6 +337,13 @@ def _stretched(recipe: Recipe, ratio: float, steps: int) -> Recipe:
     )
     guidance = replace(recipe.guidance, t_min=line(recipe.guidance.t_min), t_max=line(recipe.guidance.t_max))
     stages = tuple(replace(stage, from_step=round(stage.from_step * ratio)) for stage in recipe.stages)
-    targets = tuple(replace(target, from_step=round(target.from_step * ratio)) for target in recipe.targets)
+    targets = tuple(
+        replace(
+            target,
+            from_step=round(target.from_step * ratio),
+            denoise_steps=max(1, round(target.denoise_steps * min(1.0, ratio))),
+        )
+        for target in recipe.targets
+    )
     field = replace(recipe.field, sharpness=line(recipe.field.sharpness))
     return replace(recipe, steps=steps, field=field, stages=stages, targets=targets, guidance=guidance, shading=shading)
