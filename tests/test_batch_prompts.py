@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dream3d.batch.jobs import plan
 from dream3d.batch.prompts import MAX_LINE_BYTES, Entry, read_lists
 from dream3d.errors import UsageError
+from dream3d.recipe.generation import Stage, TargetRecipe
 from dream3d.recipe.overrides import changed_recipe
 from dream3d.recipe.presets import preset
 
@@ -146,6 +147,9 @@ def test_settings_by_name_and_by_place_change_the_recipe() -> None:
     assert (recipe.steps, recipe.guidance.rescale, recipe.negative_prompt) == (12, 0.25, "7")
     assert recipe.mesh.resolution == 40
     assert changed_recipe({}, "mini") == preset("mini")
+    lists = {"targets": "[{updates = 4}]", "stages": "[{from_step = 0, resolution = 16, objects = 1}]"}
+    changed = changed_recipe(lists, "mini")
+    assert (changed.targets, changed.stages) == ((TargetRecipe(updates=4),), (Stage(0, 16, 1),))
     assert changed_recipe({"negative_prompt": "fog"}, "mini").negative_prompt == "fog"
     with pytest.raises(UsageError, match="unknown preset"):
         changed_recipe({"preset": "huge"}, "mini")

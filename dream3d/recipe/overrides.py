@@ -62,7 +62,7 @@ def changed_recipe(changes: Mapping[str, str], recommended: str) -> Recipe:
         plain |= {name: changes[name] for name in ("negative", "preset") if name in changes}
     data = parse_settings(Overrides, plain).apply_to(recommended).to_dict()
     for name in changes.keys() - short:
-        if "." not in name and not isinstance(data.get(name), int | float | str):
+        if "." not in name and not isinstance(data.get(name), int | float | str | list | tuple):
             known = f"{', '.join(sorted(short))}, or a place in the recipe such as guidance.rescale"
             raise UsageError(f"unknown setting {shown(name)}; known: {known}")
         _put(data, name, changes[name])
