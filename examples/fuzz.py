@@ -67,6 +67,10 @@ SHORT = replace(
 )
 
 
+MOST_WORK = 2_000_000
+"""Eleven times that of :data:`SHORT`. A recipe within all bounds may ask for hours, which is then no fault of a reader."""
+
+
 class Stop(Exception):
     """A run has made two steps, which is enough."""
 
@@ -95,6 +99,13 @@ def read_run(folder: Path) -> None:
         resume(folder / "run", prior=mini(), observer=stop, checkpoint_seconds=0)
 
 
+def work(recipe: Recipe) -> int:
+    """Samples along all rays, and views times denoising steps, that two steps of a recipe ask for."""
+    stage, target = recipe.stage_at(0), recipe.targets[0]
+    views = max(target.views or 0, 4) * stage.objects
+    return views * (stage.resolution**2 * recipe.render.samples_per_diagonal + 20_000 * target.denoise_steps)
+
+
 def read_recipe(folder: Path) -> None:
     """Run two steps of a recipe."""
     try:
@@ -102,6 +113,8 @@ def read_recipe(folder: Path) -> None:
     except (ValueError, RecursionError):  # no table, and so no recipe
         return
     recipe = Recipe.from_dict(data)
+    if work(recipe) > MOST_WORK:
+        return
     paths: dict[str, Any] = {"out": folder / "a.glb", "run_dir": folder / "run"}
     with contextlib.suppress(Stop):
         generate("a chair", prior=mini(), recipe=recipe, seed=0, device="cpu", observer=stop, **paths)

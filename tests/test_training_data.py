@@ -162,9 +162,10 @@ def test_settings_are_changed_on_the_command_line(tmp_path: Path) -> None:
 def test_a_recipe_that_is_missing_or_no_toml_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         read_recipe(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("steps = = 3")
-    with pytest.raises(UsageError, match="is not valid TOML"):
-        read_recipe(tmp_path / "bad.toml")
+    for text in ("steps = = 3", f"steps = {'[' * 10_000}"):
+        (tmp_path / "bad.toml").write_text(text)
+        with pytest.raises(UsageError, match="is not valid TOML"):
+            read_recipe(tmp_path / "bad.toml")
 
 
 def test_the_recipe_of_the_bundled_prior_is_valid() -> None:

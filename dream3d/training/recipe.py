@@ -182,7 +182,7 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> TrainingRecipe:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"the recipe {path} cannot be read ({error.strerror}); give a TOML file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the recipe {path} is not valid TOML: {error}") from error
     for change in changes:
         apply_change(data, change)
