@@ -68,7 +68,7 @@ SHORT = replace(
 
 
 MOST_WORK = 2_000_000
-"""Eleven times that of :data:`SHORT`. A recipe within all bounds may ask for hours, which is then no fault of a reader."""
+"""Eleven times that of :data:`SHORT`. A recipe within all bounds may ask for hours: that is no fault of a reader."""
 
 
 class Stop(Exception):
