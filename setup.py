@@ -35,6 +35,8 @@ setup(
         "typer>=0.26",
         "rich>=13.9",
         "numpy>=1.26",
+        # BSD-2, wheels for every Python and system that torch has: the rasteriser's loops in machine code.
+        "numba>=0.61",
         "scipy>=1.11",
         "scikit-image>=0.22",
         "fast-simplification>=0.1.9",
