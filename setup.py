@@ -23,7 +23,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dream3d", "dream3d.*"]),
     # The mini prior travels inside the package: it works with no network and no second download.
-    package_data={"dream3d": ["py.typed", "priors/**", "prior/official/configs/**"]},
+    package_data={"dream3d": ["py.typed", "priors/**", "prior/official/configs/**", "report/model_viewer/**"]},
     install_requires=[
         "torch>=2.5",
         "diffusers>=0.35",

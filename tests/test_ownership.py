@@ -38,6 +38,7 @@ NAMES = (
         "targets.png",
         "preview.png",
         "turntable.mp4",
+        "report.html",
         "mesh.glb",
         "field.safetensors",
         "seeds.png",
