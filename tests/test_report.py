@@ -224,6 +224,8 @@ def test_chromium_without_a_network_shows_the_model(run: Path, tmp_path: Path) -
         page.wait_for("document.documentElement.dataset.model === 'loaded'")
         assert page.value("document.querySelector('h1').textContent") == HOSTILE
         assert page.value("document.querySelectorAll('main img').length") >= 8
+        page.value("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(() => drawn(0))))")
+        drawn = page.value("document.querySelector('model-viewer').toDataURL()")
         shown = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), dtype=np.int64)
         box = page.value("JSON.stringify(document.querySelector('model-viewer').getBoundingClientRect())")
         assert page.problems == []
@@ -232,10 +234,12 @@ def test_chromium_without_a_network_shows_the_model(run: Path, tmp_path: Path) -
         assert page.value("fetch('https://example.com').then(() => 'reached', () => 'refused')") == "refused"
         assert any("Content Security Policy" in problem for problem in page.problems)
     place = json.loads(box)
-    top, left, side = (int(place[name]) for name in ("top", "left", "width"))
+    top, left, side = (round(place[name]) for name in ("top", "left", "width"))
     stage = shown[top : top + side, left : left + side]
-    differs = (np.abs(stage - stage[4, 4]).max(axis=-1) > 24).mean()
+    differs = (np.abs(stage - stage[side // 2, 4]).max(axis=-1) > 24).mean()
     assert 0.05 < differs < 0.8  # an object before a plain background
+    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn.split(",")[1]))).convert("RGBA"))[..., 3]
+    assert 0.05 < (alpha > 128).mean() < 0.8  # which is the model, not the picture that stands for it before
 
 
 @needs_chromium

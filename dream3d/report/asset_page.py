@@ -16,7 +16,7 @@ h2 { font-size: 1.05rem; margin: 2.2rem 0 .7rem }
 .top { display: grid; grid-template-columns: minmax(0, 3fr) minmax(270px, 2fr); gap: 1.4rem; align-items: start }
 @media (max-width: 760px) { .top { grid-template-columns: minmax(0, 1fr) } }
 .stage { position: relative; aspect-ratio: 1; background: var(--stage); border-radius: 10px; overflow: hidden }
-model-viewer { width: 100%; height: 100%; --poster-color: transparent; --progress-bar-color: var(--accent) }
+model-viewer { width: 100%; height: 100%; --poster-color: transparent }
 .stage p { position: absolute; inset: auto 0 .6rem; margin: 0; text-align: center; color: var(--faint);
   font-size: .85rem; pointer-events: none }
 .stage > img { width: 100%; height: 100%; object-fit: contain }

@@ -91,5 +91,6 @@ def viewer_element(glb: bytes, description: str, poster: bytes | None = None) ->
     return (
         f'<model-viewer src="{data_uri("model/gltf-binary", glb)}" alt="{escape(description)}"{shown} '
         'camera-controls touch-action="pan-y" interaction-prompt="none" '
-        'shadow-intensity="0.8" shadow-softness="0.9" camera-orbit="25deg 72deg 110%"></model-viewer>'
+        'shadow-intensity="0.8" shadow-softness="0.9" camera-orbit="25deg 72deg 110%">'
+        '<div slot="progress-bar"></div></model-viewer>'
     )
