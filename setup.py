@@ -23,7 +23,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dream3d", "dream3d.*"]),
     # The mini prior travels inside the package: it works with no network and no second download.
-    package_data={"dream3d": ["py.typed", "priors/**", "prior/official/configs/**"]},
+    package_data={"dream3d": ["py.typed", "priors/**", "prior/official/configs/**", "report/model_viewer/**"]},
     install_requires=[
         "torch>=2.5",
         "diffusers>=0.35",
@@ -35,7 +35,8 @@ setup(
         "typer>=0.26",
         "rich>=13.9",
         "numpy>=1.26",
-        "numba>=0.60",
+        # BSD-2, wheels for every Python and system that torch has: loops over samples and triangles in machine code.
+        "numba>=0.61",
         "scipy>=1.11",
         "scikit-image>=0.22",
         "fast-simplification>=0.1.9",

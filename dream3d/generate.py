@@ -29,6 +29,7 @@ from dream3d.run.folder import RunFolder, provenance
 from dream3d.run.job import Job, read_job
 from dream3d.run.progress import Observer, Outcome, Progress, silent
 from dream3d.run.session import Session
+from dream3d.run_report import write_report
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -68,8 +69,8 @@ def generate(
 ) -> Outcome:
     """Optimise a field under ``prior`` until it looks like ``prompt``, and export its surface to ``out``.
 
-    ``run_dir`` receives run.json, metrics.csv, preview.png, turntable.mp4, the field and a copy of the mesh; what is
-    there already stays, and ours gets a number. On the CPU the same arguments give the same bytes. Every
+    ``run_dir`` receives run.json, metrics.csv, preview.png, turntable.mp4, report.html, the field and a copy of the
+    mesh; what is there already stays, and ours gets a number. On the CPU the same arguments give the same bytes. Every
     ``checkpoint_seconds`` (0: never), and when SIGINT, SIGTERM or SIGHUP stop it, its state is kept for :func:`resume`.
     ``request`` is plain data that goes into run.json: how to load the prior again, for one.
 
@@ -166,7 +167,9 @@ def _carry_out(
         distillation = optimise(job.prompt, prior, job.recipe, job.seed, job.device, session, job.hash_grid)
         outcome = finish(run, job, distillation.scene, prior, lambda: checkpointer.seconds, observer)
         checkpointer.keep_field(distillation)
-        run.record("finished", result=figures_of(outcome))
+        result = figures_of(outcome)
+        write_report(run, {**run.facts, "status": "finished", "result": result})
+        run.record("finished", result=result)
     except (KeyboardInterrupt, SystemExit):
         with contextlib.suppress(OSError):
             run.record("interrupted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,13 @@ def write_png(path: Path, picture: Picture, made_by: dict[str, Any] | None = Non
     if made_by is not None:
         text.add_text("dream3d", json.dumps(made_by))
     write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary, pnginfo=text))
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """A whole PNG of (H, W, 3)."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def write_animation(path: Path, frames: Picture, frames_per_second: float) -> None:

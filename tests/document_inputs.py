@@ -72,6 +72,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/mini.md": (),
     "docs/models.md": (),
     "docs/python.md": (),
+    "docs/report.md": (),
     "docs/resume.md": (),
     "docs/training.md": (recipe,),
     "docs/tutorial.md": (prompts,),

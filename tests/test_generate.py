@@ -98,6 +98,7 @@ def test_the_run_folder_is_complete(first: Run) -> None:
         "mesh.glb",
         "metrics.csv",
         "preview.png",
+        "report.html",
         "run.json",
         "targets.png",
         "turntable.mp4",

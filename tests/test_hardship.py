@@ -150,7 +150,7 @@ start(Path(sys.argv[1]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", [".glb", ".png", ".mp4", ".json"])
+@pytest.mark.parametrize("ending", [".glb", ".png", ".mp4", ".html", ".json"])
 def test_a_process_that_is_killed_while_it_writes_a_file(tmp_path: Path, whole: Path, ending: str) -> None:
     # Not a fork: the threads that torch may have started by now would be missing in it.
     environment = {

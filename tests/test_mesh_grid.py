@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dream3d.cameras import orbit
 from dream3d.mesh.grid import peak_projection, raw_from_density, sample_density_grid
+from dream3d.mesh.loops import largest_along
 
 
 def test_the_grid_is_indexed_xyz_on_corner_points() -> None:
@@ -84,3 +85,19 @@ def test_the_peak_projection_does_not_depend_on_its_batches() -> None:
     grid = sample_density_grid(ball(0.5), 8)
     whole = peak_projection(grid, orbit(2), 10, 10)
     assert np.array_equal(whole, peak_projection(grid, orbit(2), 10, 10, samples=50))
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 5), (3, 7, 4)])
+def test_the_loop_finds_what_torch_does(shape: tuple[int, int, int]) -> None:
+    random = torch.Generator().manual_seed(0)
+    volume = torch.randn(shape, generator=random)
+    rays_o, rays_d = torch.randn(50, 3, generator=random), torch.randn(50, 3, generator=random)
+    distance = torch.rand(50, 20, generator=random) * 3
+    points = rays_o[:, None] + distance[..., None] * rays_d[:, None]
+    # grid_sample names the last axis x and the first z; ours is indexed [x, y, z].
+    values = torch.nn.functional.grid_sample(
+        volume[None, None], points.flip(-1)[None, None], padding_mode="border", align_corners=True
+    )
+    found = np.empty(50, np.float32)
+    largest_along(volume.numpy(), rays_o.numpy(), rays_d.numpy(), distance.numpy(), found)
+    assert found == pytest.approx(values[0, 0, 0].amax(-1).numpy(), abs=1e-5)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dream3d.cameras import Cameras, look_at_origin, orbit
-from dream3d.mesh import raster
+from dream3d.mesh import loops, raster
 from dream3d.mesh.appearance import Texture
-from dream3d.mesh.raster import interpolate, rasterize, silhouettes
+from dream3d.mesh.raster import covered_pixels, interpolate, rasterize, silhouettes
 from dream3d.mesh.shading import shade
 
 
@@ -50,15 +52,16 @@ def test_depth_is_the_distance_along_the_ray(height: int, width: int) -> None:
     cameras = orbit(5, elevation_deg=35, azimuth_deg=10, fovy_deg=50)
     vertices = np.array([[0.1, -0.9, -0.7], [-0.2, 0.8, -0.5], [0.3, 0.1, 0.9]])
     fragments = rasterize(vertices, ONE_FACE, cameras, height, width)
+    depth = fragments.depth(cameras)
     rays_o, rays_d = (rays.double().numpy() for rays in cameras.rays(height, width))
     normal = np.cross(vertices[1] - vertices[0], vertices[2] - vertices[0])
     distance = ((vertices[0] - rays_o) @ normal) / (rays_d @ normal)
     seen = fragments.face == 0
     assert seen.any(axis=(1, 2)).all()
-    assert fragments.depth[seen] == pytest.approx(distance[seen], abs=1e-5)
-    assert (fragments.depth[~seen] == math.inf).all()
+    assert depth[seen] == pytest.approx(distance[seen], abs=1e-5)
+    assert (depth[~seen] == math.inf).all()
     # The hit point from the weights is the hit point from the ray.
-    hit = rays_o + fragments.depth[..., None].astype(float).clip(max=99) * rays_d
+    hit = rays_o + depth[..., None].astype(float).clip(max=99) * rays_d
     assert fragments.barycentric[seen] @ vertices == pytest.approx(hit[seen], abs=1e-5)
 
 
@@ -109,11 +112,9 @@ def test_the_nearer_face_wins_whatever_the_order(order: tuple[int, int]) -> None
     assert (fragments.face == order.index(0)).all()
 
 
-def test_of_equal_depths_the_first_face_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_equal_depths_the_first_face_wins() -> None:
     faces = np.array([[0, 1, 2]] * 5)
-    for batch in (1, 1 << 20):
-        monkeypatch.setattr(raster, "BATCH", batch)
-        assert (rasterize(facing_triangle(0), faces, front_camera(), 8, 8).face == 0).all()
+    assert (rasterize(facing_triangle(0), faces, front_camera(), 8, 8).face == 0).all()
 
 
 def test_crossing_faces_are_cut_where_they_cross() -> None:
@@ -145,13 +146,61 @@ def test_weights_sum_to_one_inside_and_zero_outside() -> None:
     assert (total[fragments.face < 0] == 0).all()
 
 
-def test_batches_do_not_change_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+# --- the compiled loops against array operations -----------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10_000), batch=st.sampled_from([97, 1 << 20]))
+@settings(deadline=None, max_examples=20)
+def test_the_loop_draws_what_array_operations_do_to_the_last_bit(seed: int, batch: int) -> None:
+    random = np.random.default_rng(seed)
+    # Some behind the camera, some across the border, some without area, and the first ones twice.
+    screen, z = random.uniform(-10, 50, (60, 2)), random.uniform(-0.2, 3, 60)
+    faces = random.integers(0, 60, (150, 3))
+    faces = np.concatenate([faces, faces[:20]])
+    z_buffer, owner, weights = np.full((30, 40), np.inf), np.full((30, 40), -1), np.zeros((30, 40, 3))
+    loops.cover(screen, z, faces, True, z_buffer, owner, weights)
+    first_owner = np.full((30, 40), -1)
+    loops.cover(screen, z, faces, False, np.full((30, 40), np.inf), first_owner, np.zeros((30, 40, 3)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raster, "BATCH", batch)
+        parts = zip(*covered_pixels(screen[faces], z[faces], 30, 40), strict=True)
+        face, pixel, weight, depth = (np.concatenate(part) for part in parts)
+    assert len(np.unique(pixel)) > 600
+    for key, drawn in ((depth, owner), (face, first_owner)):
+        order = np.lexsort([face, key, pixel])
+        seen, first = np.unique(pixel[order], return_index=True)
+        expected = np.full(30 * 40, -1)
+        expected[seen] = face[order[first]]
+        assert np.array_equal(drawn.reshape(-1), expected)
+        if drawn is owner:
+            assert np.array_equal(weights.reshape(-1, 3)[seen], weight[order[first]])
+            assert np.array_equal(z_buffer.reshape(-1)[seen], depth[order[first]])
+
+
+def test_values_at_pixels_are_those_of_array_operations() -> None:
     sphere = trimesh.creation.icosphere(subdivisions=3, radius=0.9)
-    whole = rasterize(sphere.vertices, sphere.faces, orbit(2), 40, 40)
-    monkeypatch.setattr(raster, "BATCH", 97)
-    parts = rasterize(sphere.vertices, sphere.faces, orbit(2), 40, 40)
-    assert np.array_equal(whole.face, parts.face)
-    assert np.array_equal(whole.depth, parts.depth)
+    values = np.random.default_rng(0).normal(size=(len(sphere.vertices), 9)).astype(np.float32)
+    fragments = rasterize(sphere.vertices, sphere.faces, orbit(2), 40, 40)
+    seen = fragments.face >= 0
+    expected = np.einsum("pk,pkc->pc", fragments.barycentric[seen], values[sphere.faces[fragments.face[seen]]])
+    found = interpolate(fragments, sphere.faces, values)
+    assert found[seen] == pytest.approx(expected, abs=1e-6)
+    assert (found[~seen] == 0).all()
+
+
+def test_where_nothing_can_be_kept_the_loops_are_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **options: object) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function 'twice': no locator available for file")
+        return lambda function: function
+
+    def twice(numbers: NDArray[np.float64]) -> None:
+        numbers *= 2
+
+    monkeypatch.setattr(numba, "njit", refuse)
+    numbers = np.ones(2)
+    loops.compiled(twice)(numbers)
+    assert numbers.tolist() == [2, 2]
 
 
 def test_what_is_behind_the_camera_is_not_drawn() -> None:

@@ -38,6 +38,7 @@ NAMES = (
         "targets.png",
         "preview.png",
         "turntable.mp4",
+        "report.html",
         "mesh.glb",
         "field.safetensors",
         "seeds.png",
@@ -74,6 +75,7 @@ def test_a_run_in_a_folder_of_the_users_leaves_all_that_is_there(tmp_path: Path,
         "turntable-2.mp4",
         "mesh-2.glb",
         "field-2.safetensors",
+        "report-2.html",
     }
     assert made - set(NAMES) == {"run.json", *numbered}
     assert set(read_run(tmp_path / "run")["files"]) == numbered

@@ -39,16 +39,21 @@ class BatchJob:
         """The run's folder in the batch's folder."""
         return f"{RUNS}/{self.key}"
 
-    def result(self, place: Place) -> Mapping[str, object] | None:
-        """What the run says of its mesh; None unless it is finished and tidied up, and the mesh is there."""
+    def record(self, place: Place) -> Mapping[str, object] | None:
+        """The ``run.json`` of the job; None unless it is finished and tidied up, and the mesh is there."""
         try:
             record = parse_run(place.read(f"{self.run}/run.json"), self.run)
         except (UsageError, OSError):
             return None
         if record.get("status") != "finished" or place.has(f"{self.run}/{LOCK}") or not place.has(self.mesh):
             return None
-        result = record.get("result")
-        return result if isinstance(result, dict) else {}
+        return record
+
+    def result(self, place: Place) -> Mapping[str, object] | None:
+        """What :meth:`record` says of the mesh."""
+        record = self.record(place)
+        result = {} if record is None else record.get("result")
+        return None if record is None else result if isinstance(result, dict) else {}
 
 
 def plan(

@@ -39,6 +39,8 @@ class Row:
     reason: str
     facts: Mapping[str, object]
     """The result in its ``run.json``: :data:`FIGURES`; older runs have fewer."""
+    has_page: bool = False
+    """Whether the run has a ``report.html``."""
 
     def cells(self) -> list[str]:
         """The row of ``summary.csv``. No text in it is a formula to a spreadsheet: an apostrophe comes before such."""
@@ -101,8 +103,12 @@ def _own_name(name: str, place: Place) -> str:
 
 
 def _row(job: BatchJob, place: Place) -> Row:
-    result = job.result(place)
-    return Row(job, "waiting", "", {}) if result is None else Row(job, "finished", "", result)
+    record = job.record(place)
+    if record is None:
+        return Row(job, "waiting", "", {})
+    result, files = record.get("result"), record.get("files")
+    has_page = isinstance(files, list) and "report.html" in files
+    return Row(job, "finished", "", result if isinstance(result, dict) else {}, has_page)
 
 
 def page(rows: Sequence[Row]) -> str:
@@ -122,4 +128,7 @@ def _item(row: Row) -> GalleryItem:
     similarity, rank, cap = (row.facts.get(name) for name in ("prompt_similarity", "prompt_rank", "cap_area"))
     notes = [f"similarity to the prompt {similarity:.2f}, rank {rank}"] if isinstance(similarity, float) else []
     notes += [f"{cap:.1%} cut off at the border"] if isinstance(cap, float) and cap > CUT_OFF else []
-    return GalleryItem(job.prompt, details, note="; ".join(notes), image=f"{job.run}/preview.png", links=links)
+    page = f"{job.run}/report.html" if row.has_page else ""
+    links |= {"report": page} if page else {}
+    image = f"{job.run}/preview.png"
+    return GalleryItem(job.prompt, details, note="; ".join(notes), image=image, links=links, page=page)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dream3d.errors import ExportError
+from dream3d.mesh.loops import look_up
 from dream3d.mesh.srgb import display_values
 
 
@@ -50,15 +51,9 @@ class Texture:
 
     def at(self, uv: NDArray[np.floating]) -> NDArray[np.float32]:
         """(N, 3) colours in [0, 1] at places (N, 2) of the image, bilinear between the centres of its pixels."""
-        height, width = self.image.shape[:2]
-        x = np.clip(uv[:, 0].astype(np.float64) * width - 0.5, 0, width - 1)
-        y = np.clip(uv[:, 1].astype(np.float64) * height - 0.5, 0, height - 1)
-        left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-        right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-        across, down = (x - left)[:, None], (y - top)[:, None]
-        upper = self.image[top, left] * (1 - across) + self.image[top, right] * across
-        lower = self.image[below, left] * (1 - across) + self.image[below, right] * across
-        return ((upper * (1 - down) + lower * down) / 255).astype(np.float32)
+        colors = np.empty((len(uv), 3), np.float32)
+        look_up(self.image, np.ascontiguousarray(uv, np.float32), colors)
+        return colors
 
 
 Appearance = VertexColors | Texture

@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from dream3d.mesh.layout import Layout
-from dream3d.mesh.raster import covered_pixels
+from dream3d.mesh.loops import cover
 from dream3d.mesh.surface import Faces, FloatArray, vertex_normals
 
 ColorField = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -46,14 +46,10 @@ def texels_of(vertices: FloatArray, faces: Faces, layout: Layout, size: int) -> 
 
     A texel belongs to the face that contains its centre; where two overlap, to the lower one.
     """
-    corners = layout.uv[layout.faces].astype(np.float64) * size
-    owner = np.full(size * size, -1, np.int64)
-    weights = np.zeros((size * size, 3))
-    for face, pixel, weight, _ in covered_pixels(corners, np.ones(corners.shape[:2]), size, size):
-        free = owner[pixel] < 0
-        # numpy keeps the last of several assignments to one place: reversed, the lowest face.
-        chosen = np.flatnonzero(free)[::-1]
-        owner[pixel[chosen]], weights[pixel[chosen]] = face[chosen], weight[chosen]
+    faces_of, weights_of = np.full((size, size), -1, np.int64), np.zeros((size, size, 3))
+    places, flat = layout.uv.astype(np.float64) * size, np.ones(len(layout.uv))
+    cover(places, flat, np.ascontiguousarray(layout.faces), False, np.full((size, size), np.inf), faces_of, weights_of)
+    owner, weights = faces_of.reshape(-1), weights_of.reshape(-1, 3)
     pixel = np.flatnonzero(owner >= 0)
     face, weight = faces[owner[pixel]], weights[pixel]
     positions = np.einsum("tk,tkc->tc", weight, vertices[face].astype(np.float64))

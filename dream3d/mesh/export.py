@@ -123,6 +123,12 @@ def export(asset: Asset, path: Path) -> ExportReport:
     return ExportReport(len(mesh.vertices), len(mesh.faces), size, placement)
 
 
+def asset_glb(asset: Asset) -> bytes:
+    """The asset as the bytes of a GLB, not read back. Raises ExportError for one that cannot be written."""
+    mesh, _ = _place(asset)
+    return EXPORTERS[".glb"].encode(mesh)
+
+
 def read_provenance(path: Path) -> dict[str, Any]:
     """The provenance stored in a .glb of ours; raises ExportError if there is none."""
     try:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from dream3d.cameras import Cameras
+from dream3d.mesh.loops import largest_along
 
 DensityFn = Callable[[Tensor], Tensor]
 """(N, 3) world positions -> (N,) densities per world unit, >= 0."""
@@ -68,16 +68,13 @@ def peak_projection(
     hits = torch.nonzero(near < far).squeeze(1)
     steps = math.ceil(math.sqrt(3) * (grid.shape[0] - 1)) + 1  # a diagonal in steps of one cell
     fraction = torch.linspace(0, 1, steps)
-    volume = torch.from_numpy(np.ascontiguousarray(grid))[None, None]
+    volume = np.ascontiguousarray(grid, np.float32)
     peaks = torch.full((len(rays_o),), -math.inf)
     for rays in torch.split(hits, max(1, samples // steps)):
         distance = torch.lerp(near[rays, None], far[rays, None], fraction)
-        points = rays_o[rays, None] + distance[..., None] * rays_d[rays, None]
-        # grid_sample names the last axis x and the first z; ours is indexed [x, y, z].
-        values = functional.grid_sample(
-            volume, points.flip(-1)[None, None], mode="bilinear", padding_mode="border", align_corners=True
-        )
-        peaks[rays] = values[0, 0, 0].amax(dim=-1)
+        found = np.empty(len(rays), np.float32)
+        largest_along(volume, rays_o[rays].numpy(), rays_d[rays].numpy(), distance.numpy(), found)
+        peaks[rays] = torch.from_numpy(found)
     return peaks.reshape(len(cameras), height, width).numpy()
 
 

@@ -1,8 +1,8 @@
-"""A z-buffer rasteriser in numpy: which face every pixel sees, without OpenGL and the drivers that it needs.
+"""A z-buffer rasteriser on the CPU: which face every pixel sees, without OpenGL and the drivers that it needs.
 
-All triangles are expanded into the pixels of their bounding boxes in one vectorised pass (in batches of bounded
-memory). Extracted meshes have triangles of about a pixel, so boxes waste little, and most triangles lie between
-pixel centres and drop out at once.
+:func:`rasterize` goes over the triangles in a compiled loop (:mod:`dream3d.mesh.loops`). :func:`covered_pixels` says
+the same of all pixels that a triangle covers, seen or not, with array operations: it expands the triangles into the
+pixels of their bounding boxes, in batches of bounded memory.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dream3d.cameras import Cameras
+from dream3d.mesh.loops import EDGE_TOLERANCE, NEAREST, SMALLEST_AREA, cover, mix_corners
 from dream3d.mesh.surface import Faces, FloatArray
 
-NEAREST = 1e-4
-"""Triangles with a corner closer to the camera plane than this (world units), or behind it, are not drawn."""
-EDGE_TOLERANCE = 1e-9
-"""Barycentric slack, so that a pixel centre on the edge of two triangles cannot fall between them."""
 BATCH = 1 << 20
 """Candidate pixels handled at once."""
 
@@ -33,8 +30,14 @@ class Fragments:
     """(N, H, W) index of the nearest face, -1 where there is none. On equal depth the lower index wins."""
     barycentric: NDArray[np.float32]
     """(N, H, W, 3) perspective-correct weights of the face's corners, 0 outside."""
-    depth: NDArray[np.float32]
-    """(N, H, W) distance from the camera along the unit ray of ``Cameras.rays``, inf outside."""
+    z: NDArray[np.float32]
+    """(N, H, W) depth along the viewing axis, world units, inf outside."""
+
+    def depth(self, cameras: Cameras) -> NDArray[np.float32]:
+        """(N, H, W) distance from the cameras along the unit rays of ``Cameras.rays``, inf outside."""
+        _, rays_d = cameras.rays(*self.z.shape[1:])
+        cosine = -(rays_d * cameras.c2w[:, None, None, :3, 2]).sum(dim=-1)
+        return self.z / cosine.float().cpu().numpy()
 
 
 def rasterize(vertices: FloatArray, faces: Faces, cameras: Cameras, height: int, width: int) -> Fragments:
@@ -46,25 +49,15 @@ def rasterize(vertices: FloatArray, faces: Faces, cameras: Cameras, height: int,
     if not np.isfinite(vertices).all():
         raise ValueError("cannot draw a mesh with vertices that are not finite")
     shape = (len(cameras), height, width)
+    faces = np.ascontiguousarray(faces, np.int64)
     face = np.full(shape, -1, dtype=np.int64)
     barycentric = np.zeros((*shape, 3), dtype=np.float32)
-    depth = np.full(shape, np.inf, dtype=np.float32)
-    for view, (screen, z) in enumerate(_projections(vertices, cameras, height, width)):
-        z_buffer = np.full(height * width, np.inf)
-        flat_face, flat_barycentric = face[view].reshape(-1), barycentric[view].reshape(-1, 3)
-        for index, pixel, weights, pixel_z in covered_pixels(screen[faces], z[faces], height, width):
-            nearer = pixel_z < z_buffer[pixel]
-            index, pixel, weights, pixel_z = index[nearer], pixel[nearer], weights[nearer], pixel_z[nearer]
-            np.minimum.at(z_buffer, pixel, pixel_z)
-            # Of several assignments to one pixel numpy keeps the last: reversed, the lowest face index.
-            first = np.flatnonzero(pixel_z == z_buffer[pixel])[::-1]
-            flat_face[pixel[first]] = index[first]
-            flat_barycentric[pixel[first]] = weights[first]
-        depth[view] = z_buffer.reshape(height, width)
-    # The z-buffer holds depth along the viewing axis; divided by the ray's cosine it is the distance along the ray.
-    _, rays_d = cameras.rays(height, width)
-    cosine = -(rays_d * cameras.c2w[:, None, None, :3, 2]).sum(dim=-1)
-    return Fragments(face, barycentric, depth / cosine.float().cpu().numpy())
+    z = np.full(shape, np.inf, dtype=np.float32)
+    for view, (screen, corner_z) in enumerate(_projections(vertices, cameras, height, width)):
+        z_buffer, weights = np.full(shape[1:], np.inf), np.zeros((*shape[1:], 3))
+        cover(screen, corner_z, faces, True, z_buffer, face[view], weights)
+        barycentric[view], z[view] = weights, z_buffer
+    return Fragments(face, barycentric, z)
 
 
 def silhouettes(vertices: FloatArray, faces: Faces, cameras: Cameras, height: int, width: int) -> NDArray[np.bool_]:
@@ -76,8 +69,19 @@ def interpolate(fragments: Fragments, faces: Faces, values: FloatArray) -> NDArr
     """(N, H, W, C) per-vertex ``values`` (V, C) at every pixel, perspective-correct; 0 where there is no face."""
     result = np.zeros((*fragments.face.shape, values.shape[1]), dtype=np.float32)
     seen = fragments.face >= 0
-    result[seen] = np.einsum("pk,pkc->pc", fragments.barycentric[seen], values[faces[fragments.face[seen]]])
+    result[seen] = interpolate_at(seen, fragments, faces, values)
     return result
+
+
+def interpolate_at(
+    pixels: NDArray[np.bool_], fragments: Fragments, faces: Faces, values: FloatArray
+) -> NDArray[np.float32]:
+    """(P, C) per-vertex ``values`` (V, C), perspective-correct, at P pixels of a mask (N, H, W) that all see a face."""
+    owner = fragments.face[pixels]
+    mixed = np.empty((len(owner), values.shape[1]), np.float32)
+    numbers = np.ascontiguousarray(values, np.float32)
+    mix_corners(owner, fragments.barycentric[pixels], np.ascontiguousarray(faces, np.int64), numbers, mixed)
+    return mixed
 
 
 def _projections(
@@ -107,7 +111,7 @@ def covered_pixels(
     high = np.minimum(np.floor(corners.max(axis=1) - 0.5), (width - 1, height - 1)).astype(np.int64)
     edge_1, edge_2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = edge_1[:, 0] * edge_2[:, 1] - edge_1[:, 1] * edge_2[:, 0]
-    drawable = (corner_z > NEAREST).all(axis=1) & (low <= high).all(axis=1) & (np.abs(area) > 1e-12)
+    drawable = (corner_z > NEAREST).all(axis=1) & (low <= high).all(axis=1) & (np.abs(area) > SMALLEST_AREA)
     faces = np.flatnonzero(drawable)
     columns = (high - low + 1)[faces, 0]
     count = columns * (high - low + 1)[faces, 1]

@@ -1,4 +1,4 @@
-"""Reading a GLB that dream3d wrote back into the world frame, with display colours."""
+"""Reading meshes that dream3d wrote back into the world frame, with display colours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import trimesh
 
 from dream3d.errors import ExportError
-from dream3d.mesh.export import Asset, Placement
+from dream3d.mesh.appearance import VertexColors
+from dream3d.mesh.export import Asset, Placement, check_extension
 from dream3d.mesh.formats.glb import glb_document, provenance_of
 from dream3d.mesh.formats.readback import appearance_of
 
@@ -34,3 +35,20 @@ def read_asset(path: Path) -> Asset:
         )
     except Exception as error:  # a foreign file can fail in any of a parser's ways
         raise ExportError(f"{path} is not a GLB written by dream3d ({type(error).__name__}: {error})") from error
+
+
+def read_mesh(path: Path) -> Asset:
+    """The asset in a file of any of our formats: z up, front +x; in its original size if the format tells it.
+
+    A mesh without colours is grey. Raises ExportError for a file that is none, UsageError for another extension.
+    """
+    if check_extension(path) == ".glb":
+        return read_asset(path)
+    try:
+        (mesh,) = trimesh.load_scene(path, process=False).geometry.values()
+        assert isinstance(mesh, trimesh.Trimesh)
+        vertices = Placement((0.0, 0.0, 0.0), 1.0).to_world(np.asarray(mesh.vertices)).astype(np.float32)
+        grey = VertexColors(np.full((len(vertices), 3), 0.7, np.float32))
+        return Asset(vertices, np.asarray(mesh.faces, dtype=np.int64), appearance_of(mesh.visual) or grey)
+    except Exception as error:  # a foreign file can fail in any of a parser's ways
+        raise ExportError(f"{path} is not a mesh ({type(error).__name__}: {error})") from error

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dream3d.cameras import Cameras, orbit
 from dream3d.images import write_animation
 from dream3d.mesh.appearance import Appearance, Texture, VertexColors
-from dream3d.mesh.raster import interpolate, rasterize
+from dream3d.mesh.raster import interpolate_at, rasterize
 from dream3d.mesh.srgb import display_values
 from dream3d.mesh.surface import Faces, FloatArray, seamless_normals, vertex_normals
 
@@ -48,13 +48,12 @@ def shade(
         image = np.full((large_height, large_width, 3), background, dtype=np.float32)
         seen = fragments.face[0] >= 0
         if seen.any():
-            looks, normal, position = np.split(interpolate(fragments, faces, attributes)[0][seen], 3, axis=1)
+            looks, normal, position = np.split(interpolate_at(seen[None], fragments, faces, attributes), 3, axis=1)
             color = looks if texture is None else texture.at(looks[:, :2])
             eye = camera.c2w[0, :3, 3].float().cpu().numpy()
             facing = (_unit(normal) * _unit(eye - position)).sum(axis=1, keepdims=True)
             image[seen] = color * (ambient + (1 - ambient) * np.clip(facing, 0, 1))
-        image = image.reshape(height, supersample, width, supersample, 3).mean(axis=(1, 3))
-        images[view] = np.round(np.clip(image, 0, 1) * 255)
+        images[view] = np.round(np.clip(_reduced(image, supersample), 0, 1) * 255)
     return images
 
 
@@ -65,6 +64,13 @@ def write_turntable(
     cameras = orbit(frames, elevation_deg=15)
     images = shade(vertices, faces, appearance, cameras, size, size, supersample=2)
     write_animation(path, images, frames_per_second=24)
+
+
+def _reduced(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """(H, W, 3) means of squares of ``factor`` x ``factor`` pixels; numpy's own mean takes five times as long."""
+    corners = [(row, column) for row in range(factor) for column in range(factor)]
+    total = sum((image[row::factor, column::factor] for row, column in corners[1:]), image[::factor, ::factor])
+    return total / np.float32(factor * factor)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
-from PIL import Image
 
 from dream3d.mesh.appearance import Appearance, Texture, VertexColors
 from dream3d.version import __version__
@@ -71,13 +69,6 @@ def comment(provenance: dict[str, Any]) -> str:
         flags=re.IGNORECASE,
     )
     return f"dream3d {__version__} {text}"
-
-
-def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """A whole PNG of (H, W, 3) sRGB display values."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def as_trimesh(mesh: ExportMesh) -> trimesh.Trimesh:

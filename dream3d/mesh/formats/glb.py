@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dream3d.images import png_bytes
 from dream3d.mesh.appearance import Appearance, Texture, VertexColors
-from dream3d.mesh.formats.base import Exporter, ExportMesh, png_bytes
+from dream3d.mesh.formats.base import Exporter, ExportMesh
 from dream3d.mesh.srgb import display_values, linear_from_srgb
 from dream3d.mesh.surface import seamless_normals, vertex_normals
 from dream3d.version import __version__

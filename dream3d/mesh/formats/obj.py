@@ -7,8 +7,9 @@ import hashlib
 import numpy as np
 from trimesh.exchange.obj import export_obj
 
+from dream3d.images import png_bytes
 from dream3d.mesh.appearance import Texture, VertexColors
-from dream3d.mesh.formats.base import Exporter, ExportMesh, as_trimesh, comment, png_bytes
+from dream3d.mesh.formats.base import Exporter, ExportMesh, as_trimesh, comment
 
 
 def encode(mesh: ExportMesh) -> bytes:
