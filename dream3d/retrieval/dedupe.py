@@ -25,18 +25,30 @@ def look(rgb: NDArray[np.uint8]) -> bytes:
 
 def nearly_same(one: bytes, other: bytes) -> bool:
     """Whether two looks are of one picture: colours differ little in the mean, and rise and fall together."""
-    a, b = (np.frombuffer(data, np.uint8).astype(np.float64) for data in (one, other))
-    if np.abs(a - b).mean() > MEAN_DIFFERENCE:
-        return False
-    a, b = a - a.mean(), b - b.mean()
-    spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return spread == 0 or float((a * b).sum()) / spread >= CORRELATION
+    return bool(_alike(_numbers(one), _numbers(other)[None])[0])
 
 
 def distinct(looks: Sequence[bytes]) -> list[int]:
     """The indices of the looks that are not nearly the same as one before them that is kept."""
     kept: list[int] = []
-    for index, mine in enumerate(looks):
-        if not any(nearly_same(mine, looks[earlier]) for earlier in kept):
+    table = np.zeros((len(looks), LOOK_BYTES), np.float32)
+    for index, data in enumerate(looks):
+        mine = _numbers(data)
+        if not _alike(mine, table[: len(kept)]).any():
+            table[len(kept)] = mine
             kept.append(index)
     return kept
+
+
+def _numbers(data: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(data, np.uint8).astype(np.float32)
+
+
+def _alike(mine: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Of (192,) and (N, 192) looks, (N,)."""
+    near: NDArray[np.bool_] = np.abs(others - mine).mean(1) <= MEAN_DIFFERENCE
+    rows = np.flatnonzero(near)
+    a, b = mine - mine.mean(), others[rows] - others[rows].mean(1, keepdims=True)
+    spread = np.sqrt((a * a).sum() * (b * b).sum(1))
+    near[rows] = (b @ a >= CORRELATION * spread) | (spread == 0)
+    return near

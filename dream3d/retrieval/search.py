@@ -11,7 +11,9 @@ from dream3d.retrieval.dedupe import distinct
 from dream3d.retrieval.encoder import CorpusEncoder
 from dream3d.retrieval.fusion import THRESHOLD, WEIGHTS, passing, places, reciprocal_rank
 from dream3d.retrieval.records import Found, Retrieved
-from dream3d.retrieval.store import Row, Store
+from dream3d.retrieval.lance import LanceStore
+from dream3d.retrieval.memory import MemoryStore
+from dream3d.retrieval.store import Row
 from dream3d.retrieval.terms import terms
 
 CANDIDATES = 50
@@ -26,7 +28,7 @@ MAX_COUNT = 64
 class Corpus:
     """A store and the encoder that its vectors were made with."""
 
-    store: Store
+    store: MemoryStore | LanceStore
     encoder: CorpusEncoder
     name: str
     """For messages: "the built-in corpus", or where it lies."""
