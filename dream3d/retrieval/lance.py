@@ -27,6 +27,8 @@ REMOTE = ("s3", "gs", "az")
 """Addresses that LanceDB opens; credentials come from the environment, as its own documentation says."""
 ROWS_IN_MEMORY = 200_000
 """Up to which the vectors are read into memory, 2.6 kB a row, and compared there; above, LanceDB compares them."""
+OLD_AFTER = timedelta(hours=1)
+"""Files that newer ones replace stay so long, for searches that have just begun."""
 KEY = re.compile(r"[0-9a-f]{32}")
 _SHOWN = ("key", "image", "caption", "source", "author", "licence", "look")
 
@@ -118,7 +120,7 @@ class LanceStore:
     def finish(self) -> None:
         """Bring the index of the captions up to date and join small files; a search without it is only slower."""
         with _told(self.location):
-            self._table.optimize(cleanup_older_than=timedelta(0))
+            self._table.optimize(cleanup_older_than=OLD_AFTER)
 
     def columns(self, names: Sequence[str]) -> dict[str, list[Any]]:
         """Whole columns, for figures about the corpus."""
@@ -243,9 +245,10 @@ def _names(database: Any) -> list[str]:
 
 def _matrix(column: Any) -> NDArray[np.float16]:
     """(N, width) of a column of lists of one length."""
-    joined = column.combine_chunks()
-    flat = joined.flatten() if joined.num_chunks == 1 else joined
-    return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(len(column), -1)
+    if not len(column):
+        return np.zeros((0, column.type.list_size), np.float16)
+    parts = [np.asarray(chunk.flatten().to_numpy(zero_copy_only=False)) for chunk in column.chunks]
+    return np.concatenate(parts).reshape(len(column), -1)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from dream3d.errors import UsageError
 from dream3d.retrieval.dedupe import distinct
 from dream3d.retrieval.encoder import CorpusEncoder
 from dream3d.retrieval.fusion import THRESHOLD, WEIGHTS, passing, places, reciprocal_rank
-from dream3d.retrieval.records import Found, Retrieved
 from dream3d.retrieval.lance import LanceStore
 from dream3d.retrieval.memory import MemoryStore
+from dream3d.retrieval.records import Found, Retrieved
 from dream3d.retrieval.store import Row
 from dream3d.retrieval.terms import terms
 

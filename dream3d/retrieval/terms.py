@@ -35,8 +35,8 @@ def stem(word: str) -> str:
         return word[:-3] + "y"
     if word.endswith(("xes", "ches", "shes", "sses", "zes")):
         return word[:-2]
-    if word.endswith("es") and word[-3] in "aeo":
-        return word
+    if word.endswith("oes") and len(word) > 5:  # "potatoes", not "shoes"
+        return word[:-2]
     return word if word.endswith(("us", "ss", "is")) else word[:-1]
 
 
