@@ -13,7 +13,7 @@ import pytest
 from dream3d import __version__
 
 ROOT = Path(__file__).parent.parent
-DATA = (ROOT / "dream3d" / "priors", ROOT / "dream3d" / "prior" / "official" / "configs")
+DATA = (ROOT / "dream3d" / "priors", ROOT / "dream3d" / "corpora", ROOT / "dream3d" / "prior" / "official" / "configs")
 
 pytestmark = pytest.mark.slow  # packing the prior takes half a minute
 

@@ -29,8 +29,9 @@ MAX_KNOWN_WORDS = 200_000
 class CorpusEncoder:
     """The encoders of a prior folder, loaded once and kept.
 
-    A caption's vector is the mean of its subject's words' vectors, each word read by the text encoder alone: a corpus
-    has far fewer words than captions, so that 100,000 captions cost minutes less than with each read as a sentence.
+    A caption's vector is the mean of its subject's words' vectors, of which the last, the noun, counts twice. Each word
+    is read by the text encoder alone: a corpus has far fewer words than captions, so that 100,000 captions cost minutes
+    less than with each read as a sentence.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +64,7 @@ class CorpusEncoder:
         vectors = np.zeros((len(texts), self.caption_width), np.float32)
         for row, one in enumerate(said):
             if one:
-                vectors[row] = np.sum([self._known[word] for word in one], axis=0)
+                vectors[row] = np.sum([self._known[word] for word in one], axis=0) + self._known[one[-1]]
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def prompt_for_pictures(self, prompt: str) -> Vectors:

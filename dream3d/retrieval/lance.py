@@ -211,7 +211,8 @@ def create_store(location: str, fingerprint: str, widths: tuple[int, int]) -> La
             return open_store(location, fingerprint)
         table = database.create_table(TABLE, schema=schema)
         # Our own terms, compared as they are: every corpus ranks alike. Made now, it finds what a killed ingest left.
-        table.create_fts_index("terms", base_tokenizer="whitespace", **_AS_IT_IS)
+        index = importlib.import_module("lancedb.index").FTS(base_tokenizer="whitespace", **_AS_IT_IS)
+        table.create_index("terms", config=index)
     return open_store(location, fingerprint)
 
 

@@ -34,7 +34,7 @@ import emoji  # noqa: E402 - the names of emoji, as the training of mini knows t
 
 EMOJI_SOURCE = "Fluent emoji, 3D style (npm package @lobehub/fluent-emoji-3d 1.1.0)"
 CLIP_ART_SOURCE = "Open Clip Art Library 0.18 (openclipart-png), {}"
-SIDE = 192
+SIDE = 160
 """Pixels along the longer side of clip art; emoji stay as they are packed, 256."""
 MAX_PIXELS = 16_000_000
 PUBLIC_DOMAIN = ("http://web.resource.org/cc/PublicDomain", "http://creativecommons.org/licenses/publicdomain/")
@@ -97,7 +97,7 @@ def small_webp(png: bytes) -> bytes:
 def encoded(image: Image.Image) -> bytes:
     """An image as WebP."""
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=80, method=4)
+    image.save(file, "WEBP", quality=75, method=4)
     return file.getvalue()
 
 
@@ -126,7 +126,7 @@ def main() -> None:
     print(
         f"{len(kept)} pictures of {len({one.caption for one in kept})} names, {len(found) - len(kept)} nearly the same"
     )
-    print(f"left out, {size / 1e6:.1f} MB: {arguments.out}")
+    print(f"{size / 1e6:.1f} MB: {arguments.out}")
 
 
 if __name__ == "__main__":
