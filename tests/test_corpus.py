@@ -124,7 +124,7 @@ def test_a_damaged_packed_corpus_is_refused(tmp_path: Path, encoder: CorpusEncod
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / name).write_bytes((BUILTIN / name).read_bytes()[:5000])
     with pytest.raises(DatasetError, match=name.partition(".")[0]):
-        open_packed(tmp_path, encoder).search  # noqa: B018
+        open_packed(tmp_path, encoder)
 
 
 def test_the_command_line_searches_without_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
