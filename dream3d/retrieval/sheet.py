@@ -32,7 +32,7 @@ def contact_sheet(results: Sequence[Retrieved]) -> Picture:
         lines = (
             f"{index + 1}. {one.caption}",
             f"similarity {one.similarity:.2f}",
-            f"{one.author or UNKNOWN}, {one.licence or UNKNOWN}",
+            f"{one.licence or UNKNOWN}: {one.author or UNKNOWN}",
         )
         for number, line in enumerate(lines):
             plain = line.encode("latin-1", errors="replace").decode("latin-1")  # what Pillow's own font can draw
