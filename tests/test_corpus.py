@@ -133,8 +133,8 @@ def test_the_command_line_searches_without_a_path(tmp_path: Path, monkeypatch: p
     assert code == 0
     assert "the built-in corpus: 2 pictures of 'an elephant'" in output
     assert "MIT" in output
-    image = Image.open(tmp_path / "an-elephant-pictures.png")
-    attributed = json.loads(image.info["dream3d"])["pictures"]
+    with Image.open(tmp_path / "an-elephant-pictures.png") as image:
+        attributed = json.loads(image.info["dream3d"])["pictures"]
     assert {"author", "licence", "source", "caption", "key"} == set(attributed[0])
     code, output = run("search", "an axolotl", "--out", "x.png")
     assert code == 0
