@@ -181,10 +181,10 @@ def test_reasons_are_bounded() -> None:
     assert (skipped.count, len(skipped.reasons)) == (200, MOST_LINES)
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {
-    "s.tar": lambda path: tar_of(path, {"1.png": png(1), "1.txt": b"a fox", "2.png": png(2), "2.json": b"{}"}) and None,
-    "t.csv": lambda path: path.write_text("file,caption\na.png,a fox\n", "utf-8") and None,
-    "t.tsv": lambda path: path.write_text("file\tcaption\na.png\ta fox\n", "utf-8") and None,
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "s.tar": lambda path: tar_of(path, {"1.png": png(1), "1.txt": b"a fox", "2.png": png(2), "2.json": b"{}"}),
+    "t.csv": lambda path: path.write_text("file,caption\na.png,a fox\n", "utf-8"),
+    "t.tsv": lambda path: path.write_text("file\tcaption\na.png\ta fox\n", "utf-8"),
 }
 
 

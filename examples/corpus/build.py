@@ -79,7 +79,7 @@ def said_of(svg: str) -> tuple[str, str]:
 
 def small_webp(png: bytes) -> bytes:
     """A PNG, cut to what is drawn, as a WebP of at most :data:`SIDE` pixels."""
-    image = Image.open(io.BytesIO(png))
+    image: Image.Image = Image.open(io.BytesIO(png))
     if image.width * image.height > MAX_PIXELS:
         raise DatasetError(f"{image.width} x {image.height} pixels take too long")
     image = image.convert("RGBA").reduce(max(1, max(image.size) // (3 * SIDE)))
