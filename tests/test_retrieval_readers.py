@@ -225,7 +225,7 @@ def test_a_bomb_is_refused_by_its_header() -> None:
     parts = (b"IHDR" + header, b"IDAT")
     chunks = [(len(one) - 4).to_bytes(4, "big") + one + zlib.crc32(one).to_bytes(4, "big") for one in parts]
     bomb = b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-    with pytest.raises(DatasetError, match="30000 x 30000 pixels"):
+    with pytest.raises(DatasetError, match="900000000 pixels"):
         check_picture(bomb)
 
 
