@@ -23,7 +23,9 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["dream3d", "dream3d.*"]),
     # The mini prior travels inside the package: it works with no network and no second download.
-    package_data={"dream3d": ["py.typed", "priors/**", "prior/official/configs/**", "report/model_viewer/**"]},
+    package_data={
+        "dream3d": ["py.typed", "priors/**", "prior/official/configs/**", "report/model_viewer/**", "corpora/**"]
+    },
     install_requires=[
         "torch>=2.5",
         "diffusers>=0.35",
@@ -62,11 +64,15 @@ setup(
             "vtk>=9.3",
             "accelerate>=1.0",
             "ray>=2.9",
+            "lancedb>=0.25",
+            "pyarrow>=16",
         ],
         # Drawing 3D models for training data, and training itself: generating assets needs neither.
         "train": ["vtk>=9.3", "accelerate>=1.0"],
         # Batches on several machines, and object stores for what they make (fsspec alone knows none).
         "ray": ["ray>=2.9"],
+        # Corpora of one's own; the built-in one needs no database.
+        "retrieve": ["lancedb>=0.25", "pyarrow>=16"],
         "s3": ["s3fs>=2024.6"],
         "gs": ["gcsfs>=2024.6"],
         # tiny-cuda-nn, the other accelerator, is not on PyPI: it is built from its own repository.

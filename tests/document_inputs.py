@@ -59,6 +59,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "CONTRIBUTING.md": (),
     "docs/ablations.md": (),
     "docs/batch.md": (prompts,),
+    "docs/corpus.md": (photos,),
     "docs/dataset-captions.md": (prompts, photos),
     "docs/dataset-make.md": (),
     "docs/dataset.md": (assets("furniture", "toys"), selection),

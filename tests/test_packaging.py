@@ -13,7 +13,7 @@ import pytest
 from dream3d import __version__
 
 ROOT = Path(__file__).parent.parent
-DATA = tuple(ROOT / "dream3d" / name for name in ("priors", "prior/official/configs", "report/model_viewer"))
+DATA = tuple(ROOT / "dream3d" / name for name in ("priors", "corpora", "prior/official/configs", "report/model_viewer"))
 
 pytestmark = pytest.mark.slow  # packing the prior takes half a minute
 

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dream3d.cli.batch import batch
+from dream3d.cli.corpus import corpus
 from dream3d.cli.dataset import dataset
 from dream3d.cli.doctor import doctor
 from dream3d.cli.export import export
@@ -70,6 +71,7 @@ for _section, _functions in _COMMANDS.items():
         app.command(cls=SectionedCommand, rich_help_panel=_section)(_function)
 app.add_typer(models, name="models", rich_help_panel="Priors and training")
 app.add_typer(dataset, name="dataset", rich_help_panel="Priors and training")
+app.add_typer(corpus, name="corpus", rich_help_panel="Priors and training")
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

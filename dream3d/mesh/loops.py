@@ -19,6 +19,7 @@ EDGE_TOLERANCE = 1e-9
 SMALLEST_AREA = 1e-12
 """Twice the area, in square pixels, up to which a triangle is a line."""
 
+
 @compiled
 def cover(
     corners: NDArray[np.float64],

@@ -103,6 +103,7 @@ class PromptEncoder:
     """Tokenizer and text encoder of one folder. Weights are loaded for :meth:`encode` and dropped after."""
 
     def __init__(self, folder: Path, tokens: int) -> None:
+        self._kept: nn.Module | None = None
         self.tokens = tokens
         self._weights = folder / "text_encoder" / "model.safetensors"
         config_path = folder / "text_encoder" / "config.json"
@@ -142,10 +143,34 @@ class PromptEncoder:
     @torch.no_grad()
     def encode(self, prompts: list[str], device: torch.device) -> Tensor:
         """Token states (len(prompts), tokens, width), float32."""
-        tensors = read_tensors(self._weights, self._shapes, torch.float32, self._encoder.ignored_prefix)
-        model = self._encoder.load(self._config, {self._names[name]: t for name, t in tensors.items()}, device)
+        model = self._model(device)
         encodings = [self._tokenizer.encode(self._encoder.clean(bounded(prompt))) for prompt in prompts]
         ids = torch.tensor([encoding.ids for encoding in encodings], device=device)
         mask = torch.tensor([encoding.attention_mask for encoding in encodings], device=device)
         parts = zip(ids.split(PROMPTS_AT_ONCE), mask.split(PROMPTS_AT_ONCE), strict=True)
         return torch.cat([self._encoder.states(model, *part) for part in parts])
+
+    @torch.no_grad()
+    def mean_states(self, texts: list[str]) -> Tensor:
+        """(len(texts), width) float32 on the CPU: the mean over the real tokens of each text, without padding.
+
+        Texts of like length are read together, so that a short one costs little. The weights are kept from the first
+        call on, for one who asks often.
+        """
+        cpu = torch.device("cpu")
+        self._kept = model = self._kept or self._model(cpu)
+        encodings = [self._tokenizer.encode(self._encoder.clean(bounded(text))) for text in texts]
+        lengths = [sum(encoding.attention_mask) for encoding in encodings]
+        means = torch.zeros(len(texts), self.width)
+        for part in torch.tensor(lengths, dtype=torch.int64).argsort(stable=True).split(PROMPTS_AT_ONCE):
+            longest = max(1, lengths[int(part[-1])])
+            ids = torch.tensor([encodings[i].ids[:longest] for i in part.tolist()])
+            mask = torch.tensor([encodings[i].attention_mask[:longest] for i in part.tolist()])
+            states = self._encoder.states(model, ids, mask) * mask[..., None]
+            means[part] = states.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+        return means
+
+    def _model(self, device: torch.device) -> nn.Module:
+        """The text encoder on a device, ready to run."""
+        tensors = read_tensors(self._weights, self._shapes, torch.float32, self._encoder.ignored_prefix)
+        return self._encoder.load(self._config, {self._names[name]: t for name, t in tensors.items()}, device)

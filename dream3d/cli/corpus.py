@@ -1,0 +1,170 @@
+"""``dream3d corpus``: named pictures to draw by, and their search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dream3d import checks
+from dream3d.cli.group import DebugOption, command_group, say
+from dream3d.cli.options import file_option
+from dream3d.errors import DatasetError, UsageError
+
+if TYPE_CHECKING:
+    from dream3d.retrieval.ingest import Summary
+    from dream3d.retrieval.records import Retrieved
+
+corpus = command_group("Collect named pictures, and find those of a prompt.")
+
+SourcesArgument = Annotated[
+    list[Path], typer.Argument(help="Folders of pictures, .csv, .tsv, .parquet or webdataset .tar.", metavar="SRC...")
+]
+PlaceArgument = Annotated[str, typer.Argument(help="Folder of the corpus, or s3://bucket/folder.", metavar="DIR")]
+OptionalPlace = Annotated[
+    str | None, typer.Option("--corpus", help="Folder of a corpus, or its address.", show_default="the built-in one")
+]
+
+
+@corpus.command()
+def add(
+    place: PlaceArgument,
+    sources: SourcesArgument,
+    workers: Annotated[int, typer.Option(help="Processes, or tasks of --engine ray.")] = 1,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="This machine, or a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Address of the Ray cluster.", show_default="a local one")] = None,
+    captions_only: Annotated[
+        bool, typer.Option("--captions-only", help="Make no vectors of pictures: faster, found by caption alone.")
+    ] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Add pictures with captions to a corpus. A second call adds only what is new.
+
+    Example: dream3d corpus add corpus/ photos/ more.csv shards/0000.tar
+    """
+    from dream3d.retrieval.readers.read import check_sources
+
+    if address and engine != "ray":
+        raise UsageError(f"--address goes with --engine ray; got --address {address}")
+    check_sources(sources)
+
+    from dream3d.cli.console import duration
+    from dream3d.retrieval.cluster import add_on_ray
+    from dream3d.retrieval.ingest import AddOptions
+    from dream3d.retrieval.ingest import add as add_here
+    from dream3d.retrieval.lance import create_store
+    from dream3d.retrieval.opening import ENCODER, corpus_encoder
+    from dream3d.weights.loading import find_folder
+
+    started = time.monotonic()
+    options, encoder = AddOptions(workers, not captions_only), corpus_encoder()
+    store = create_store(place, encoder.fingerprint, (encoder.caption_width, encoder.picture_width))
+    folder = find_folder(ENCODER)
+    with _log() as report:
+        if engine == "ray":
+            summary = add_on_ray(sources, place, folder, options, address, report)
+        else:
+            summary = add_here(sources, store, encoder, folder, options, report=report)
+    store.finish()
+    for reason in summary.skipped.reasons:
+        say(f"skipped {reason}")
+    if summary.skipped.count > len(summary.skipped.reasons):
+        say(f"and {summary.skipped.count - len(summary.skipped.reasons)} more")
+    took = duration(time.monotonic() - started)
+    say(f"added {summary.added}, already there {summary.known}, skipped {summary.skipped.count}, {took}")
+    say(f"{place} holds {len(store)} pictures")
+    if not len(store):
+        raise DatasetError("no picture could be used; each needs a caption, see docs/corpus.md")
+
+
+@corpus.command()
+def search(
+    prompt: Annotated[str, typer.Argument(help="What to look for, in quotes.", metavar="PROMPT")],
+    place: OptionalPlace = None,
+    count: Annotated[int, typer.Option(help="Pictures at most.")] = 4,
+    threshold: Annotated[
+        float | None, typer.Option(help="Similarity of prompt and caption from which a picture is used, -1 to 1.")
+    ] = None,
+    out: Annotated[Path | None, file_option(help="Contact sheet, .png.", show_default="<words>-pictures.png")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Show the pictures of a prompt: a table, and a contact sheet. Exit code 0 also if nothing passes.
+
+    Example: dream3d corpus search "a red fox" --count 6
+    """
+    from dream3d.names import slug
+
+    sheet = out or Path(f"{slug(prompt)}-pictures.png")
+    checks.check_output_file(sheet, "--out", (".png",))
+
+    from dream3d.images import write_png
+    from dream3d.retrieval.fusion import THRESHOLD
+    from dream3d.retrieval.opening import open_corpus
+    from dream3d.retrieval.sheet import contact_sheet
+
+    opened = open_corpus(place)
+    found = opened.search(prompt, count, THRESHOLD if threshold is None else threshold)
+    say(f"{opened.name}: {found.explanation}")
+    if not found.results and found.below:
+        say("nearest, not used:")
+    shown = found.results or found.below
+    if not shown:
+        return
+    _print_table(shown)
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    attribution = {"prompt": found.prompt, "pictures": [one.attribution for one in shown]}
+    write_png(sheet, contact_sheet(shown), attribution)
+    say(f"wrote {sheet}")
+
+
+@corpus.command()
+def info(
+    place: Annotated[
+        str | None, typer.Argument(help="Folder of a corpus, or its address.", metavar="[DIR]", show_default=False)
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Count what a corpus holds, by licence and source; the built-in one if no folder is given."""
+    from dream3d.retrieval.figures import figures
+    from dream3d.retrieval.opening import open_corpus
+
+    opened = open_corpus(place)
+    say(f"{opened.name}")
+    for line in figures(opened.store):
+        say(line)
+
+
+def _print_table(results: tuple[Retrieved, ...]) -> None:
+    """A table for people, whose columns a narrow terminal cuts."""
+    from rich import box
+    from rich.table import Table
+
+    from dream3d.cli.console import make_console
+    from dream3d.retrieval.records import UNKNOWN
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "caption", "similarity", "found by", "author", "licence"):
+        table.add_column(name, justify="right" if name in ("", "similarity") else "left", overflow="ellipsis")
+    for number, one in enumerate(results, start=1):
+        by = " ".join(f"{name} {rank}" for name, rank in one.ranks)
+        values = (one.caption, f"{one.similarity:.2f}", by, one.author or UNKNOWN, one.licence or UNKNOWN)
+        table.add_row(str(number), *values)
+    make_console().print(table)
+
+
+@contextmanager
+def _log() -> Iterator[Callable[[Summary], None]]:
+    """A line now and then."""
+    last = time.monotonic()
+
+    def log(summary: Summary) -> None:
+        nonlocal last
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            say(f"added {summary.added}, already there {summary.known}, skipped {summary.skipped.count}")
+
+    yield log
