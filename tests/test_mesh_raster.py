@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from dream3d.cameras import Cameras, look_at_origin, orbit
+from dream3d.kernels.compiled import compiled
 from dream3d.mesh import loops, raster
 from dream3d.mesh.appearance import Texture
 from dream3d.mesh.raster import covered_pixels, interpolate, rasterize, silhouettes
@@ -199,7 +200,7 @@ def test_where_nothing_can_be_kept_the_loops_are_compiled_all_the_same(monkeypat
 
     monkeypatch.setattr(numba, "njit", refuse)
     numbers = np.ones(2)
-    loops.compiled(twice)(numbers)
+    compiled(twice)(numbers)
     assert numbers.tolist() == [2, 2]
 
 
