@@ -8,6 +8,7 @@ rest burn their own cores meanwhile: two threads beside one busy program took th
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -46,7 +47,16 @@ def share_cores() -> None:
     """
     chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys()
     if not chosen and waited_seconds() is not None:
-        threading.Thread(target=_watch, name="share-cores", daemon=True).start()
+        over = threading.Event()
+        thread = threading.Thread(target=_watch, args=(over,), name="share-cores", daemon=True)
+        thread.start()
+        atexit.register(_end, thread, over)
+
+
+def _end(thread: threading.Thread, over: threading.Event) -> None:
+    """Before the interpreter ends: a thread that is inside torch when it does would end the process by SIGABRT."""
+    over.set()
+    thread.join(10 * INTERVAL_SECONDS)
 
 
 def waited_seconds() -> float | None:
@@ -91,11 +101,10 @@ def _is_imported(name: str) -> bool:
     return spec is not None and not getattr(spec, "_initializing", False)
 
 
-def _watch() -> None:
+def _watch(over: threading.Event) -> None:
     spare: SpareThreads | None = None
     last, since = waited_seconds() or 0.0, time.monotonic()
-    while True:
-        time.sleep(INTERVAL_SECONDS)
+    while not over.wait(INTERVAL_SECONDS):
         now, at = waited_seconds() or 0.0, time.monotonic()
         busy = crowded((now - last) / (at - since), spare is not None)
         last, since = now, at
@@ -104,3 +113,5 @@ def _watch() -> None:
         elif not busy and spare is not None:
             spare.release()
             spare = None
+    if spare is not None:
+        spare.release()

@@ -109,6 +109,23 @@ def test_wrong_commands_are_one_line(args: list[str], says: str) -> None:
     assert "--debug" in args or len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["batch", "NAME"],
+        ["resume", "NAME"],
+        ["report", "NAME"],
+        ["corpus", "info", "NAME"],
+        ["corpus", "add", "NAME", "."],
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_line(args: list[str]) -> None:
+    result = CliRunner().invoke(app, [word.replace("NAME", "y" * 3000) for word in args], prog_name="dream3d")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "Error" not in line
+
+
 def test_every_option_is_documented() -> None:
     for command in ("generate", "resume", "doctor"):
         text = (ROOT / "docs" / f"{command}.md").read_text("utf-8")

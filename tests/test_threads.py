@@ -6,6 +6,8 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,17 @@ def test_a_module_that_is_still_being_imported_is_not_there_yet(
     assert not half.during
     assert threads._is_imported("half_imported")
     assert not threads._is_imported("never_imported")
+
+
+@LINUX
+def test_the_watch_ends_before_the_interpreter_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(threads, "crowded", lambda share, before: True)  # it holds spare threads then
+    over = threading.Event()
+    thread = threading.Thread(target=threads._watch, args=(over,), daemon=True)
+    thread.start()
+    while not any(one.name == "spare-threads" for one in threading.enumerate()):
+        time.sleep(0.01)
+    threads._end(thread, over)
+    assert not thread.is_alive()
+    assert not any(one.name == "spare-threads" for one in threading.enumerate())

@@ -179,6 +179,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" ({error.filename})" if error.filename else ""
         return 1, f"error: {error.strerror}{where}; make room and run it again"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return 2, f"error: the path {shown(str(error.filename))} has a name that is too long"
     what = one_line(str(error))
     return 1, f"error: {type(error).__name__}{': ' if what else ''}{what} (run again with --debug for the traceback)"
 
