@@ -124,11 +124,12 @@ def test_a_module_that_is_still_being_imported_is_not_there_yet(
 def test_the_watch_ends_before_the_interpreter_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(threads, "crowded", lambda share, before: True)  # it holds spare threads then
+    others = set(threading.enumerate())  # of commands that other tests ran in this process
     over = threading.Event()
     thread = threading.Thread(target=threads._watch, args=(over,), daemon=True)
     thread.start()
-    while not any(one.name == "spare-threads" for one in threading.enumerate()):
+    while not (spare := {one for one in threading.enumerate() if one.name == "spare-threads"} - others):
         time.sleep(0.01)
     threads._end(thread, over)
     assert not thread.is_alive()
-    assert not any(one.name == "spare-threads" for one in threading.enumerate())
+    assert not any(one.is_alive() for one in spare)
