@@ -134,7 +134,7 @@ def test_the_exported_file_has_the_fields_silhouette(alone: Distillation, tmp_pa
     assert isinstance(asset.appearance, Texture)
     colors = asset.appearance.at(asset.appearance.uv)
     nose, box = colors[x > 0.5].mean(0), colors[z < -0.3].mean(0)
-    assert nose[0] > 0.6 > nose[2]
+    assert nose[0] > 0.5 > 1.5 * nose[2]
     # The light over a closed box averages 0.7: the blue side of (0.15, 0.3, 0.85) is 0.595 in the mean.
     assert box[2] == pytest.approx(0.85 * 0.7, abs=0.06)
     assert box[0] < 0.3
