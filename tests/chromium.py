@@ -50,6 +50,10 @@ os.execv(sys.argv[3], sys.argv[3:])
 """The protocol's pipe is at the numbers 3 and 4."""
 
 
+class FrameChanged(AssertionError):
+    """A frame took on another document between two commands about it."""
+
+
 class Page:
     """A tab. ``problems`` has what the console or an exception complains of, ``addresses`` all that was asked for."""
 
@@ -81,6 +85,8 @@ class Page:
         while time.monotonic() < until:
             for heard in self._heard(until - time.monotonic()):
                 if heard.get("id") == self._number:
+                    if "Cannot find context" in heard.get("error", {}).get("message", ""):
+                        raise FrameChanged(heard["error"])
                     assert "error" not in heard, heard["error"]
                     return heard["result"]
                 self._note(heard)
@@ -128,7 +134,12 @@ class Page:
     def wait_for(self, expression: str, frame: int | None = None) -> None:
         """Until an expression is true; AssertionError, with the page's complaints, if it takes too long."""
         until = time.monotonic() + SECONDS
-        while not self.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()", frame):
+        while True:
+            with suppress(FrameChanged):
+                if self.value(
+                    f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()", frame
+                ):
+                    return
             assert time.monotonic() < until, f"{expression} did not become true; {self.problems}"
             time.sleep(0.1)
 
