@@ -61,10 +61,7 @@ def page_of(run: RunFolder, facts: Mapping[str, Any]) -> AssetPage:
 
     ``facts`` may be anybody's: what is not as we write it is shown as text or left out.
     """
-    made, result = (
-        {name: _file(run, name) for name in ("preview.png", "targets.png", "turntable.mp4")},
-        _dict(facts, "result"),
-    )
+    result = _dict(facts, "result")
     glb, views = _model(run)
     return AssetPage(
         title=_text(facts.get("prompt")) or run.path.name,
@@ -73,9 +70,9 @@ def page_of(run: RunFolder, facts: Mapping[str, Any]) -> AssetPage:
         views=views,
         facts=[*_figures(result), *([Fact("file", f"{len(glb) / 1e6:.2f} MB", "as a GLB")] if glb else [])],
         notes=list(_notes(facts, result)),
-        turntable=made["turntable.mp4"],
-        preview=made["preview.png"],
-        targets=made["targets.png"],
+        turntable=_file(run, "turntable.mp4"),
+        preview=_file(run, "preview.png"),
+        targets=_file(run, "targets.png"),
         plots=_plots(_metrics(run)),
         tables={
             "Settings": [Fact(name, value) for name, value in _flat(_dict(facts, "recipe"))],

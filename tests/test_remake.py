@@ -5,46 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import trimesh
-from oracle import MASCOT, OraclePrior
+from mascot_run import PRIOR, mascot_run
 from safetensors import safe_open
 from safetensors.torch import save_file
 from small_pictures import small_pictures
-from test_optimise import TINY
 from typer.testing import CliRunner
 
 from dream3d.cli.app import app
-from dream3d.generate import generate, resume
+from dream3d.generate import resume
 from dream3d.mesh.appearance import Texture, VertexColors
 from dream3d.mesh.companions import companions_of
 from dream3d.mesh.export import read_provenance
 from dream3d.mesh.reading import read_asset
-from dream3d.recipe.generation import MeshRecipe
 from dream3d.run import checkpoints
 from dream3d.run.folder import read_run
-
-MESH = MeshRecipe(resolution=24, faces=300, texture=64)
-PRIOR = OraclePrior(MASCOT, image_size=16)
-
-
-def make(folder: Path, name: str = "mascot.glb") -> Path:
-    generate(
-        "a mascot",
-        prior=PRIOR,
-        recipe=replace(TINY.with_steps(6), mesh=MESH),
-        seed=3,
-        device="cpu",
-        out=folder / "out" / name,
-        run_dir=folder / "run",
-        checkpoint_seconds=0,
-    )
-    return folder / "run"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +35,7 @@ def quick() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("finished"))
+    return mascot_run(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +101,7 @@ def test_without_a_texture_vertices_are_coloured(run: Path, tmp_path: Path) -> N
 
 
 def test_a_textured_obj_of_a_run_keeps_its_files_and_gets_them_back(tmp_path: Path) -> None:
-    folder = make(tmp_path, "mascot.obj")
+    folder = mascot_run(tmp_path, "mascot.obj")
     copies, originals = companions_of(folder / "mesh.obj"), companions_of(tmp_path / "out/mascot.obj")
     assert [one.name for one in copies] == [one.name for one in originals]
     assert len(copies) == 2

@@ -9,22 +9,18 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from chromium import browser, needs_chromium
-from oracle import MASCOT, OraclePrior
+from mascot_run import mascot_run
 from PIL import Image
 from small_pictures import small_pictures
-from test_optimise import TINY
 from typer.testing import CliRunner
 
 from dream3d.cli.app import app
-from dream3d.generate import generate
-from dream3d.recipe.generation import MeshRecipe
 from dream3d.report.asset_page import AssetPage, Fact
 from dream3d.report.gallery import GalleryItem, gallery_page
 from dream3d.report.page import html_page, viewer_script
@@ -32,27 +28,12 @@ from dream3d.report.plots import Series, line_plot, ticks
 from dream3d.run.folder import read_run
 
 HOSTILE = '</script><img src=x onerror="alert(1)">\'&amp; a mascot'
-PRIOR = OraclePrior(MASCOT, image_size=16)
-
-
-def make(folder: Path, prompt: str = HOSTILE, name: str = "mascot.glb") -> Path:
-    generate(
-        prompt,
-        prior=PRIOR,
-        recipe=replace(TINY.with_steps(6), mesh=MeshRecipe(resolution=24, faces=300, texture=64)),
-        seed=3,
-        device="cpu",
-        out=folder / "out" / name,
-        run_dir=folder / "run",
-        checkpoint_seconds=0,
-    )
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with small_pictures():
-        yield make(tmp_path_factory.mktemp("finished"))
+        yield mascot_run(tmp_path_factory.mktemp("finished"), prompt=HOSTILE)
 
 
 class Elements(HTMLParser):
@@ -201,7 +182,7 @@ def test_a_run_that_is_not_finished_shows_what_there_is(run: Path, tmp_path: Pat
 @pytest.mark.parametrize("extension", ["obj", "stl"])
 def test_a_mesh_of_another_format_can_be_turned_too(extension: str, tmp_path: Path) -> None:
     with small_pictures():
-        folder = make(tmp_path, "a mascot", f"mascot.{extension}")
+        folder = mascot_run(tmp_path, f"mascot.{extension}")
     elements = Elements((folder / "report.html").read_text("utf-8"))
     (source,) = (value for _, value in elements.attributes if value.startswith("data:model/gltf-binary"))
     assert base64.b64decode(source.split(",")[1])[:4] == b"glTF"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dream3d.batch.jobs import BatchJob
 from dream3d.batch.local import ATTEMPTS, Work
 from dream3d.batch.work import JobProgress, ProgressReporter, Result, Shared, Watcher, do_job, ignore_progress
-from dream3d.errors import Dream3DError, UsageError
+from dream3d.ray_cluster import ray_cluster
 
 POLL_SECONDS = 1.0
 """Between two looks at where the workers are."""
@@ -47,13 +46,7 @@ def run_ray(
     is tried again, and resumes from the checkpoint that the lost one left. Raises UsageError without ray and
     Dream3DError for a cluster that cannot be reached.
     """
-    ray = _ray()
-    try:
-        cpus = None if address else workers * shared.threads
-        ray.init(address=address, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Dream3DError(f"no Ray cluster at {address or 'this machine'} ({str(error)[:200]})") from error
-    try:
+    with ray_cluster(address, workers * shared.threads, "ray") as ray:
         board = ray.remote(ProgressBoard).options(num_cpus=0).remote()
         demand = {"num_cpus": shared.threads, "num_gpus": 1 if shared.device.startswith("cuda") else 0}
         # Outputs are files and the run folder makes a second attempt go on, so trying again is safe.
@@ -66,8 +59,6 @@ def run_ray(
             with contextlib.suppress(ray.exceptions.RayError):  # its machine was lost; the results do not depend on it
                 for working in ray.get(board.take.remote(), timeout=10):
                     watcher(working)
-    finally:
-        ray.shutdown()
 
 
 def _do(work: Work, job: BatchJob, shared: Shared, board: Any) -> Result:
@@ -82,10 +73,3 @@ def _result(ray: Any, reference: Any, job: BatchJob) -> Result:
     except ray.exceptions.RayError as error:
         return Result(job.key, f"its worker was lost {ATTEMPTS} times ({type(error).__name__})")
     return result
-
-
-def _ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise UsageError("--engine ray needs Ray; install it with: pip install 'dream3d[ray]'") from error

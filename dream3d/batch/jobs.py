@@ -52,8 +52,13 @@ class BatchJob:
     def result(self, place: Place) -> Mapping[str, object] | None:
         """What :meth:`record` says of the mesh."""
         record = self.record(place)
-        result = {} if record is None else record.get("result")
-        return None if record is None else result if isinstance(result, dict) else {}
+        return None if record is None else result_of(record)
+
+
+def result_of(record: Mapping[str, object]) -> Mapping[str, object]:
+    """What the ``run.json`` of a finished job says of its mesh; nothing where that is no table."""
+    result = record.get("result")
+    return result if isinstance(result, dict) else {}
 
 
 def plan(

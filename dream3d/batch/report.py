@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dream3d.batch.jobs import BatchJob
+from dream3d.batch.jobs import BatchJob, result_of
 from dream3d.batch.places import Place
 from dream3d.batch.work import Result
 from dream3d.files import parse_json
@@ -106,9 +106,9 @@ def _row(job: BatchJob, place: Place) -> Row:
     record = job.record(place)
     if record is None:
         return Row(job, "waiting", "", {})
-    result, files = record.get("result"), record.get("files")
+    files = record.get("files")
     has_page = isinstance(files, list) and "report.html" in files
-    return Row(job, "finished", "", result if isinstance(result, dict) else {}, has_page)
+    return Row(job, "finished", "", result_of(record), has_page)
 
 
 def page(rows: Sequence[Row]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -64,11 +63,10 @@ def add(
     options, encoder = AddOptions(workers, not captions_only), corpus_encoder()
     store = create_store(place, encoder.fingerprint, (encoder.caption_width, encoder.picture_width))
     folder = find_folder(ENCODER)
-    with _log() as report:
-        if engine == "ray":
-            summary = add_on_ray(sources, place, folder, options, address, report)
-        else:
-            summary = add_here(sources, store, encoder, folder, options, report=report)
+    if engine == "ray":
+        summary = add_on_ray(sources, place, folder, options, address, _log())
+    else:
+        summary = add_here(sources, store, encoder, folder, options, report=_log())
     store.finish()
     for reason in summary.skipped.reasons:
         say(f"skipped {reason}")
@@ -156,9 +154,8 @@ def _print_table(results: tuple[Retrieved, ...]) -> None:
     make_console().print(table)
 
 
-@contextmanager
-def _log() -> Iterator[Callable[[Summary], None]]:
-    """A line now and then."""
+def _log() -> Callable[[Summary], None]:
+    """Prints a line now and then."""
     last = time.monotonic()
 
     def log(summary: Summary) -> None:
@@ -167,4 +164,4 @@ def _log() -> Iterator[Callable[[Summary], None]]:
             last = time.monotonic()
             say(f"added {summary.added}, already there {summary.known}, skipped {summary.skipped.count}")
 
-    yield log
+    return log

@@ -23,8 +23,8 @@ POINTS_PER_PIECE = 4096
 _Y, _Z = np.uint32(PRIMES[1]), np.uint32(PRIMES[2])
 _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
 Floats = NDArray[np.float32]
-Table = NDArray[Any]
-"""One row per level: (scale,) in float32, (resolution, entries, offset, hashed) in int64."""
+Levels = NDArray[np.int64]
+"""One row per level: resolution, entries, offset, hashed."""
 
 
 @compiled
@@ -40,22 +40,32 @@ def _row(x: int, y: int, z: int, level: Any) -> Any:
 
 
 @compiled
-def _encode(positions: Floats, table: Floats, scales: Floats, levels: Table, out: Floats, begin: int, end: int) -> None:
+def _cell(positions: Floats, n: int, scale: Any) -> Any:
+    """The lower corner of the cell that a point lies in, as whole numbers, and its place (x, y, z) in it, 0..1."""
+    x, y, z = positions[n, 0] * scale + _HALF, positions[n, 1] * scale + _HALF, positions[n, 2] * scale + _HALF
+    x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
+    return np.int64(x0), np.int64(y0), np.int64(z0), x - x0, y - y0, z - z0
+
+
+@compiled
+def _corner(cell: Any, corner: int, level: Any) -> Any:
+    """The row of one of a cell's eight corners, and its trilinear weight."""
+    x0, y0, z0, x, y, z = cell
+    dx, dy, dz = corner >> 2 & 1, corner >> 1 & 1, corner & 1
+    weight = (x if dx else _ONE - x) * (y if dy else _ONE - y) * (z if dz else _ONE - z)
+    return _row(x0 + dx, y0 + dy, z0 + dz, level), weight
+
+
+@compiled
+def _encode(
+    positions: Floats, table: Floats, scales: Floats, levels: Levels, out: Floats, begin: int, end: int
+) -> None:
     for n in range(begin, end):
         for index in range(len(scales)):
-            scale = scales[index]
-            x, y, z = (
-                positions[n, 0] * scale + _HALF,
-                positions[n, 1] * scale + _HALF,
-                positions[n, 2] * scale + _HALF,
-            )
-            x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
-            x, y, z = x - x0, y - y0, z - z0
+            cell = _cell(positions, n, scales[index])
             first, second = _ZERO, _ZERO
             for corner in range(8):
-                dx, dy, dz = corner >> 2 & 1, corner >> 1 & 1, corner & 1
-                weight = (x if dx else _ONE - x) * (y if dy else _ONE - y) * (z if dz else _ONE - z)
-                row = _row(np.int64(x0) + dx, np.int64(y0) + dy, np.int64(z0) + dz, levels[index])
+                row, weight = _corner(cell, corner, levels[index])
                 first += weight * table[row, 0]
                 second += weight * table[row, 1]
             out[n, 2 * index] = first
@@ -63,27 +73,18 @@ def _encode(positions: Floats, table: Floats, scales: Floats, levels: Table, out
 
 
 @compiled
-def _add_gradient(positions: Floats, grad: Floats, scales: Floats, levels: Table, out: Floats, index: int) -> None:
-    scale = scales[index]
+def _add_gradient(positions: Floats, grad: Floats, scales: Floats, levels: Levels, out: Floats, index: int) -> None:
     for n in range(len(positions)):
-        x, y, z = (
-            positions[n, 0] * scale + _HALF,
-            positions[n, 1] * scale + _HALF,
-            positions[n, 2] * scale + _HALF,
-        )
-        x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
-        x, y, z = x - x0, y - y0, z - z0
+        cell = _cell(positions, n, scales[index])
         first, second = grad[n, 2 * index], grad[n, 2 * index + 1]
         for corner in range(8):
-            dx, dy, dz = corner >> 2 & 1, corner >> 1 & 1, corner & 1
-            weight = (x if dx else _ONE - x) * (y if dy else _ONE - y) * (z if dz else _ONE - z)
-            row = _row(np.int64(x0) + dx, np.int64(y0) + dy, np.int64(z0) + dz, levels[index])
+            row, weight = _corner(cell, corner, levels[index])
             out[row, 0] += weight * first
             out[row, 1] += weight * second
 
 
 @functools.cache
-def _arrays(spec: HashGridSpec) -> tuple[Floats, Table]:
+def _arrays(spec: HashGridSpec) -> tuple[Floats, Levels]:
     scales = np.array([level.scale for level in spec.levels], np.float32)
     rows = [(level.resolution, level.entries, level.offset, level.hashed) for level in spec.levels]
     return scales, np.array(rows, np.int64)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dream3d.errors import DatasetError, Dream3DError, UsageError
+from dream3d.errors import DatasetError, Dream3DError
+from dream3d.ray_cluster import ray_cluster
 from dream3d.retrieval.encoder import CorpusEncoder
 from dream3d.retrieval.ingest import AddOptions, Report, Summary, add
 from dream3d.retrieval.lance import open_store
@@ -30,13 +30,7 @@ def add_on_ray(
     machines see them. ``address`` is that of a running cluster; without one a local Ray is started and stopped. Raises
     UsageError without ray, Dream3DError for a cluster that cannot be reached or a task that failed.
     """
-    ray = _ray()
-    try:
-        cpus = None if address else options.workers
-        ray.init(address=address, num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Dream3DError(f"no Ray cluster at {address or 'this machine'} ({str(error)[:200]})") from error
-    try:
+    with ray_cluster(address, options.workers, "ray,retrieve") as ray:
         task = ray.remote(_add_part).options(num_cpus=1, max_retries=ATTEMPTS - 1, retry_exceptions=False)
         places = [str(source) for source in sources]
         parts = [(index, options.workers) for index in range(options.workers)]
@@ -46,8 +40,6 @@ def add_on_ray(
             done, waiting = ray.wait(waiting, num_returns=1)
             summary.merge(_result(ray, done[0]))
             report(summary)
-    finally:
-        ray.shutdown()
     return summary
 
 
@@ -66,10 +58,3 @@ def _result(ray: Any, reference: Any) -> Summary:
     except ray.exceptions.RayError as error:
         raise Dream3DError(f"a worker was lost {ATTEMPTS} times ({type(error).__name__}); {again}") from error
     return summary
-
-
-def _ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise UsageError("--engine ray needs Ray; install it with: pip install 'dream3d[ray,retrieve]'") from error
