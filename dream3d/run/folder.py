@@ -30,7 +30,7 @@ MAX_RUN_JSON_BYTES = 2**20
 METRICS = "metrics.csv"
 MAX_METRICS_BYTES = 2**30
 METRIC_COLUMNS = ("step", "loss", "timestep", "t_min", "t_max", "opacity", "occupancy")
-_PLAIN = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+_PLAIN = re.compile(r"\w[\w.-]{0,199}(/\w[\w.-]{0,199})?", re.ASCII)
 """Names that a run gives its files: nothing that leaves the folder."""
 _BEFORE = re.compile(
     r"metrics\.csv|preview\.png|turntable\.mp4|mesh\.(glb|obj|ply|stl)|checkpoints(/step-\d{8}\.safetensors)?"
