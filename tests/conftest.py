@@ -23,6 +23,17 @@ hypothesis.settings.register_profile("dream3d", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("dream3d")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Several workers take the files in the order of the collection, not those with the most tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: at the end no worker waits for another that has just begun a long one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 class FakePrior:
     """A prior with no weights, whose text encoder reads 80 characters."""
 

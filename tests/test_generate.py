@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -135,7 +136,8 @@ def test_progress_tells_every_stage_in_order(first: Run) -> None:
 
 
 def test_peak_memory_is_measured(first: Run) -> None:
-    assert 100e6 < first.outcome.peak_memory_bytes < 3e9
+    # The largest size that this process has had, in whatever test.
+    assert 100e6 < first.outcome.peak_memory_bytes <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @pytest.mark.slow
