@@ -57,7 +57,7 @@ _MINI = Recipe(
         per_level_scale=1.5,
         hidden_width=32,
         density_gain=4.0,
-        sharpness=Linear(1.0, 24.0, 322),
+        sharpness=Linear(1.0, 40.0, 322),
         blob_scale=4.0,
         blob_radius=0.65,
     ),
