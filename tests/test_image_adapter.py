@@ -80,9 +80,9 @@ def test_a_layer_by_hand() -> None:
     keys = {
         "here": ContextKeys(keys_and_values(layer, text), keys_and_values(layer, images), 0.25, 1.25),
     }
-    seen = CrossAttention(layer="here")(layer, queries, text, keys=keys)  # type: ignore[arg-type]
+    seen = CrossAttention(layer="here")(layer, queries, text, keys=keys)
     assert seen.tolist() == [[[12.75, 25.5], [12.75, 25.5]]]  # 0.25 * (1, 2) + 1.25 * (10, 20)
-    plain = CrossAttention(layer="here")(layer, queries, text)  # type: ignore[arg-type]
+    plain = CrossAttention(layer="here")(layer, queries, text)
     assert plain.tolist() == [[[1.0, 2.0], [1.0, 2.0]]]
 
 
@@ -176,7 +176,7 @@ def test_a_layer_is_linear_in_alpha() -> None:
 
     def at(alpha: float) -> Tensor:
         keys = {"": ContextKeys(text, images, alpha, 1.5 - alpha)}
-        return CrossAttention()(layer, queries, queries, keys=keys)  # type: ignore[arg-type]
+        return CrossAttention()(layer, queries, queries, keys=keys)
 
     torch.testing.assert_close(at(0.3), 0.7 * at(0.0) + 0.3 * at(1.0))
 

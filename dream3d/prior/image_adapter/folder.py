@@ -57,9 +57,14 @@ class LoadedAdapter:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the adapter's and the image encoder's files."""
-        places = (self.folder / FOLDER, self.folder / ENCODER_FOLDER)
-        lines = (f"{place.name}/{name} {hash_file(place / name)}\n" for place in places for name in FILES)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return adapter_digest(self.folder)
+
+
+def adapter_digest(folder: Path) -> str:
+    """SHA-256 of the files of a prior's image adapter and image encoder. Raises OSError."""
+    places = (folder / FOLDER, folder / ENCODER_FOLDER)
+    lines = (f"{place.name}/{name} {hash_file(place / name)}\n" for place in places for name in FILES)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def has_adapter(folder: Path) -> bool:
