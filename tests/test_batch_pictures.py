@@ -73,7 +73,7 @@ def test_names_follow_the_pictures_and_the_adapter(here: Path) -> None:
 )
 def test_wrong_settings_name_their_line(settings: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        job(**settings)
+        plan([Entry("a red chair", settings, "list:3")], [0], {}, "mini")
 
 
 def test_a_worker_gathers_the_pictures_of_its_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def test_two_mixed_priors_are_noticed(folder: Path) -> None:
 
 
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:
-    known = "mini, mvdream-sd21, mvdream-sd15"
+    known = "mini, mvdream-sd21, mvdream-sd15, mvrag"
     with pytest.raises(PriorError, match=rf"unknown prior 'maxi': neither a catalogue name \({known}\)"):
         load_prior("maxi")
     with pytest.raises(PriorError, match=r"lacks prior\.json"):
