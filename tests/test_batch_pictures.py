@@ -44,6 +44,7 @@ def test_a_job_keeps_its_pictures_apart_from_the_recipe(here: Path) -> None:
     found = job(images="red.png,blue.png", steps="4", fusion="0.25")
     assert found.changes == {"steps": "4"}
     assert found.pictures == PictureOptions(None, (here / "red.png", here / "blue.png"), 4, "0.25")
+    assert found.settings == {"steps": "4", "images": "red.png,blue.png", "fusion": "0.25"}
     assert job(retrieve="mine").pictures.retrieve == str(here / "mine")
 
 

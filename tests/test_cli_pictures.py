@@ -131,12 +131,27 @@ def test_nothing_that_passes_means_the_text_alone(
 
 
 def test_generate_by_pictures(prior: Path, here: Path) -> None:
-    args = ["generate", KNOWN, "--images", "red.png", "--prior", str(prior), "--device", "cpu", "--steps", "1"]
+    args = [
+        "generate",
+        KNOWN,
+        "--images",
+        "red.png",
+        "text.jpg",
+        "--prior",
+        str(prior),
+        "--device",
+        "cpu",
+        "--steps",
+        "1",
+    ]
     args += ["--resolution", "16", "--faces", "100", "--texture", "0", "--run-dir", "run", "--out", "fox.glb"]
     result = CliRunner().invoke(app, args)
     assert result.exit_code == 0, result.stderr
     assert "1 picture, alpha" in result.stdout
-    assert read_run(here / "run")["images"]["fusion"]["measured"] is True
+    facts = read_run(here / "run")
+    assert facts["images"]["fusion"]["measured"] is True
+    (line,) = facts["request"]["pictures_not_used"]
+    assert line.startswith("the picture text.jpg: cannot be read")
     again = CliRunner().invoke(app, ["resume", "run"])
     assert "is finished" in again.stdout
 

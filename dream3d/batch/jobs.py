@@ -35,6 +35,11 @@ class BatchJob:
     """That the asset is to look like."""
 
     @property
+    def settings(self) -> dict[str, str]:
+        """All that was asked for besides prompt and seed, for people."""
+        return {**self.changes, **self.pictures.settings}
+
+    @property
     def mesh(self) -> str:
         """The mesh's file in the batch's folder."""
         return f"{self.key}.glb"

@@ -44,6 +44,17 @@ class PictureOptions(Options):
         return self.retrieve is not None or bool(self.images)
 
     @property
+    def settings(self) -> dict[str, str]:
+        """As a list of prompts would have them, by the files' names; empty without pictures."""
+        given = {
+            "images": ",".join(path.name for path in self.images),
+            "retrieve": "" if self.retrieve is None else self.retrieve or "yes",
+            "retrieve_count": "" if self.retrieve_count == DEFAULT_COUNT else str(self.retrieve_count),
+            "fusion": "" if self.fusion == AUTO else self.fusion,
+        }
+        return {name: value for name, value in given.items() if value}
+
+    @property
     def alpha(self) -> float | None:
         """The weight of the text, None to measure it."""
         if self.fusion.strip() == AUTO:
@@ -107,23 +118,26 @@ def gather(prompt: str, asked: PictureOptions, prior: DiffusionPrior) -> Gathere
     check_adapter(prior.folder, prior.name)
     references: list[Reference] = []
     lines: list[str] = []
+    unused: list[str] = []
     record: dict[str, Any] = {}
     if asked.images:
-        references, skipped = read_images(asked.images)
-        lines += [f"warning: not used: {line}" for line in skipped]
+        references, unused = read_images(asked.images)
     if asked.retrieve is not None:
-        found, record, said = _retrieved(prompt, asked)
+        found, record["retrieved"], said, skipped = _retrieved(prompt, asked)
         references += [one for one in found if one.sha256 not in {other.sha256 for other in references}]
-        lines += said
+        lines, unused = said, [*unused, *skipped]
+    lines += [f"warning: not used: {line}" for line in unused]
+    if unused:
+        record["pictures_not_used"] = unused
     check_count(len(references))
     guides = Guides(tuple(references), asked.alpha) if references else None
     if guides is None:
         lines.append(f"prior {prior.name!r} draws by the text alone")
-    return Gathered(guides, {"retrieved": record} if record else {}, tuple(lines))
+    return Gathered(guides, record, tuple(lines))
 
 
-def _retrieved(prompt: str, asked: PictureOptions) -> tuple[list[Reference], dict[str, Any], list[str]]:
-    """What a corpus has of a prompt: references, a record, and what to say."""
+def _retrieved(prompt: str, asked: PictureOptions) -> tuple[list[Reference], dict[str, Any], list[str], list[str]]:
+    """What a corpus has of a prompt: references, a record, what to say, and what cannot be used."""
     from dream3d.retrieval.opening import open_corpus
     from dream3d.retrieval.references import references_of
 
@@ -140,4 +154,4 @@ def _retrieved(prompt: str, asked: PictureOptions) -> tuple[list[Reference], dic
     for number, one in enumerate(references, start=1):
         known = one.attribution
         lines.append(f"  {number}. {known['caption']} ({known['author']}, {known['licence']}, {known['source']})")
-    return references, record, [*lines, *(f"warning: not used: {line}" for line in skipped)]
+    return references, record, lines, skipped
