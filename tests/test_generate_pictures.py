@@ -205,6 +205,15 @@ def test_a_damaged_record_is_refused(prior: DiffusionPrior, stopped: Path, image
         resume(stopped, prior=prior)
 
 
+def test_guides_without_a_picture_or_with_too_many_are_refused(shown: tuple[Reference, ...]) -> None:
+    with pytest.raises(UsageError, match="no picture to draw by"):
+        Guides(())
+    with pytest.raises(UsageError, match="17 pictures; the limit is 16"):
+        Guides(shown[:1] * 17)
+    with pytest.raises(UsageError, match="alpha"):
+        Guides(shown, 1.5)
+
+
 def test_a_prior_without_adapter_is_refused_before_anything_is_written(
     prior: DiffusionPrior, shown: tuple[Reference, ...], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_adapter import ADAPTER, write_tiny_adapter, write_tiny_encoder
 from tiny_prior import edit_json, write_tiny_prior
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 from dream3d.cameras import orbit
 from dream3d.errors import PriorError
@@ -238,6 +239,19 @@ def test_keys_are_made_again_when_a_tensor_was_changed_in_place(prior: Diffusion
     assert torch.equal(predict(prior, conditioning), first)
     conditioning.conditional.text.add_(1)
     assert not torch.equal(predict(prior, conditioning), first)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_reads_what_was_kept(prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One graph for text alone and one with pictures; neither is made again in later steps."""
+    counter = CompileCounter()
+    told_both = [prior.encode_prompt("a red chair", ""), told(prior, pictures(2))]
+    plain = [predict(prior, one) for one in told_both]
+    monkeypatch.setattr(prior, "_network", torch.compile(prior.unet, backend=counter))
+    for _ in range(2):
+        for one, wanted in zip(told_both, plain, strict=True):
+            torch.testing.assert_close(predict(prior, one), wanted)
+    assert counter.frame_count == 2
 
 
 # The folder as untrusted data.

@@ -205,6 +205,18 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_held_out_losses_are_by_text_alone_and_with_pictures(tmp_path: Path) -> None:
+    trainer = make_trainer(recipe_in(tmp_path, every={"heldout": 2}), tmp_path / "run")
+    before = trainer.task.heldout_losses()
+    trainer.run()
+    rows = [line.split(",") for line in (tmp_path / "run/heldout.csv").read_text().splitlines()]
+    assert rows[0] == ["step", "timestep", "text", "pictures"]
+    assert [row[0] for row in rows[1:]] == ["2"] * len(before) + ["4"] * len(before)
+    for row, (text, pictures) in zip(rows[1:], list(before.values()) * 2, strict=True):
+        assert float(row[2]) == pytest.approx(text, rel=1e-4)  # the start is frozen
+        assert float(row[3]) != pytest.approx(pictures, rel=1e-6)
+
+
 def test_training_goes_on_from_the_starts_adapter(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     write_tiny_adapter(tmp_path / "prior")

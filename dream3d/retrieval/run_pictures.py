@@ -21,7 +21,7 @@ from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.sampling import SamplingRecipe
 from dream3d.retrieval.guided import Fusion, fuse, measure_alpha, with_references
 from dream3d.retrieval.pictures import MAX_BYTES
-from dream3d.retrieval.references import MAX_REFERENCES, Reference
+from dream3d.retrieval.references import MAX_REFERENCES, Reference, check_count
 from dream3d.run.folder import RunFolder
 
 KEY = "images"
@@ -37,7 +37,10 @@ class Guides:
     """Weight of the text, 0 to 1; None: measured."""
 
     def __post_init__(self) -> None:
-        """Raises UsageError for an alpha out of range."""
+        """Raises UsageError for an alpha out of range, for no picture and for too many."""
+        if not self.references:
+            raise UsageError("there is no picture to draw by; leave the guides out for text alone")
+        check_count(len(self.references))
         if self.alpha is not None:
             Fusion(self.alpha, 1.5, measured=False)
 

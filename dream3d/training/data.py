@@ -153,6 +153,10 @@ class Sampler:
         self.objects, self.images = objects, images
         self.background, self.views, self.suffix, self.dropout = background, views, suffix, dropout
 
+    def of(self, objects: Sequence[ObjectViews]) -> Sampler:
+        """The same for other objects, such as held-out ones, with their whole captions and no images."""
+        return Sampler(objects, (), self.background, views=self.views, suffix=self.suffix, dropout=0.0)
+
     def caption(self, options: Sequence[str], suffix: str, rng: np.random.Generator) -> str:
         """One of the captions, with the suffix unless it says "3d"; empty with the probability of dropout."""
         if rng.random() < self.dropout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from dream3d.prior.layout import files_of
 from dream3d.prior.schema import read_json
 from dream3d.prior.unet import MultiViewUNet, load_unet
 from dream3d.training.data import attribution
-from dream3d.training.denoising import predict_noised
+from dream3d.training.denoising import LEVELS, predict_noised
 from dream3d.training.events import StepEvent
 from dream3d.training.fast import accelerate, products_pay
 from dream3d.training.guided_data import GuidedBatch, GuidedSampler
@@ -39,6 +40,9 @@ from dream3d.training.tasks.multiview import learning_rate
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+HELDOUT_OBJECTS = 16
+"""Drawn from the held-out ones, with repetition if there are fewer."""
+HELDOUT_SEED = 1234
 WHITE = (1.0, 1.0, 1.0)
 """Padding of pictures for an image encoder of our own, as corpora have it."""
 
@@ -95,6 +99,7 @@ class RetrievalTask(Task[GuidedBatch]):
         scale = codec.scale if isinstance(codec, PatchPCA) else torch.ones(codec.channels, device=device)
         self.channels = channel_weights(scale, recipe.loss.channel_power)
         self.metrics = StepLog(out / "metrics.csv", ("step", "mode", "loss", "rate", "norm", "seconds"))
+        self.heldout = StepLog(out / "heldout.csv", ("step", "timestep", "text", "pictures"))
 
     def _adapter(self, folder: Path) -> ImageAdapter:
         """The adapter at step 0: the start's own, or a new one whose projections are those of the text."""
@@ -192,6 +197,40 @@ class RetrievalTask(Task[GuidedBatch]):
     def rewind(self, step: int) -> None:
         """Forget rows of later steps."""
         self.metrics.rewind(step)
+        self.heldout.rewind(step)
+
+    def write(self, step: int, seconds: float) -> None:
+        """Held-out losses, every so many steps."""
+        every = self.recipe.every.heldout
+        if every and step % every == 0:
+            for level, losses in self.heldout_losses().items():
+                self.heldout.add(step, level, *(f"{loss:.6g}" for loss in losses))
+
+    @torch.no_grad()
+    def heldout_losses(self) -> dict[int, tuple[float, float]]:
+        """By timestep: the loss on views of held-out objects by text alone (the start's own), and with pictures.
+
+        The same objects, pictures and noise in every call; empty without such objects.
+        """
+        inputs = self.inputs
+        if not inputs.heldout:
+            return {}
+        recipe = dataclasses.replace(self.recipe.retrieval, dropout=0.0, modes="3d")
+        plain = inputs.sampler.of(inputs.heldout)
+        rng = np.random.default_rng(HELDOUT_SEED)
+        batch = GuidedSampler(plain, recipe, self.encoder.size).draw_objects(HELDOUT_OBJECTS, rng)
+        targets, generator = batch.targets, torch.Generator().manual_seed(HELDOUT_SEED)
+        x0 = inputs.codec.encode(targets.images.to(self.accelerator.device), generator)
+        guided = self.guide(self._features(batch), 1 if self.per_object else targets.views)
+        losses = {}
+        for level in (level * len(inputs.alphas_cumprod) // 1000 for level in LEVELS):
+            noise, timesteps = torch.randn(x0.shape, generator=generator), torch.full((len(x0),), level)
+            pair = []
+            for keys in (None, guided):
+                predicted, target, bar = predict_noised(inputs, self.unet, targets, x0, noise, timesteps, keys)
+                pair.append(weighted_loss(predicted, target, torch.ones_like(bar), self.channels).item())
+            losses[level] = (pair[0], pair[1])
+        return losses
 
     def finish(self, step: int, seconds: float) -> None:
         """A copy of the start with the moving average of the adapter in its folder ``image_adapter``."""
