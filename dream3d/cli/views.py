@@ -174,6 +174,7 @@ def _run(request: ViewsRequest, quiet: bool) -> None:
 
 def _write(request: ViewsRequest, rows: list[Picture], fusions: dict[int, Fusion]) -> list[Path]:
     from dream3d.images import contact_sheet, enlarged, write_animation, write_png
+    from dream3d.retrieval.run_pictures import record_of
 
     made_by = {
         "prompt": request.prompt,
@@ -184,8 +185,8 @@ def _write(request: ViewsRequest, rows: list[Picture], fusions: dict[int, Fusion
         "prior": request.prior.describe(),
     }
     if request.pictures.guides is not None:
-        shown = [one.record for one in request.pictures.guides.references]
-        made_by["images"] = {"pictures": shown, "fusion": {seed: one.record for seed, one in fusions.items()}}
+        fused = {seed: one.record for seed, one in fusions.items()}
+        made_by["images"] = {**record_of(request.pictures.guides, request.prior), "fusion": fused}
     paths = [request.out]
     request.out.parent.mkdir(parents=True, exist_ok=True)
     write_png(request.out, contact_sheet([enlarged(row, SHEET_SIDE) for row in rows]), made_by)
