@@ -176,7 +176,7 @@ def _write(request: ViewsRequest, rows: list[Picture], fusions: dict[int, Fusion
     from dream3d.images import contact_sheet, enlarged, write_animation, write_png
     from dream3d.retrieval.run_pictures import record_of
 
-    made_by = {
+    made_by: dict[str, Any] = {
         "prompt": request.prompt,
         "negative_prompt": request.negative,
         "seeds": request.seeds,
@@ -185,8 +185,8 @@ def _write(request: ViewsRequest, rows: list[Picture], fusions: dict[int, Fusion
         "prior": request.prior.describe(),
     }
     if request.pictures.guides is not None:
-        fused = {seed: one.record for seed, one in fusions.items()}
-        made_by["images"] = {**record_of(request.pictures.guides, request.prior), "fusion": fused}
+        fused: Any = {seed: one.record for seed, one in fusions.items()}
+        made_by["images"] = record_of(request.pictures.guides, request.prior) | {"fusion": fused}
     paths = [request.out]
     request.out.parent.mkdir(parents=True, exist_ok=True)
     write_png(request.out, contact_sheet([enlarged(row, SHEET_SIDE) for row in rows]), made_by)
