@@ -33,7 +33,7 @@ SILHOUETTE_VIEWS = 8
 SILHOUETTE_SIZE = 128
 """Views, and pixels a side, of the field's silhouettes that the surface level is chosen by."""
 PREVIEW_SIZE = 128
-PROVENANCE = ("prompt", "seed", "recipe", "prior", "versions")
+PROVENANCE = ("prompt", "seed", "recipe", "prior", "versions", "images")
 """What the asset says of its making: the part of run.json that is the same for every run of the same job."""
 
 
@@ -56,7 +56,7 @@ def finish(
     for note in mesh.notes:
         observer(Progress("extract", 1, 1, message=note))
     observer(Progress("export", 0, 1))
-    report = write_asset(mesh, {key: run.facts[key] for key in PROVENANCE}, job.out)
+    report = write_asset(mesh, {key: run.facts[key] for key in PROVENANCE if key in run.facts}, job.out)
     for companion in companions_of(job.out):
         copy_file(companion, run.own(companion.name))
     copy_file(job.out, run.own(f"mesh{check_extension(job.out)}"))

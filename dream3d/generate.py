@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from dream3d.kernels.hash_grid import HASH_GRID
 from dream3d.mesh.companions import companions_of
 from dream3d.mesh.export import check_extension
 from dream3d.prior.base import MultiViewPrior
+from dream3d.prior.conditioning import Conditioning
 from dream3d.recipe.generation import Recipe
+from dream3d.retrieval import run_pictures
+from dream3d.retrieval.run_pictures import Guides
 from dream3d.run.checkpointer import Checkpointer
 from dream3d.run.folder import RunFolder, provenance
 from dream3d.run.job import Job, read_job
@@ -42,15 +45,21 @@ def optimise(
     device: str,
     session: Session | None = None,
     hash_grid: str | None = None,
+    tell: Callable[[Conditioning], Conditioning] | None = None,
 ) -> distill.Distillation:
-    """The optimisation: from a soft ball, or from the session's checkpoint, to a field that the prior agrees with."""
+    """The optimisation: from a soft ball, or from the session's checkpoint, to a field that the prior agrees with.
+
+    ``tell`` adds to what the prior is told besides the text.
+    """
     session = session or Session()
     session.observer(Progress("prepare", 0, 1))
-    text = prior.encode_prompt(prompt, recipe.negative_prompt)
+    told = prior.encode_prompt(prompt, recipe.negative_prompt)
+    if tell is not None:
+        told = tell(told)
     distillation = distill.start(recipe, prior, seed, device, hash_grid)
     with session.steps_of(distillation, preview=lambda: render_views(distillation.scene, 1, 32)[0]) as steps:
         for step in steps:
-            session.after(step, distillation.step(step, text))
+            session.after(step, distillation.step(step, told))
     return distillation
 
 
@@ -66,16 +75,21 @@ def generate(
     observer: Observer = silent,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     request: Mapping[str, Any] | None = None,
+    guides: Guides | None = None,
 ) -> Outcome:
     """Optimise a field under ``prior`` until it looks like ``prompt``, and export its surface to ``out``.
+
+    ``guides`` are pictures of the object, for priors with an image adapter (MV-RAG); copies of them go into the run
+    folder, and their authors and licences into the asset.
 
     ``run_dir`` receives run.json, metrics.csv, preview.png, turntable.mp4, report.html, the field and a copy of the
     mesh; what is there already stays, and ours gets a number. On the CPU the same arguments give the same bytes. Every
     ``checkpoint_seconds`` (0: never), and when SIGINT, SIGTERM or SIGHUP stop it, its state is kept for :func:`resume`.
     ``request`` is plain data that goes into run.json: how to load the prior again, for one.
 
-    Raises UsageError for an unknown file extension or a run folder in use, CollapsedFieldError for a field without a
-    surface, ExportError if a file cannot be written, KeyboardInterrupt or SystemExit when stopped.
+    Raises PriorError for pictures and a prior that reads none, UsageError for an unknown file extension or a run folder
+    in use, CollapsedFieldError for a field without a surface, ExportError if a file cannot be written,
+    KeyboardInterrupt or SystemExit when stopped.
     """
     out = check_output_file(out)
     check_extension(out)
@@ -83,7 +97,10 @@ def generate(
     hash_grid = choose(HASH_GRID, device).name
     asked = {**(request or {}), "out": str(out.absolute()), "device": device}
     facts = {"prior_digest": prior.digest, "hash_grid": hash_grid, "request": asked}
+    if guides is not None:
+        facts[run_pictures.KEY] = run_pictures.record_of(guides, prior)
     with RunFolder(run_dir, {**provenance(prompt, seed, recipe, prior), **facts}) as run:
+        run_pictures.keep(run, () if guides is None else guides.references)
         job = Job(prompt, recipe, seed, device, out, hash_grid)
         return _carry_out(run, job, prior, observer, checkpoint_seconds)
 
@@ -145,6 +162,7 @@ def _check_same(run: RunFolder, job: Job, prior: MultiViewPrior) -> None:
     facts = run.facts
     if facts.get("prior") != prior.describe():
         raise UsageError(f"{run.path} was made with the prior {facts.get('prior')}, this is {prior.describe()}")
+    run_pictures.check_adapter_is_same(facts, prior, run.path)
     before = facts.get("prior_digest")
     if before not in (None, prior.digest):
         raise UsageError(
@@ -164,7 +182,14 @@ def _carry_out(
     checkpointer = Checkpointer(run, checkpoint_seconds)
     try:
         session = Session(observer, run, checkpointer)
-        distillation = optimise(job.prompt, prior, job.recipe, job.seed, job.device, session, job.hash_grid)
+
+        def tell(text: Conditioning) -> Conditioning:
+            told, sentence = run_pictures.tell(run, text, job.prompt, job.seed, prior)
+            if sentence:
+                observer(Progress("prepare", 0, 1, message=sentence))
+            return told
+
+        distillation = optimise(job.prompt, prior, job.recipe, job.seed, job.device, session, job.hash_grid, tell)
         outcome = finish(run, job, distillation.scene, prior, lambda: checkpointer.seconds, observer)
         checkpointer.keep_field(distillation)
         result = figures_of(outcome)

@@ -77,6 +77,7 @@ def page_of(run: RunFolder, facts: Mapping[str, Any]) -> AssetPage:
         tables={
             "Settings": [Fact(name, value) for name, value in _flat(_dict(facts, "recipe"))],
             "Provenance": list(_provenance(facts)),
+            "Pictures": list(_pictures(facts)),
             "Licences": [Fact(name, value) for name, value in _licences(facts)],
         },
     )
@@ -161,6 +162,13 @@ def _notes(facts: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]
     if "nearest" in unfamiliar:
         phrase, nearest = _text(unfamiliar.get("phrase")), _text(unfamiliar["nearest"])
         yield f"The prior has never seen anything like '{phrase}'; the nearest names it knows: {nearest}."
+    retrieved = _dict(_dict(facts, "request"), "retrieved")
+    if retrieved.get("pictures") == 0 and "images" not in facts:
+        best, threshold = _text(retrieved.get("best_similarity")), _text(retrieved.get("threshold"))
+        yield (
+            f"No picture of {_text(retrieved.get('corpus'))} was used: the best similarity is {best}, the threshold "
+            f"{threshold}."
+        )
     cap = result.get("cap_area")
     if isinstance(cap, float) and cap > CUT_OFF:
         yield "The object was larger than the volume and is cut off flat at its border."
@@ -227,10 +235,25 @@ def _provenance(facts: Mapping[str, Any]) -> Iterator[Fact]:
     yield from (Fact(key, _text(request[key])) for key in ("device", "precision") if request.get(key) is not None)
 
 
+def _pictures(facts: Mapping[str, Any]) -> Iterator[Fact]:
+    """Whose pictures the asset was drawn by, and how much they counted."""
+    images = _dict(facts, "images")
+    pictures = images.get("pictures")
+    for number, one in enumerate(pictures if isinstance(pictures, list) else (), start=1):
+        if isinstance(one, dict):
+            named = [(key, one[key]) for key in ("caption", "author", "licence", "source") if one.get(key)]
+            yield Fact(f"picture {number}", "; ".join(f"{key}: {_text(value)}" for key, value in named))
+    for key, value in _dict(images, "fusion").items():
+        yield Fact(f"fusion {key.replace('_', ' ')}", f"{value:.4g}" if type(value) is float else _text(value))
+
+
 def _licences(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in _dict(facts, "prior").items():
         if "licen" in key or "attribution" in key:
             yield f"prior: {key.removeprefix('licence_')}", _text(value)
+    adapter = _dict(_dict(facts, "images"), "adapter")
+    if "licence" in adapter:
+        yield "image adapter", _text(adapter["licence"])
     yield "dream3d (the program)", "Apache-2.0"
     yield "model-viewer (in this page)", "Apache-2.0"
 

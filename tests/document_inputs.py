@@ -71,6 +71,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/index.md": (),
     "docs/method.md": (),
     "docs/mini.md": (),
+    "docs/mv-rag.md": (),
     "docs/models.md": (),
     "docs/python.md": (),
     "docs/report.md": (),

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from assets import box_obj, catalogue, cube_glb, sphere_ply
 from fuzzing import TARGETS, attempt, damaged
 from oracle import MASCOT, OraclePrior
 from PIL import Image
 from test_optimise import TINY
+from tiny_adapter import write_tiny_adapter
 from tiny_prior import write_tiny_prior
 from tiny_shards import write_tiny_shards
 
@@ -28,6 +30,8 @@ from dream3d.dataset.rendering.workers import Bounds
 from dream3d.dataset.shards import read_images, read_objects
 from dream3d.errors import Dream3DError
 from dream3d.generate import generate, resume
+from dream3d.prior.image_adapter.folder import load_adapter
+from dream3d.prior.unet import load_unet
 from dream3d.training.recipe import read_recipe
 from dream3d.training.state import load as load_checkpoint
 from dream3d.weights.loading import load_prior
@@ -97,6 +101,16 @@ def test_shards(tmp_path: Path) -> None:
         path = folder / name
         for _ in variants(path, 100, 3):
             assert_harmless(lambda path=path, reader=reader: list(reader(path)), tmp_path)  # type: ignore[misc]
+
+
+def test_image_adapters(tmp_path: Path) -> None:
+    folder = write_tiny_adapter(write_tiny_prior(tmp_path / "prior"))
+    unet = load_unet(folder / "unet", torch.float32)
+    for name, count in (("config.json", 100), ("model.safetensors", 60)):
+        for place in ("image_adapter", "image_encoder"):
+            for _ in variants(folder / place / name, count, 3):
+                assert_harmless(lambda: load_adapter(folder, "tiny", unet, torch.float32), tmp_path)
+    load_adapter(folder, "tiny", unet, torch.float32)
 
 
 def test_runs_and_their_checkpoints(tmp_path: Path) -> None:

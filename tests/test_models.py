@@ -51,8 +51,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_real_table_is_what_was_published() -> None:
-    sd21, sd15 = ENTRIES
-    assert (sd21.name, sd15.name) == ("mvdream-sd21", "mvdream-sd15")
+    sd21, sd15, mvrag = ENTRIES
+    assert (sd21.name, sd15.name, mvrag.name) == ("mvdream-sd21", "mvdream-sd15", "mvrag")
     assert sd21.sources[0].files[0].urls == (
         "https://huggingface.co/MVDream/MVDream/resolve/main/sd-v2.1-base-4view.pt",
     )
@@ -65,6 +65,9 @@ def test_the_real_table_is_what_was_published() -> None:
     assert abs(sd21.sources[0].about_bytes - tensors) < 1e6
     file = sd21.sources[0].files[0]
     assert file.at_least < tensors < file.limit
+    # MV-RAG's UNet, in half or in single precision.
+    unet, *_ = mvrag.sources[0].files
+    assert unet.at_least < 2 * 893_131_204 < 4 * 893_131_204 < unet.limit
     # Tokenizer, scheduler and configurations are never fetched.
     assert {file.path.rpartition(".")[2] for entry in ENTRIES for source in entry.sources for file in source.files} == {
         "pt",

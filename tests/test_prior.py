@@ -154,7 +154,7 @@ def test_two_mixed_priors_are_noticed(folder: Path) -> None:
 
 
 def test_unknown_names_list_the_known(tmp_path: Path) -> None:
-    known = "mini, mvdream-sd21, mvdream-sd15"
+    known = "mini, mvdream-sd21, mvdream-sd15, mvrag"
     with pytest.raises(PriorError, match=rf"unknown prior 'maxi': neither a catalogue name \({known}\)"):
         load_prior("maxi")
     with pytest.raises(PriorError, match=r"lacks prior\.json"):
@@ -251,10 +251,18 @@ def test_one_view_is_plain_attention_bit_for_bit(prior: DiffusionPrior) -> None:
 
 
 def test_image_tokens_are_refused_by_a_network_that_reads_none(prior: DiffusionPrior) -> None:
+    tokens = torch.zeros(1, 16, 12)
+    told = prior.encode_prompt("a tree", "").with_images(tokens, tokens, 0.5, 1.0)
+    with pytest.raises(PriorError, match=r"prior 'tiny' has no image adapter .* task = \"retrieval\""):
+        prior.predict_x0(noise(2), 500, orbit(2), told, 2)
+
+
+def test_both_halves_have_pictures_of_one_shape_or_none(prior: DiffusionPrior) -> None:
     text = prior.encode_prompt("a tree", "")
-    tokens = replace(text, conditional=replace(text.conditional, image_tokens=torch.zeros(1, 16, 12)))
-    with pytest.raises(PriorError, match="prior 'tiny' reads no images"):
-        prior.predict_x0(noise(2), 500, orbit(2), tokens, 2)
+    with pytest.raises(ValueError, match="both halves need image tokens"):
+        replace(text, conditional=replace(text.conditional, image_tokens=torch.zeros(1, 16, 12)))
+    with pytest.raises(ValueError, match="both halves need image tokens"):
+        text.with_images(torch.zeros(1, 16, 12), torch.zeros(1, 8, 12), 0.5, 1.0)
 
 
 def test_permuting_views_permutes_the_prediction(prior: DiffusionPrior) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from dream3d.batch.places import Place
 from dream3d.batch.prompts import Entry
 from dream3d.bounds import MAX_SEED
 from dream3d.errors import UsageError
+from dream3d.files import hash_file
 from dream3d.names import slug
 from dream3d.recipe.overrides import changed_recipe
+from dream3d.retrieval.gathering import SETTINGS, PictureOptions, parse_options
 from dream3d.run.folder import LOCK, parse_run
 
 RUNS = "runs"
@@ -28,6 +31,13 @@ class BatchJob:
     seed: int
     changes: Mapping[str, str]
     """Of the recipe, see :func:`dream3d.recipe.overrides.changed_recipe`."""
+    pictures: PictureOptions = field(default_factory=PictureOptions)
+    """That the asset is to look like."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """All that was asked for besides prompt and seed, for people."""
+        return {**self.changes, **self.pictures.settings}
 
     @property
     def mesh(self) -> str:
@@ -62,12 +72,13 @@ def result_of(record: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def plan(
-    entries: Sequence[Entry], seeds: Sequence[int], shared: Mapping[str, str], prior: str
+    entries: Sequence[Entry], seeds: Sequence[int], shared: Mapping[str, str], prior: str, adapter: str = ""
 ) -> tuple[list[BatchJob], int]:
     """The jobs of entries with all seeds, unless an entry has its own, and how many were asked for twice.
 
-    ``shared`` changes hold for all; an entry's own come before them. ``prior`` is the digest of the prior. UsageError
-    names the line of a seed or a setting that is none.
+    ``shared`` changes hold for all; an entry's own come before them. ``prior`` is the digest of the prior, ``adapter``
+    that of its image adapter, which counts for jobs with pictures. UsageError names the line of a seed or a setting
+    that is none, and of a picture that is not there.
     """
     jobs: dict[str, BatchJob] = {}
     twice = 0
@@ -77,14 +88,29 @@ def plan(
         own = changes.pop("seed", None)
         name = changes.pop("name", entry.prompt)
         text = json.dumps(sorted(changes.items()))
+        shown = {setting: changes.pop(setting) for setting in SETTINGS if setting in changes}
+        pictures, matters = _pictures(shown, entry) if shown else (PictureOptions(), "")
         if text not in checked:
             _check(changes, entry)
             checked.add(text)
         for seed in seeds if own is None else [_seed(own, entry)]:
-            key = _key(name, entry.prompt, seed, text, prior)
+            key = _key(name, entry.prompt, seed, text, prior + (f" {adapter} {matters}" if pictures.asked else ""))
             twice += key in jobs
-            jobs.setdefault(key, BatchJob(key, entry.prompt, seed, changes))
+            jobs.setdefault(key, BatchJob(key, entry.prompt, seed, changes, pictures))
     return list(jobs.values()), twice
+
+
+def _pictures(settings: Mapping[str, str], entry: Entry) -> tuple[PictureOptions, str]:
+    """The pictures of an entry, whose paths no longer depend on the working folder, and what of the files matters."""
+    try:
+        options = parse_options(settings)
+        paths, corpus = tuple(path.absolute() for path in options.images), options.retrieve
+        if corpus and "://" not in corpus:
+            corpus = str(Path(corpus).absolute())
+        return replace(options, images=paths, retrieve=corpus), " ".join(map(hash_file, paths))
+    except (UsageError, OSError) as error:
+        reason = f"the picture {error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        raise UsageError(f"{entry.where}: {reason}") from error
 
 
 def _check(changes: Mapping[str, str], entry: Entry) -> None:

@@ -44,7 +44,7 @@ class Row:
 
     def cells(self) -> list[str]:
         """The row of ``summary.csv``. No text in it is a formula to a spreadsheet: an apostrophe comes before such."""
-        settings = " ".join(f"{name}={value}" for name, value in sorted(self.job.changes.items()))
+        settings = " ".join(f"{name}={value}" for name, value in sorted(self.job.settings.items()))
         plain = [self.job.key, self.job.prompt, str(self.job.seed), settings, self.state]
         figures = [self._figure(name) for name in FIGURES]
         cells = [*plain, *figures, self.reason]
@@ -121,7 +121,7 @@ def page(rows: Sequence[Row]) -> str:
 
 def _item(row: Row) -> GalleryItem:
     job = row.job
-    details = ", ".join([f"seed {job.seed}", *(f"{name} {value}" for name, value in sorted(job.changes.items()))])
+    details = ", ".join([f"seed {job.seed}", *(f"{name} {value}" for name, value in sorted(job.settings.items()))])
     if row.state != "finished":
         return GalleryItem(job.prompt, details, row.state, row.reason or row.state)
     links = {"mesh": job.mesh, "turntable": f"{job.run}/turntable.mp4", "run": f"{job.run}/run.json"}

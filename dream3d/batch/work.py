@@ -113,6 +113,7 @@ def _make(job: BatchJob, shared: Shared, work: WorkingDirectory, observer: Obser
     """Begin the job's run, or go on with it."""
     from dream3d.generate import generate, resume
     from dream3d.recipe.overrides import changed_recipe
+    from dream3d.retrieval.gathering import gather
 
     out, run_dir = work.folder / job.mesh, work.folder / job.run
     prior = _prior(shared.prior, shared.device, shared.vram, shared.precision)
@@ -120,6 +121,7 @@ def _make(job: BatchJob, shared: Shared, work: WorkingDirectory, observer: Obser
     if (run_dir / "run.json").exists():
         resume(run_dir, prior=prior, observer=watcher, checkpoint_seconds=shared.checkpoint_seconds, out=out)
         return
+    gathered = gather(job.prompt, job.pictures, prior)
     unfamiliar = prior.unfamiliar(job.prompt)
     generate(
         job.prompt,
@@ -136,7 +138,9 @@ def _make(job: BatchJob, shared: Shared, work: WorkingDirectory, observer: Obser
             "vram": shared.vram,
             "precision": shared.precision,
             "unfamiliar": unfamiliar and asdict(unfamiliar),
+            **gathered.record,
         },
+        guides=gathered.guides,
     )
 
 

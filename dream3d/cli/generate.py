@@ -15,7 +15,9 @@ from dream3d import checks
 from dream3d.cli import options
 from dream3d.cli.group import DebugOption, say, warn_unfamiliar
 from dream3d.cli.options import file_option
+from dream3d.cli.pictures import CountOption, FusionOption, ImagesOption, RetrieveOption, tell_of
 from dream3d.errors import Dream3DError
+from dream3d.retrieval.gathering import AUTO, DEFAULT_COUNT, PictureOptions, gather
 
 if TYPE_CHECKING:
     from dream3d.prior.diffusion import DiffusionPrior
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from dream3d.prior.vocabulary import Unfamiliar
     from dream3d.recipe.generation import Recipe
     from dream3d.recipe.overrides import Overrides
+    from dream3d.retrieval.run_pictures import Guides
 
 _PRESET = "the preset's"
 recipe_option = partial(typer.Option, rich_help_panel="Recipe")
@@ -48,6 +51,10 @@ def generate(
     prior: options.PriorOption = "mini",
     seed: SeedOption = 0,
     preview_seeds: PreviewOption = 0,
+    retrieve: RetrieveOption = None,
+    images: ImagesOption = None,
+    retrieve_count: CountOption = DEFAULT_COUNT,
+    fusion: FusionOption = AUTO,
     preset: PresetOption = None,
     negative: NegativeOption = None,
     steps: StepsOption = None,
@@ -72,10 +79,14 @@ def generate(
     from dream3d.recipe.overrides import Overrides
 
     overrides = Overrides(preset, steps, guidance_scale, resolution, negative, faces, texture)
+    pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion)
     checks.check_preview_seeds(preview_seeds, seed)
     checkpoint_seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     memory = plan_for(vram, precision, compile_unet=compile_unet)
     request = _checked(prompt, out, prior, seed, device, memory, run_dir, overrides)
+    gathered = gather(request.prompt, pictures, request.prior)
+    tell_of(gathered)
+    request = dataclasses.replace(request, guides=gathered.guides)
     unfamiliar = _warn(request)
     if preview_seeds:
         request = _with_best_seed(request, preview_seeds, run_dir, quiet)
@@ -88,6 +99,7 @@ def generate(
         "precision": precision,
         "compile": compile_unet,
         "unfamiliar": unfamiliar and dataclasses.asdict(unfamiliar),
+        **gathered.record,
     }
     _run(request, record, checkpoint_seconds, quiet)
 
@@ -103,6 +115,7 @@ class GenerateRequest:
     device: str
     out: Path
     run_dir: Path
+    guides: Guides | None = None
 
 
 def _checked(
@@ -153,7 +166,8 @@ def _with_best_seed(request: GenerateRequest, count: int, run_dir: Path | None, 
     from dream3d.run.folder import default_run_dir
 
     seeds = range(request.seed, request.seed + count)
-    ranked = rank_seeds(request.prior, request.prompt, request.recipe.negative_prompt, seeds, quiet=quiet)
+    negative = request.recipe.negative_prompt
+    ranked = rank_seeds(request.prior, request.prompt, negative, seeds, quiet=quiet, guides=request.guides)
     best = ranked[0].seed
     if not quiet:
         say(f"continuing with seed {best}")

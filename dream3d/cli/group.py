@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from dream3d.cli.open_ended import spelled_out
 from dream3d.errors import Dream3DError, UsageError, escaped, one_line, shown
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class SectionedCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does; further words after a prompt raise UsageError that shows the prompt in quotes."""
         ctx.allow_extra_args = any(param.name == "prompt" for param in self.params)
-        extra = super().parse_args(ctx, args)
+        extra = super().parse_args(ctx, spelled_out(args))
         if extra and not ctx.resilient_parsing:
             prompt = shlex.quote(" ".join([ctx.params["prompt"], *extra]))
             raise UsageError(f"the prompt must be one argument; put it in quotes: {ctx.command_path} {prompt}")

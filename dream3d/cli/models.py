@@ -162,6 +162,24 @@ def convert(
     say(destination)
 
 
+@models.command()
+def adapter(
+    source: Annotated[
+        Path, typer.Argument(help="MV-RAG's or ImageDream's weights: a file or a folder.", metavar="SRC")
+    ],
+    prior: Annotated[Path, typer.Argument(help="Folder of the prior that gets the adapter.", metavar="PRIOR")],
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the converted weights.")] = "fp16",
+    debug: DebugOption = False,
+) -> None:
+    """Give a converted prior an official image adapter, so that it draws by pictures, or trains from there."""
+    if not source.exists():
+        raise UsageError(f"{source} does not exist; give a file or a folder with an image adapter")
+
+    from dream3d.prior.official.convert import add_adapter
+
+    say(add_adapter(source, prior, dtype))
+
+
 def _known(name: str) -> PriorInfo:
     """The catalogue's entry; UsageError with the known names."""
     found = {info.name: info for info in catalogue()}

@@ -11,24 +11,35 @@ from dream3d.cli.group import say
 if TYPE_CHECKING:
     from dream3d.evaluation.ranking import Ranked
     from dream3d.prior.diffusion import DiffusionPrior
+    from dream3d.retrieval.run_pictures import Guides
 
 SHEET_NAME = "seeds.png"
 
 
-def rank_seeds(prior: DiffusionPrior, prompt: str, negative: str, seeds: Iterable[int], *, quiet: bool) -> list[Ranked]:
+def rank_seeds(
+    prior: DiffusionPrior,
+    prompt: str,
+    negative: str,
+    seeds: Iterable[int],
+    *,
+    quiet: bool,
+    guides: Guides | None = None,
+) -> list[Ranked]:
     """The seeds with their sampled views, best first; a line on stdout for each unless ``quiet``."""
     from dream3d.cameras import orbit
     from dream3d.evaluation.consistency import cross_view_consistency
     from dream3d.evaluation.ranking import Ranked, rank, text_similarity
     from dream3d.prior.sampling import sample_views, sampling_for
+    from dream3d.retrieval.run_pictures import guided
 
     cameras, recipe = orbit(prior.views), sampling_for(prior.recommended_preset)
     text = prior.encode_prompt(prior.with_suffix(prompt), negative)
     candidates = []
     for seed in seeds:
-        images = sample_views(prior, text, cameras, recipe, seed)
+        told, _ = guided(prior, text, guides, seed, cameras, recipe)
+        images = sample_views(prior, told, cameras, recipe, seed)
         consistency = cross_view_consistency(images, cameras)
-        similarity = text_similarity(prior, images, cameras, text)
+        similarity = text_similarity(prior, images, cameras, told)
         candidates.append(Ranked(seed, images, consistency, similarity))
         if not quiet:
             say(f"seed {seed}: views agree to {consistency:.3f}, text similarity {similarity:+.4f}")

@@ -34,7 +34,7 @@ def train(
     device: DeviceOption = "auto",
     debug: DebugOption = False,
 ) -> None:
-    """Train a prior by a recipe. Run the same command again to resume a run that was stopped."""
+    """Train a prior, or its image adapter, by a recipe. Run the same command again to resume a run that was stopped."""
     from dream3d.cli.device import resolve_device
     from dream3d.training.recipe import read_recipe
 
@@ -43,9 +43,10 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; give a folder")
 
-    from dream3d.training.tasks.multiview import make_trainer
+    from dream3d.training.tasks import multiview, retrieval
 
-    trainer = make_trainer(settings, folder, resolve_device(device))
+    make_trainer = retrieval.make_trainer if settings.task == "retrieval" else multiview.make_trainer
+    trainer: Trainer[Any] = make_trainer(settings, folder, resolve_device(device))
     inputs = trainer.task.inputs
     outcome = run_trainer(trainer, f"{len(inputs.objects)} objects, {len(inputs.images)} images")
     say(f"wrote {outcome.result}")

@@ -16,12 +16,15 @@ from dream3d.bounds import Between, Options, check_text
 from dream3d.cli import options
 from dream3d.cli.group import DebugOption, say, warn_unfamiliar
 from dream3d.cli.options import file_option
+from dream3d.cli.pictures import CountOption, FusionOption, ImagesOption, RetrieveOption, tell_of
+from dream3d.retrieval.gathering import AUTO, DEFAULT_COUNT, Gathered, PictureOptions, gather
 
 if TYPE_CHECKING:
     from dream3d.cameras import Cameras
     from dream3d.images import Picture
     from dream3d.prior.diffusion import DiffusionPrior
     from dream3d.prior.sampling import SamplingRecipe
+    from dream3d.retrieval.guided import Fusion
 
 SHEET_SIDE = 128
 """Views smaller than this (pixels) are enlarged on the contact sheet and in the animation, pixel by pixel."""
@@ -65,6 +68,10 @@ def views(
     eta: EtaOption = None,
     separate: SeparateOption = False,
     turntable: TurntableOption = None,
+    retrieve: RetrieveOption = None,
+    images: ImagesOption = None,
+    retrieve_count: CountOption = DEFAULT_COUNT,
+    fusion: FusionOption = AUTO,
     device: options.DeviceOption = "auto",
     vram: options.VramOption = None,
     precision: options.PrecisionOption = "auto",
@@ -81,6 +88,7 @@ def views(
     negative = check_text(negative, "negative prompt")
     checks.check_prompt_length(negative, None, "negative prompt")
     checks.check_device_name(device)
+    pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion)
     orbit = OrbitOptions(count, elevation, azimuth, span)
     seed_list = checks.parse_seeds(seeds)
 
@@ -98,7 +106,9 @@ def views(
     dataclasses.replace(sampling_for("mini"), **changes)  # not used: it refuses bad numbers before the weights are read
     loaded = load_prior(prior, resolve_device(device), plan_for(vram, precision, compile_unet=compile_unet))
     recipe = dataclasses.replace(sampling_for(loaded.recommended_preset), **changes)
-    _run(ViewsRequest(prompt, negative, loaded, recipe, seed_list, orbit, sheet, turntable, separate), quiet)
+    gathered = gather(prompt, pictures, loaded)
+    tell_of(gathered)
+    _run(ViewsRequest(prompt, negative, loaded, recipe, seed_list, orbit, sheet, turntable, separate, gathered), quiet)
 
 
 @dataclass(frozen=True)
@@ -130,24 +140,31 @@ class ViewsRequest:
     out: Path
     turntable: Path | None
     separate: bool
+    pictures: Gathered
 
 
 def _run(request: ViewsRequest, quiet: bool) -> None:
     from dream3d.images import to_uint8
     from dream3d.prior.sampling import sample_views
+    from dream3d.retrieval.run_pictures import guided
 
     started = time.perf_counter()
     prior = request.prior
     warn_unfamiliar(prior, request.prompt)
     text = prior.encode_prompt(prior.with_suffix(request.prompt), request.negative)
-    rows = []
+    rows, cameras = [], request.orbit.cameras()
+    fusions: dict[int, Fusion] = {}
     for seed in request.seeds:
-        images = sample_views(prior, text, request.orbit.cameras(), request.recipe, seed)
-        rows.append(to_uint8(images.movedim(1, -1)))
+        told, fusion = guided(prior, text, request.pictures.guides, seed, cameras, request.recipe)
+        rows.append(to_uint8(sample_views(prior, told, cameras, request.recipe, seed).movedim(1, -1)))
+        if fusion is not None:
+            fusions[seed] = fusion
+            if not quiet:
+                say(f"seed {seed}: {fusion.explanation}")
         if not quiet and len(request.seeds) > 1:
             say(f"seed {seed} done ({len(rows)} of {len(request.seeds)})")
     seconds = time.perf_counter() - started
-    for path in _write(request, rows):
+    for path in _write(request, rows, fusions):
         say(path if quiet else f"wrote {path}")
         if quiet:
             break
@@ -155,10 +172,11 @@ def _run(request: ViewsRequest, quiet: bool) -> None:
         say(f"{len(rows) * request.orbit.views} views in {seconds:.1f} s after start-up")
 
 
-def _write(request: ViewsRequest, rows: list[Picture]) -> list[Path]:
+def _write(request: ViewsRequest, rows: list[Picture], fusions: dict[int, Fusion]) -> list[Path]:
     from dream3d.images import contact_sheet, enlarged, write_animation, write_png
+    from dream3d.retrieval.run_pictures import record_of
 
-    made_by = {
+    made_by: dict[str, Any] = {
         "prompt": request.prompt,
         "negative_prompt": request.negative,
         "seeds": request.seeds,
@@ -166,6 +184,9 @@ def _write(request: ViewsRequest, rows: list[Picture]) -> list[Path]:
         "sampling": dataclasses.asdict(request.recipe),
         "prior": request.prior.describe(),
     }
+    if request.pictures.guides is not None:
+        fused: Any = {seed: one.record for seed, one in fusions.items()}
+        made_by["images"] = record_of(request.pictures.guides, request.prior) | {"fusion": fused}
     paths = [request.out]
     request.out.parent.mkdir(parents=True, exist_ok=True)
     write_png(request.out, contact_sheet([enlarged(row, SHEET_SIDE) for row in rows]), made_by)

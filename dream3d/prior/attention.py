@@ -2,14 +2,15 @@
 
 MVDream's one change to Stable Diffusion's network is that self-attention sees all views of an object (Shi et al. 2023,
 section 3.1). The other kinds of self-attention are those that the paper compares it with. Cross-attention stays per
-image in all of them; tokens of retrieved images would be a second cross-attention beside the text's.
+image in all of them. Tokens of pictures, if there are any, are a second cross-attention beside the text's (MV-RAG,
+Dayani et al. 2025, section 3.3); its keys and values are made outside the network, which therefore stays the stock one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
@@ -37,11 +38,44 @@ def attend(layer: Any, tokens: Tensor, context: Tensor, dot_product: DotProduct 
 
     ``layer`` has the projections ``to_q``, ``to_k``, ``to_v`` and a number of ``heads``.
     """
-    query, key, value = (
-        project(source).unflatten(-1, (layer.heads, -1)).transpose(-3, -2)
-        for project, source in ((layer.to_q, tokens), (layer.to_k, context), (layer.to_v, context))
-    )
-    return dot_product(query, key, value).transpose(-3, -2).flatten(-2)
+    query = split_heads(layer.to_q(tokens), layer.heads)
+    return _merge_heads(dot_product(query, *keys_and_values(layer, context)))
+
+
+class ContextKeys(NamedTuple):
+    """What a cross-attention layer looks at: keys and values (B, heads, M, D), B its batch of queries."""
+
+    text: tuple[Tensor, Tensor] | None
+    """None: the layer makes them itself."""
+    images: tuple[Tensor, Tensor] | None = None
+    """Of pictures' tokens, by projections that are no part of the network; None without pictures."""
+    text_weight: float = 1.0
+    """Factor on what is seen of the text, where there are images."""
+    image_weight: float = 1.0
+
+
+Context = Mapping[str, ContextKeys]
+"""By the names of the cross-attention layers, as in :func:`cross_layers`."""
+
+
+def keys_and_values(layer: Any, context: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, M, W) -> keys and values (B, heads, M, D) of a layer with ``to_k``, ``to_v`` and a number of ``heads``."""
+    return split_heads(layer.to_k(context), layer.heads), split_heads(layer.to_v(context), layer.heads)
+
+
+def split_heads(tokens: Tensor, heads: int) -> Tensor:
+    """(B, M, heads * D) -> (B, heads, M, D)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def _merge_heads(attended: Tensor) -> Tensor:
+    return attended.transpose(-3, -2).flatten(-2)
+
+
+def cross_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
+    """The cross-attention layers of a stock UNet by name, such as ``mid_block.attentions.0...attn2``, in its order."""
+    names = [name.removesuffix(".processor") for name in unet.attn_processors if ".attn2." in name]
+    return {name: unet.get_submodule(name) for name in names}
 
 
 def _group(tokens: Tensor, views: int) -> Tensor:
@@ -70,8 +104,9 @@ class SelfAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
         num_views: int = 1,
+        keys: Context | None = None,
     ) -> Tensor:
-        """Raises ValueError if the batch is no multiple of the views."""
+        """Raises ValueError if the batch is no multiple of the views. ``keys`` are for the cross-attention."""
         tokens = _group(hidden_states, num_views if self.joint else 1)
         return _project(attn, attend(attn, tokens, tokens, self.dot_product), hidden_states)
 
@@ -86,6 +121,8 @@ class CrossAttention:
 
     per_object: bool = False
     dot_product: DotProduct = fused_dot_product
+    layer: str = ""
+    """Name of the layer, by which it finds its part of the ``keys``."""
 
     def __call__(
         self,
@@ -95,11 +132,23 @@ class CrossAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
         num_views: int = 1,
+        keys: Context | None = None,
     ) -> Tensor:
-        """Raises ValueError if the batch is no multiple of the views."""
+        """``text_weight * f_text + image_weight * f_images`` before the output projection (MV-RAG, section 3.3).
+
+        Without ``keys``, or without images in them, it is the stock layer, bit for bit, whatever the weights. ``keys``
+        have a row for each row of queries: for each object with ``per_object``, else for each image. Raises ValueError
+        if the batch is no multiple of the views.
+        """
         views = num_views if self.per_object else 1
         tokens = _group(hidden_states, views)
-        return _project(attn, attend(attn, tokens, encoder_hidden_states[::views], self.dot_product), hidden_states)
+        own = ContextKeys(None) if keys is None else keys[self.layer]
+        query = split_heads(attn.to_q(tokens), attn.heads)
+        attended = self.dot_product(query, *(own.text or keys_and_values(attn, encoder_hidden_states[::views])))
+        if own.images is not None:
+            pictured = self.dot_product(query, *own.images)
+            attended = own.text_weight * attended + own.image_weight * pictured
+        return _project(attn, _merge_heads(attended), hidden_states)
 
 
 def _project(attn: Attention, attended: Tensor, hidden_states: Tensor) -> Tensor:
@@ -132,6 +181,7 @@ class TemporalAttention(nn.Module):
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
         num_views: int = 1,
+        keys: Context | None = None,
     ) -> Tensor:
         """(objects * views, L, C) -> the same shape; raises ValueError if the batch is no multiple of the views."""
         output = SelfAttention(joint=False)(attn, hidden_states)
@@ -167,7 +217,9 @@ def set_attention(
     layers = {name: unet.get_submodule(name.removesuffix(".processor")) for name in unet.attn_processors}
     unet.set_attn_processor(
         {
-            name: (own or SELF_ATTENTION[kind](layer)) if ".attn1." in name else (cross or CrossAttention())
+            name: (own or SELF_ATTENTION[kind](layer))
+            if ".attn1." in name
+            else replace(cross or CrossAttention(), layer=name.removesuffix(".processor"))
             for name, layer in layers.items()
         }
     )

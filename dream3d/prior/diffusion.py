@@ -16,7 +16,9 @@ from dream3d.guidance import PredictionType, x0_from_prediction
 from dream3d.prior.base import Likeness
 from dream3d.prior.codec import AutoencoderCodec, load_codec
 from dream3d.prior.conditioning import Condition, Conditioning
+from dream3d.prior.context import ContextCache
 from dream3d.prior.folder import check_files, digest_of, read_settings
+from dream3d.prior.image_adapter.folder import LoadedAdapter, load_adapter
 from dream3d.prior.image_encoder import FOLDER, ImageEncoder, load_towers
 from dream3d.prior.memory import MemoryPlan, Precision
 from dream3d.prior.schedule import load_schedule
@@ -45,6 +47,7 @@ class DiffusionPrior:
         self._check_fit()
         if self.memory.slice_codec and isinstance(self.codec, AutoencoderCodec):
             self.codec.set_slicing(True)
+        self._context = ContextCache(self.unet, lambda: self.image_adapter.module)
         self._network: Callable[..., Any] = self.unet
         if self.memory.compile_unet:
             self._network = torch.compile(self.unet)
@@ -96,6 +99,11 @@ class DiffusionPrior:
     def digest(self) -> str:
         """SHA-256 of the folder's files."""
         return digest_of(self.folder)
+
+    @functools.cached_property
+    def image_adapter(self) -> LoadedAdapter:
+        """What makes it read pictures, loaded when it is first needed; :class:`PriorError` for a prior without."""
+        return load_adapter(self.folder, self.name, self.unet, self.dtype, self.device)
 
     def describe(self) -> dict[str, str]:
         """Name, version and licences, for the asset's provenance."""
@@ -154,30 +162,40 @@ class DiffusionPrior:
 
         ``x_t`` (B, C, h, w) holds groups of ``views`` images that are attended together, one camera each. One pass
         over [conditional; unconditional], or one after the other if the memory plan says so; the cameras stay on in
-        both halves (MVDream's released sampler). PriorError for image tokens, which this network cannot read.
+        both halves (MVDream's released sampler). What the network looks at is made once for each ``conditioning``.
+        PriorError for image tokens without an image adapter.
         """
         if len(x_t) % views:  # checked here, since both halves together could hide it from the attention
             raise ValueError(f"a batch of {len(x_t)} images is not a multiple of {views} views")
-        if conditioning.has_images:
-            raise PriorError(f"prior {self.name!r} reads no images; use one with image layers, or text alone")
         halves = [conditioning.conditional, conditioning.unconditional]
         if self.memory.split_guidance:
-            conditional, unconditional = (self._run(x_t, timestep, [half], cameras, views) for half in halves)
+            conditional, unconditional = (
+                self._run(x_t, timestep, conditioning, [half], cameras, views) for half in halves
+            )
             return conditional, unconditional
-        conditional, unconditional = self._run(x_t, timestep, halves, cameras, views).chunk(2)
+        conditional, unconditional = self._run(x_t, timestep, conditioning, halves, cameras, views).chunk(2)
         return conditional, unconditional
 
-    def _run(self, x_t: Tensor, timestep: int, conditions: Sequence[Condition], cameras: Cameras, views: int) -> Tensor:
-        """The network on ``x_t`` once for each condition, in one batch."""
+    def _run(
+        self,
+        x_t: Tensor,
+        timestep: int,
+        conditioning: Conditioning,
+        halves: Sequence[Condition],
+        cameras: Cameras,
+        views: int,
+    ) -> Tensor:
+        """The network on ``x_t`` once for each of some halves of a conditioning, in one batch."""
         poses = cameras.conditioning().to(self.device, self.dtype)
-        times, count = len(conditions), len(x_t)
+        times, count = len(halves), len(x_t)
         prediction = call_unet(
             self._network,
             torch.cat([x_t] * times).to(self.dtype),
             torch.full((times * count,), timestep, device=self.device),
-            torch.cat([condition.text.expand(count, -1, -1) for condition in conditions]),
+            torch.cat([half.text.expand(count, -1, -1) for half in halves]),
             torch.cat([poses] * times),
             views,
+            self._context.of(conditioning, halves, count),
         )
         return prediction.to(x_t.dtype)
 

@@ -94,10 +94,13 @@ class Towers(nn.Module):
         self.head = nn.Linear(config.channels[-1], config.dim)
         self.text = nn.Linear(config.text_width, config.dim)
 
+    def features(self, pictures: Tensor) -> Tensor:
+        """(N, 3, S, S) in [0, 1], S the configuration's -> the last feature map (N, channels[-1], h, w)."""
+        return F.silu(self.norm(self.stages(pictures * 2 - 1)))
+
     def images(self, pictures: Tensor) -> Tensor:
         """(N, 3, S, S) in [0, 1], S the configuration's -> (N, dim) of length 1."""
-        features = F.silu(self.norm(self.stages(pictures * 2 - 1))).mean((2, 3))
-        return F.normalize(self.head(features), dim=-1)
+        return F.normalize(self.head(self.features(pictures).mean((2, 3))), dim=-1)
 
     def texts(self, pooled: Tensor) -> Tensor:
         """(N, text_width) as :func:`pool_states` makes them -> (N, dim) of length 1."""

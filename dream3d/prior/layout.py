@@ -24,8 +24,9 @@ _FILES = {
     "tokenizer": ("tokenizer.json",),
     "scheduler": ("scheduler_config.json",),
     "image_encoder": ("config.json", "model.safetensors"),
+    "image_adapter": ("config.json", "model.safetensors"),
 }
-_OPTIONAL = ("image_encoder",)
+_OPTIONAL = ("image_encoder", "image_adapter")
 """Components that a prior may lack. A new one is a name here and its files above."""
 
 

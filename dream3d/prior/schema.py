@@ -173,6 +173,27 @@ _TEXT: Rules = {
     "layer_norm_eps": number(1e-12, 0.1),
 }
 CLIP_TEXT: Rules = _TEXT
+CLIP_VISION: Rules = {
+    **{key: _TEXT[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")},
+    **{key: _TEXT[key] for key in ("hidden_act", "layer_norm_eps")},
+    "image_size": whole(8, 1024),
+    "patch_size": whole(1, 64),
+    "num_channels": one_of(3),
+}
+ADAPTER: Rules = {
+    "encoder": one_of("contrastive", "clip_vision"),
+    "feature_width": WIDTH,
+    "positions": whole(0, 4096),
+    "dim": WIDTH,
+    "depth": whole(1, 32),
+    "heads": HEADS,
+    "head_dim": whole(1, 256),
+    "queries": whole(1, 256),
+    "feedforward": whole(1, 16),
+    "token_width": WIDTH,
+    "padding": each(number(0, 1), 3, 3),
+    "weight_sum": number(0, 10),
+}
 BERT: Rules = {
     **_TEXT,
     "type_vocab_size": whole(1, 16),

@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from dream3d.prior.attention import set_attention
+from dream3d.prior.attention import Context, set_attention
 from dream3d.prior.folder import STOCK_WEIGHTS, build_on_meta, read_tensors, shapes_of
 from dream3d.prior.layout import PACKAGED, AttentionKind
 from dream3d.prior.schema import UNET, checked, read_json
@@ -29,19 +29,27 @@ class MultiViewUNet(UNet2DConditionModel):  # type: ignore[misc]  # untyped libr
 
 
 def call_unet(
-    network: Any, x_t: Tensor, timesteps: Tensor, text: Tensor, cameras: Tensor | None, views: int = 1
+    network: Any,
+    x_t: Tensor,
+    timesteps: Tensor,
+    text: Tensor,
+    cameras: Tensor | None,
+    views: int = 1,
+    keys: Context | None = None,
 ) -> Tensor:
     """The network's output (N, C, h, w) for noisy latents of that shape, timesteps (N,) and token states (N, T, W).
 
     ``cameras`` (N, 16), or None for image mode. Groups of ``views`` consecutive images are of one object.
-    ``network`` is a :class:`MultiViewUNet`, or something around it (compiled, distributed).
+    ``network`` is a :class:`MultiViewUNet`, or something around it (compiled, distributed). ``keys`` are what its
+    cross-attention looks at, instead of ``text`` or beside it: see :class:`dream3d.prior.attention.ContextKeys`.
     """
+    seen = {"num_views": views} if keys is None else {"num_views": views, "keys": keys}
     return network(
         x_t,
         timesteps,
         text,
         class_labels=cameras,
-        cross_attention_kwargs={"num_views": views},
+        cross_attention_kwargs=seen,
         return_dict=False,
     )[0]
 

@@ -21,6 +21,10 @@ MAX_KEPT_BYTES = 512 * 1024
 MIN_SIDE = 8
 """Pixels along the shorter side; less shows nothing."""
 
+Color = tuple[int, int, int]
+"""sRGB, 0 to 255."""
+WHITE: Color = (255, 255, 255)
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -45,25 +49,25 @@ def check_picture(image: bytes) -> Checked:
         raise DatasetError(f"{rgba.shape[1]} x {rgba.shape[0]} pixels, too small to show anything")
     if max(rgba.shape[:2]) > MAX_KEPT_SIDE or len(image) > MAX_KEPT_BYTES:
         rgba, image = _smaller(rgba)
-    return Checked(image, rgba.shape[1], rgba.shape[0], on_white(rgba))
+    return Checked(image, rgba.shape[1], rgba.shape[0], on_color(rgba))
 
 
-def on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 4) straight alpha -> (H, W, 3) over white."""
+def on_color(rgba: NDArray[np.uint8], color: Color = WHITE) -> NDArray[np.uint8]:
+    """(H, W, 4) straight alpha -> (H, W, 3) over a colour."""
     alpha = rgba[..., 3:].astype(np.uint16)
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(rgba[..., :3])
-    mixed = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    mixed = (rgba[..., :3] * alpha + np.array(color, np.uint16) * (255 - alpha) + 127) // 255
     return mixed.astype(np.uint8)
 
 
-def square(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (side, side, 3): the whole picture, padded with white, so that nothing of it is cut off."""
+def square(rgb: NDArray[np.uint8], side: int, color: Color = WHITE) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (side, side, 3): the whole picture, padded with a colour, so that nothing of it is cut off."""
     height, width = rgb.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    page = Image.new("RGB", (side, side), "white")
+    page = Image.new("RGB", (side, side), color)
     page.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
     return np.asarray(page)
 

@@ -203,6 +203,7 @@ class RunFolder:
 def job_digest(facts: Mapping[str, Any]) -> str:
     """SHA-256 of what the result of a run with these facts depends on."""
     asked = [facts.get(key) for key in ("prompt", "seed", "recipe", "prior", "prior_digest")]
+    asked += [facts[key] for key in ("images",) if key in facts]  # a run without pictures has the digest it always had
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

@@ -106,6 +106,34 @@ def over_background(rgba: NDArray[np.uint8], color: NDArray[np.floating]) -> NDA
     return (rgb * 2 - 1).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class DrawnViews:
+    """Views of one object."""
+
+    item: ObjectViews
+    number: int
+    """Of the orbit."""
+    picked: list[int]
+    """Views of the orbit."""
+    pixels: NDArray[np.float32]
+    """(views, S, S, 3) in [-1, 1]."""
+    cameras: Tensor
+    """(views, 16)."""
+    caption: str
+
+
+def batch_of_objects(drawn: Sequence[DrawnViews], captions: Sequence[str], noise_seed: int) -> Batch:
+    """A batch of views, a caption for each object."""
+    images = _to_images(np.concatenate([one.pixels for one in drawn]))
+    return Batch(images, list(captions), torch.stack([one.cameras for one in drawn]), noise_seed)
+
+
+def batch_of_images(chosen: Sequence[CaptionedImage], captions: Sequence[str], noise_seed: int) -> Batch:
+    """A batch of images without cameras, a caption for each."""
+    pixels = np.stack([image.rgb for image in chosen]).astype(np.float32) / 127.5 - 1
+    return Batch(_to_images(pixels), list(captions), None, noise_seed)
+
+
 class Sampler:
     """Random batches. All randomness comes from the generator that each call is given."""
 
@@ -125,31 +153,39 @@ class Sampler:
         self.objects, self.images = objects, images
         self.background, self.views, self.suffix, self.dropout = background, views, suffix, dropout
 
+    def of(self, objects: Sequence[ObjectViews]) -> Sampler:
+        """The same for other objects, such as held-out ones, with their whole captions and no images."""
+        return Sampler(objects, (), self.background, views=self.views, suffix=self.suffix, dropout=0.0)
+
     def caption(self, options: Sequence[str], suffix: str, rng: np.random.Generator) -> str:
         """One of the captions, with the suffix unless it says "3d"; empty with the probability of dropout."""
         if rng.random() < self.dropout:
             return ""
         return with_suffix(options[int(rng.integers(len(options)))], suffix)
 
+    def choose(self, count: int, rng: np.random.Generator) -> list[ObjectViews]:
+        """Random objects, by their weights."""
+        return [self.objects[int(i)] for i in rng.choice(len(self.objects), size=count, p=self.probabilities)]
+
+    def draw_views(self, item: ObjectViews, rng: np.random.Generator) -> DrawnViews:
+        """One random orbit of an object and one random set of evenly spaced views of it."""
+        number = int(rng.integers(len(item.record.passes)))
+        azimuths = item.rgba.shape[1]
+        picked = spaced_views(int(rng.integers(azimuths)), self.views, azimuths)
+        pixels = over_background(item.rgba[number, picked], self._color(rng))
+        cameras = conditioning(item.record.passes[number], picked)
+        return DrawnViews(item, number, picked, pixels, cameras, self.caption(item.record.captions, self.suffix, rng))
+
     def draw_objects(self, count: int, rng: np.random.Generator) -> Batch:
-        """Random objects, one random orbit and one random set of evenly spaced views of each."""
-        chosen = [self.objects[int(i)] for i in rng.choice(len(self.objects), size=count, p=self.probabilities)]
-        images, cameras, captions = [], [], []
-        for item in chosen:
-            number = int(rng.integers(len(item.record.passes)))
-            azimuths = item.rgba.shape[1]
-            picked = spaced_views(int(rng.integers(azimuths)), self.views, azimuths)
-            images.append(over_background(item.rgba[number, picked], self._color(rng)))
-            cameras.append(conditioning(item.record.passes[number], picked))
-            captions.append(self.caption(item.record.captions, self.suffix, rng))
-        return Batch(_to_images(np.concatenate(images)), captions, torch.stack(cameras), int(rng.integers(2**63)))
+        """Random objects with :meth:`draw_views` of each."""
+        drawn = [self.draw_views(item, rng) for item in self.choose(count, rng)]
+        return batch_of_objects(drawn, [one.caption for one in drawn], int(rng.integers(2**63)))
 
     def draw_images(self, count: int, rng: np.random.Generator) -> Batch:
         """Random captioned images, without cameras."""
         chosen = [self.images[int(i)] for i in rng.integers(len(self.images), size=count)]
-        pixels = np.stack([image.rgb for image in chosen]).astype(np.float32) / 127.5 - 1
         captions = [self.caption(image.captions, "", rng) for image in chosen]
-        return Batch(_to_images(pixels), captions, None, int(rng.integers(2**63)))
+        return batch_of_images(chosen, captions, int(rng.integers(2**63)))
 
     def fixed(self, items: Sequence[ObjectViews]) -> Batch:
         """The first views and first captions of some objects, over the background's middle: for measuring."""

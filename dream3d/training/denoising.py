@@ -9,6 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from dream3d.prior.attention import Context
 from dream3d.prior.unet import call_unet
 from dream3d.training.data import Batch
 from dream3d.training.inputs import FrozenInputs
@@ -27,18 +28,20 @@ def predict_noised(
     x0: Tensor,
     noise: Tensor,
     timesteps: Tensor,
+    keys: Context | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The network's output and its target, both (N, C, h, w), and the signal variances (N,), on the device of ``x0``.
 
     ``x0`` (N, C, h, w) are the latents of the batch's images, ``noise`` has their shape, ``timesteps`` (N,) are
-    integers on the CPU. ``network`` is a UNet, or something around it.
+    integers on the CPU. ``network`` is a UNet, or something around it; ``keys`` are of pictures, see
+    :func:`dream3d.prior.unet.call_unet`.
     """
     device = x0.device
     alpha_bar = inputs.alphas_cumprod[timesteps].to(device)
     noisy, target = diffuse(x0, noise.to(device), alpha_bar, inputs.prediction_type)
     text = inputs.captions.of(batch.captions, batch.views).to(device)
     cameras = None if batch.cameras is None else batch.cameras.flatten(0, 1).to(device)
-    return call_unet(network, noisy, timesteps.to(device), text, cameras, batch.views), target, alpha_bar
+    return call_unet(network, noisy, timesteps.to(device), text, cameras, batch.views, keys), target, alpha_bar
 
 
 @torch.no_grad()

@@ -54,17 +54,18 @@ class Conv3x3(torch.autograd.Function):
         return y.view(n, (h - 1) // stride + 1, (w - 1) // stride + 1, out)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        """Gradients of the data (bf16, if needed), the weight and the bias (fp32)."""
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        """Gradients of the data (bf16), the weight and the bias (fp32), those that are needed."""
         (g,) = grad_outputs
         columns, weight = ctx.saved_tensors
         n, h, w, c = ctx.shape
         out, stride = weight.shape[0], ctx.stride
         g = g.contiguous()
         flat = g.view(-1, out)
-        dw = weight_gradient(flat, columns).view(out, 3, 3, c).permute(0, 3, 1, 2)
-        db = flat.sum(0, dtype=torch.float32)
-        dx = None
+        dw = db = dx = None
+        if ctx.needs_input_grad[1]:
+            dw = weight_gradient(flat, columns).view(out, 3, 3, c).permute(0, 3, 1, 2)
+            db = flat.sum(0, dtype=torch.float32)
         if ctx.needs_input_grad[0]:
             if stride == 2:  # put the gradient on the fine grid, then as for stride 1
                 fine = g.new_zeros(n, h, w, out)
@@ -128,12 +129,14 @@ class Multiply(torch.autograd.Function):
         return F.linear(x, w, None if bias is None else bias.to(torch.bfloat16))
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Gradients of the data (bf16, if needed), the weight and the bias (fp32)."""
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of the data (bf16), the weight and the bias (fp32), those that are needed."""
         (g,) = grad_outputs
         x, weight = ctx.saved_tensors
         flat = g.reshape(-1, g.shape[-1])
         dx = (flat @ weight.to(torch.bfloat16)).view(x.shape) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return dx, None, None
         dw = weight_gradient(flat, x.reshape(-1, x.shape[-1]))
         return dx, dw, flat.sum(0, dtype=torch.float32) if ctx.has_bias else None
 

@@ -51,7 +51,7 @@ class FrozenInputs:
         groups = [load_objects(f, "train", data.concepts, self.image_size) for f in data.view_folders]
         heldout = [load_objects(f, "heldout", data.concepts, self.image_size) for f in data.view_folders]
         self.objects, self.heldout = list(chain(*groups)), list(chain(*heldout))
-        images = [load_images(f, self.image_size) for f in data.image_folders] if batch.image_mode_fraction else []
+        images = [load_images(f, self.image_size) for f in data.image_folders] if recipe.uses_images else []
         self.images = list(chain(*images))
         self.sampler = Sampler(
             self.objects,

@@ -30,6 +30,8 @@ class RemoteFile:
     """Exact size in bytes where known."""
     sha256: str | None = None
     """Hash where known; otherwise the first download is recorded and later ones are held against it."""
+    at_most: int | None = None
+    """Roughly the largest size that it may have, where nobody noted its number format."""
 
     def __post_init__(self) -> None:
         check_relative(self.path)
@@ -39,7 +41,7 @@ class RemoteFile:
     @property
     def limit(self) -> int:
         """Most bytes that are accepted from a server: one that sends forever does not fill the disk."""
-        return self.size if self.size is not None else max(self.about_bytes * 5 // 4, _SMALLEST_LIMIT)
+        return self.size if self.size is not None else max((self.at_most or self.about_bytes) * 5 // 4, _SMALLEST_LIMIT)
 
     @property
     def at_least(self) -> int:
@@ -111,14 +113,17 @@ def is_allowed(url: str) -> bool:
     return re.match(r"https://[^/\s]+|http://(localhost|127\.0\.0\.1)(:\d+)?(/|$)", url) is not None
 
 
-def _hub_file(repository: str, file: str, about_bytes: int, folder: str = "") -> RemoteFile:
+def _hub_file(repository: str, file: str, about_bytes: int, folder: str = "", at_most: int | None = None) -> RemoteFile:
     place = str(PurePosixPath(folder) / file)
-    return RemoteFile(place, (f"{HUB}/{repository}/resolve/main/{file}",), about_bytes)
+    return RemoteFile(place, (f"{HUB}/{repository}/resolve/main/{file}",), about_bytes, at_most=at_most)
 
 
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OFFICIAL = "MVDream/MVDream"
 _FOLDER = "ashawkey/mvdream-sd2.1-diffusers"
 _FOLDER_NAME = "mvdream-sd2.1-diffusers"
+_MVRAG = "yosepyossi/mvrag"
+_MVRAG_NAME = "mvrag"
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(
@@ -156,6 +161,26 @@ ENTRIES: tuple[Entry, ...] = (
         converted_bytes=2_140_000_000,
         licence="OpenRAIL",
         note="MVDream on Stable Diffusion 1.5: 4 views of 256x256; wants a GPU",
+    ),
+    Entry(
+        name="mvrag",
+        sources=(
+            Source(
+                "diffusers folder",
+                # The sizes of UNet, VAE and resampler are those of half precision; single precision has twice as much.
+                (
+                    _hub_file(_MVRAG, f"unet/{_WEIGHTS}", 1_786_300_000, _MVRAG_NAME, at_most=3_572_600_000),
+                    _hub_file(_MVRAG, f"vae/{_WEIGHTS}", 167_300_000, _MVRAG_NAME, at_most=334_700_000),
+                    _hub_file(_MVRAG, "text_encoder/model.safetensors", 681_000_000, _MVRAG_NAME),
+                    _hub_file(_MVRAG, "image_encoder/model.safetensors", 2_520_000_000, _MVRAG_NAME),
+                    _hub_file(_MVRAG, "resampler/model.safetensors", 97_100_000, _MVRAG_NAME, at_most=194_200_000),
+                ),
+                _MVRAG_NAME,
+            ),
+        ),
+        converted_bytes=4_000_000_000,
+        licence="not stated (its base: OpenRAIL)",
+        note="MV-RAG: MVDream on Stable Diffusion 2.1 that also draws by pictures; wants a GPU",
     ),
 )
 """Priors that can be fetched. Sizes are those published; no sha256 of these files is published."""

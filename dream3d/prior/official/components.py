@@ -67,11 +67,17 @@ def read_checkpoint(path: Path) -> tuple[Family, list[Component]]:
     return family, components
 
 
-def read_folder(folder: Path) -> tuple[Family, list[Component]]:
-    """The components of a diffusers-style folder; :class:`PriorError` if a file is missing or the UNet's is stock."""
+def read_folder(
+    folder: Path, of_unet: Callable[[Tensors], Tensors] = lambda tensors: tensors
+) -> tuple[Family, list[Component]]:
+    """The components of a diffusers-style folder; :class:`PriorError` if a file is missing or the UNet's is stock.
+
+    ``of_unet`` leaves tensors of the UNet's file out that are another component's.
+    """
     check_has(folder, _FOLDER_PARTS)
     parts = {name: open_tensors(folder / name).renamed(rename) for name, (rename, _) in _FOLDER_PARTS.items()}
-    unet = next(iter(parts.values()))
+    first = next(iter(parts))
+    unet = parts[first] = of_unet(parts[first])
     if "conv_in.weight" in unet.shapes:
         raise PriorError(f"{unet.path} has stock names; a folder of stock networks needs a prior.json beside them")
     family = family_of(unet)

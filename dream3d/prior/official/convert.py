@@ -18,11 +18,20 @@ from torch import Tensor
 from dream3d.errors import Dream3DError, PriorError, UsageError, first_line
 from dream3d.files import build_folder, replace_folder, write_json
 from dream3d.prior.codec import vae_skeleton
-from dream3d.prior.folder import check_files, read_settings, shapes_of
+from dream3d.prior.folder import STOCK_WEIGHTS, check_files, check_has, read_settings, shapes_of
 from dream3d.prior.layout import Dtype, files_of
 from dream3d.prior.official import ldm_keys
 from dream3d.prior.official.architecture import Family
-from dream3d.prior.official.components import account, read_checkpoint, read_folder
+from dream3d.prior.official.components import Component, account, read_checkpoint, read_folder
+from dream3d.prior.official.image_adapter import (
+    ENCODER_FILE,
+    RESAMPLER_FILE,
+    adapter_component,
+    adapter_tensors,
+    encoder_component,
+    read_adapter,
+    without_projections,
+)
 from dream3d.prior.official.ldm_keys import Piece
 from dream3d.prior.official.tensors import Tensors, open_tensors, write_tensors
 from dream3d.prior.schema import read_json
@@ -100,7 +109,14 @@ def plan(source: Path, dtype: torch.dtype) -> Callable[[Path], None]:
     if layout == "converted":
         check_files(source)
         return lambda folder: _copy(source, folder, dtype)
-    family, components = read_checkpoint(source) if layout == "checkpoint" else read_folder(source)
+    name, components = None, list[Component]()
+    if layout == "checkpoint":
+        family, components = read_checkpoint(source)
+    elif (source / RESAMPLER_FILE).is_file():
+        name = "mvrag"
+        family, components = _read_mvrag(source)
+    else:
+        family, components = read_folder(source)
     configs = {component.folder: component.config for component in components}
     wanted, given = configs["unet"]["cross_attention_dim"], configs["text_encoder"]["hidden_size"]
     if wanted != given:
@@ -111,14 +127,66 @@ def plan(source: Path, dtype: torch.dtype) -> Callable[[Path], None]:
 
     def fill(folder: Path) -> None:
         for component, pieces in plans:
-            place = folder / component.folder
-            place.mkdir()
-            write_json(place / "config.json", component.config, ascii_only=True)
-            make = _maker(component.tensors, pieces, dtype)
-            write_tensors(place / component.file, component.expected, dtype, make)
-        write_small_files(folder, family, configs["text_encoder"]["max_position_embeddings"], source.name)
+            (folder / component.folder).mkdir()
+            _write(component, pieces, folder / component.folder, dtype)
+        write_small_files(folder, family, configs["text_encoder"]["max_position_embeddings"], source.name, name)
 
     return fill
+
+
+def _read_mvrag(source: Path) -> tuple[Family, list[Component]]:
+    """MV-RAG's folder: MVDream's network with an adapter's projections in it, the resampler and CLIP's vision tower.
+
+    Files are read by their names here; ``model_index.json`` and code beside them are never looked at.
+    """
+    check_has(source, [ENCODER_FILE])
+    family, components = read_folder(source, without_projections)
+    unet = open_tensors(source / "unet" / STOCK_WEIGHTS)
+    tensors = adapter_tensors(unet, open_tensors(source / RESAMPLER_FILE))
+    adapter = adapter_component(tensors, channels_of(components[0].expected))
+    return family, [*components, adapter, encoder_component(source)]
+
+
+def channels_of(shapes: Mapping[str, torch.Size]) -> dict[str, int]:
+    """Channels of the cross-attention layers of a stock UNet with tensors of these shapes, by name."""
+    end = ".to_k.weight"
+    return {name.removesuffix(end): size[0] for name, size in shapes.items() if name.endswith(f".attn2{end}")}
+
+
+def add_adapter(source: Path, prior: Path, dtype: Dtype = "fp16") -> Path:
+    """Give a prior folder the image adapter of official weights; returns its folder ``image_adapter``.
+
+    ``source`` is MV-RAG's or ImageDream's folder or file, or a file with the 83 tensors of an adapter. The image
+    encoder comes from the source if it has one and the prior has none. Raises :class:`UsageError` if the prior has an
+    adapter, :class:`PriorError` for a source that does not fit, :class:`~dream3d.errors.Dream3DError` if writing fails.
+    """
+    check_files(prior)
+    target = prior / "image_adapter"
+    if target.exists():
+        raise UsageError(f"{target} exists; remove it first, or use a copy of the prior")
+    components = read_adapter(source, channels_of(shapes_of(unet_skeleton(prior / "unet"))))
+    plans = [(one, account(one.tensors, one.expected, one.origin, one.unused)) for one in components]
+    if len(plans) == 1 and not (prior / ENCODER_FILE).is_file():
+        raise PriorError(
+            f"neither {source} nor {prior} has an image encoder; put CLIP's ViT-H/14 into {prior / 'image_encoder'}"
+        )
+    try:
+        for component, pieces in reversed(plans):  # the adapter last: with it the prior reads pictures
+            if not (prior / component.folder).exists():
+
+                def fill(folder: Path, one: Component = component, parts: Mapping[str, Piece] = pieces) -> None:
+                    _write(one, parts, folder, _DTYPES[dtype])
+
+                build_folder(prior / component.folder, fill)
+    except OSError as error:
+        raise Dream3DError(f"{target} could not be written ({error.strerror or error})") from error
+    return target
+
+
+def _write(component: Component, pieces: Mapping[str, Piece], place: Path, dtype: torch.dtype) -> None:
+    write_json(place / "config.json", component.config, ascii_only=True)
+    make = _maker(component.tensors, pieces, dtype)
+    write_tensors(place / component.file, component.expected, dtype, make)
 
 
 def _maker(tensors: Tensors, pieces: Mapping[str, Piece], dtype: torch.dtype) -> Callable[[str], Tensor]:
@@ -145,8 +213,11 @@ def _maker(tensors: Tensors, pieces: Mapping[str, Piece], dtype: torch.dtype) ->
     return make
 
 
-def write_small_files(folder: Path, family: Family, tokens: int, source: str) -> None:
-    """Tokenizer, schedule and description; last, as ``prior.json`` says that the folder is complete."""
+def write_small_files(folder: Path, family: Family, tokens: int, source: str, prior_name: str | None = None) -> None:
+    """Tokenizer, schedule and description; last, as ``prior.json`` says that the folder is complete.
+
+    ``prior_name`` is the family's by default.
+    """
     for name in ("tokenizer", "scheduler"):
         (folder / name).mkdir()
     tokenizer = json.loads((CONFIGS / "clip" / "tokenizer.json").read_text(encoding="utf-8"))
@@ -162,7 +233,7 @@ def write_small_files(folder: Path, family: Family, tokens: int, source: str) ->
     path = folder / "tokenizer" / "tokenizer.json"
     path.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
     shutil.copyfile(CONFIGS / "mvdream" / "scheduler_config.json", folder / "scheduler" / "scheduler_config.json")
-    description = {"name": family.name, **_DESCRIPTION, "text_tokens": tokens, "converted_from": source}
+    description = {"name": prior_name or family.name, **_DESCRIPTION, "text_tokens": tokens, "converted_from": source}
     write_json(folder / "prior.json", description, ascii_only=True)
 
 
