@@ -83,13 +83,11 @@ def batch(
     from dream3d.batch.places import LocalPlace, parse_place
     from dream3d.batch.work import Shared
     from dream3d.cli.device import resolve_device
-    from dream3d.prior.folder import check_files, digest_of
     from dream3d.threads import threads_per_worker
-    from dream3d.weights.loading import find_folder, lasting_name
+    from dream3d.weights.loading import digest_of_prior, lasting_name
 
-    folder = find_folder(prior)  # an unknown or incomplete one is one error now, not one for each job
-    check_files(folder)
-    jobs, twice = plan(entries, seed_list, changes, digest_of(folder))
+    # An unknown or incomplete prior is one error now, not one for each job.
+    jobs, twice = plan(entries, seed_list, changes, digest_of_prior(prior))
     if twice:
         say(f"{twice} duplicates left out", err=True)
     place = parse_place(out_dir)

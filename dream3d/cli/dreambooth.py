@@ -1,0 +1,249 @@
+"""``dream3d dreambooth``: a prior learns one thing from a few photos of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dream3d import checks
+from dream3d.cli import options
+from dream3d.cli.group import DebugOption, say
+from dream3d.errors import UsageError
+
+if TYPE_CHECKING:
+    from dream3d.images import Picture
+    from dream3d.personalise.photos import PhotoSet
+    from dream3d.personalise.recipe import DreamBoothRecipe
+    from dream3d.personalise.words import Subject
+    from dream3d.prior.folder import PriorSettings
+    from dream3d.training.personalised import Base
+
+SEEN = "seen.png"
+TILE, COLUMNS = 128, 5
+"""Pixels a side of a picture on it, and pictures in a row."""
+LABEL_CHARACTERS = 20
+
+training_option = partial(typer.Option, rich_help_panel="Training")
+
+PhotosArgument = Annotated[Path, typer.Argument(help="Folder with three to ten photos of one thing.", metavar="PHOTOS")]
+TokenOption = Annotated[str, typer.Option(help="A word that means nothing and will stand for the thing: sks.")]
+ClassOption = Annotated[str | None, typer.Option("--class", help="What kind of thing: dog.", show_default="guessed")]
+OutOption = Annotated[Path | None, typer.Option(help="Folder of the new prior.", show_default="TOKEN-CLASS")]
+MakeOption = Annotated[
+    str | None, typer.Option("--make", help="Then make a mesh: a prompt with the token.", show_default=False)
+]
+MethodOption = Annotated[
+    Literal["full", "lora"], training_option(help="Every weight, or an adapter of a few MB that needs its base.")
+]
+ClassImagesOption = Annotated[
+    Path | None, training_option(help="Folder with pictures of the class.", show_default="drawn by the prior")
+]
+StepsOption = Annotated[int | None, training_option(help="Training steps, at most.", show_default="the prior's")]
+SetOption = Annotated[list[str] | None, training_option("--set", help="Change a setting: rate=1e-4. May be repeated.")]
+SeedOption = Annotated[int, training_option(help="Random seed.")]
+ResumeOption = Annotated[bool, training_option("--resume", help="Go on with a run that was stopped.")]
+
+
+def dreambooth(
+    photos: PhotosArgument,
+    token: TokenOption,
+    kind: ClassOption = None,
+    out: OutOption = None,
+    prior: options.PriorOption = "mini",
+    make: MakeOption = None,
+    method: MethodOption = "full",
+    class_images: ClassImagesOption = None,
+    steps: StepsOption = None,
+    changes: SetOption = None,
+    seed: SeedOption = 0,
+    resume: ResumeOption = False,
+    device: options.DeviceOption = "auto",
+    quiet: options.QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Teach a prior one thing from a few photos of it.
+
+    Example: dream3d dreambooth photos/ --token sks --class dog --out my-dog
+    """
+    checks.check_seed(seed)
+    checks.check_device_name(device)
+    if make is not None:
+        make = checks.check_prompt(make)
+
+    from dream3d.cli.device import resolve_device
+    from dream3d.personalise.photos import picture_files
+
+    for folder in filter(None, (photos, class_images)):
+        picture_files(folder)
+    device = resolve_device(device)
+    base = _base(prior, method, changes or [], steps, seed)
+    request = _request(base, photos, token, kind, out, device)
+    _refuse_what_is_there(request.out, resume)
+    if not _is_finished(request.out):
+        _train(request, class_images, quiet)
+    _check(request, quiet)
+    say(request.out if quiet else f"wrote {request.out}")
+    if make is not None:
+        from dream3d.cli.generate import generate
+
+        generate(make, prior=str(request.out), device=device, quiet=quiet)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The prior that learns, and how."""
+
+    name: str
+    folder: Path
+    settings: PriorSettings
+    recipe: DreamBoothRecipe
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that passed every check; nothing has been written for it."""
+
+    base: Chosen
+    subject: Subject
+    photos: PhotoSet
+    out: Path
+    device: str
+
+
+def _base(prior: str, method: str, changes: list[str], steps: int | None, seed: int) -> Chosen:
+    from dream3d.personalise.lora import check_peft
+    from dream3d.personalise.recipe import recipe_for
+    from dream3d.prior.folder import check_files, read_settings
+    from dream3d.weights.loading import find_folder
+
+    folder = find_folder(prior)
+    check_files(folder)
+    settings = read_settings(folder)
+    recipe = recipe_for(settings.recipe, method, changes, steps=steps, seed=seed)
+    if recipe.method == "lora":
+        check_peft()
+    return Chosen(prior, folder, settings, recipe)
+
+
+def _request(base: Chosen, photos: Path, token: str, kind: str | None, out: Path | None, device: str) -> Request:
+    """The request, or a UsageError; what the user should know of the photos and the words is said."""
+    from dream3d.personalise.photos import read_photos
+    from dream3d.personalise.words import Subject, check_class, check_token, guess_class
+    from dream3d.prior.image_encoder import load_text
+
+    kind = kind and check_class(kind)
+    notes = check_token(token, base.settings.names, load_text(base.folder))
+    seen = read_photos(photos, base.settings.image_size, base.settings.background)
+    for note in (*notes, *seen.notes):
+        say(f"note: {note}", err=True)
+    if not kind:
+        kind, line = guess_class(photos, seen.pictures, base.settings.names, base.folder)
+        say(line, err=True)
+    subject = Subject(token, kind)
+    place = checks.check_run_dir(out or Path(subject.name.replace(" ", "-")), "--out")
+    return Request(base, subject, seen, place, device)
+
+
+def _refuse_what_is_there(out: Path, resume: bool) -> None:
+    """Raises UsageError unless the folder is new or empty, or holds a run that is to be resumed."""
+    from dream3d.training.personalised import RUN_FOLDER
+
+    began, finished = (out / RUN_FOLDER).is_dir(), _is_finished(out)
+    if resume and not began:
+        raise UsageError(f"--resume: {out} holds no run of dreambooth; leave --resume out to begin one")
+    if began and not resume:
+        state = "a finished prior" if finished else "a run that was stopped"
+        raise UsageError(f"{out} holds {state}; {'' if finished else 'add --resume to go on, or '}give another --out")
+    if not began and out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"--out {out} is not empty; give a new folder")
+
+
+def _is_finished(out: Path) -> bool:
+    return os.path.isfile(out / "prior.json")
+
+
+def _train(request: Request, class_images: Path | None, quiet: bool) -> None:
+    """The training, from where it stopped; the base's network, which is changed, is gone afterwards."""
+    from dream3d.cli.train import run_trainer
+    from dream3d.prior.memory import MemoryPlan
+    from dream3d.training.personalised import RUN_FOLDER, Base
+    from dream3d.training.tasks.dreambooth import Pictures, make_trainer
+    from dream3d.weights.loading import lasting_name, load_prior
+
+    subject, name, run = request.subject, request.base.name, request.out / RUN_FOLDER
+    run.mkdir(parents=True, exist_ok=True)
+    _show(request.photos, run / SEEN)
+    if not quiet:
+        say(f"wrote {run / SEEN}: what the prior will see")
+    base = Base(lasting_name(name), load_prior(name, request.device, MemoryPlan(precision="fp32")))
+    of_class = _class_pictures(request, base, class_images, run, quiet)
+    shown = Pictures(request.photos, of_class)
+    trainer = make_trainer(request.base.recipe, subject, shown, base, request.out)
+    photos, others = len(request.photos.photos), 0 if of_class is None else len(of_class)
+    run_trainer(trainer, f"{photos} photos of '{subject.phrase}', {others} of '{subject.class_phrase}'", quiet=quiet)
+
+
+def _show(photos: PhotoSet, path: Path) -> None:
+    """The contact sheet of what the prior will see."""
+    import torch.nn.functional as F
+
+    from dream3d.images import write_png
+    from dream3d.personalise.samples import as_tensor
+    from dream3d.report.sheet import labelled_sheet
+    from dream3d.retrieval.sheet import shortened
+
+    tiles = F.interpolate(as_tensor(photos.pictures), (TILE, TILE), mode="nearest")
+    labels = [shortened(photo.name, LABEL_CHARACTERS) for photo in photos.photos]
+    pairs = list(zip(labels, tiles.split(1), strict=True))
+    write_png(
+        path, labelled_sheet(pairs, min(COLUMNS, len(pairs))), {"photos": [photo.name for photo in photos.photos]}
+    )
+
+
+def _class_pictures(request: Request, base: Base, folder: Path | None, run: Path, quiet: bool) -> Picture | None:
+    """Pictures of the class: those of a folder, or what the prior draws, or none."""
+    from dream3d.personalise.photos import read_photos
+    from dream3d.personalise.samples import class_pictures
+
+    if folder is not None:
+        found = read_photos(folder, base.prior.image_size, base.prior.background)
+        for note in found.notes:
+            say(f"note: {folder.name}: {note}", err=True)
+        return found.pictures
+    recipe, phrase = request.base.recipe, request.subject.class_phrase
+    if not recipe.class_pictures:
+        return None
+    if not quiet:
+        say(f"drawing {recipe.class_pictures} pictures of '{phrase}', so that it stays as it is")
+    return class_pictures(base.prior, phrase, recipe.class_pictures, recipe.seed, run / "class.png")
+
+
+def _check(request: Request, quiet: bool) -> None:
+    """Compare with the base and say whether it worked, once."""
+    from dream3d.personalise.check import FIGURES, SHEET, check
+    from dream3d.personalise.samples import as_tensor
+    from dream3d.training.personalised import RUN_FOLDER
+
+    run = request.out / RUN_FOLDER
+    if (run / FIGURES).is_file():
+        return
+    if not quiet:
+        say("checking that it worked")
+    places = (request.base.name, str(request.out))
+    verdict = check(places, as_tensor(request.photos.pictures), request.subject, run, request.device)
+    for problem in verdict.problems:
+        say(f"warning: {problem}", err=True)
+    if quiet:
+        return
+    if verdict.identity is not None:
+        say(
+            "likeness of '{}' to the photos: {:.2f} before, {:.2f} now".format(
+                request.subject.phrase, *verdict.identity
+            )
+        )
+    say(f"{'it worked' if verdict.worked else 'look'}: {run / SHEET}")
