@@ -16,17 +16,19 @@ from dream3d.cli.group import DebugOption, say
 from dream3d.errors import UsageError
 
 if TYPE_CHECKING:
-    from dream3d.images import Picture
     from dream3d.personalise.photos import PhotoSet
     from dream3d.personalise.recipe import DreamBoothRecipe
     from dream3d.personalise.words import Subject
     from dream3d.prior.folder import PriorSettings
     from dream3d.training.personalised import Base
+    from dream3d.training.tasks.dreambooth import Pictures
 
 SEEN = "seen.png"
 TILE, COLUMNS = 128, 5
 """Pixels a side of a picture on it, and pictures in a row."""
 LABEL_CHARACTERS = 20
+KEEP_SEED = 1000
+"""Of the first set of views that are kept: others than those that the check draws."""
 
 training_option = partial(typer.Option, rich_help_panel="Training")
 
@@ -172,7 +174,7 @@ def _train(request: Request, class_images: Path | None, quiet: bool) -> None:
     from dream3d.cli.train import run_trainer
     from dream3d.prior.memory import MemoryPlan
     from dream3d.training.personalised import RUN_FOLDER, Base
-    from dream3d.training.tasks.dreambooth import Pictures, make_trainer
+    from dream3d.training.tasks.dreambooth import make_trainer
     from dream3d.weights.loading import lasting_name, load_prior
 
     subject, name, run = request.subject, request.base.name, request.out / RUN_FOLDER
@@ -181,11 +183,18 @@ def _train(request: Request, class_images: Path | None, quiet: bool) -> None:
     if not quiet:
         say(f"wrote {run / SEEN}: what the prior will see")
     base = Base(lasting_name(name), load_prior(name, request.device, MemoryPlan(precision="fp32")))
-    of_class = _class_pictures(request, base, class_images, run, quiet)
-    shown = Pictures(request.photos, of_class)
+    shown = _pictures(request, base, class_images, run, quiet)
     trainer = make_trainer(request.base.recipe, subject, shown, base, request.out)
-    photos, others = len(request.photos.photos), 0 if of_class is None else len(of_class)
-    run_trainer(trainer, f"{photos} photos of '{subject.phrase}', {others} of '{subject.class_phrase}'", quiet=quiet)
+    run_trainer(trainer, _summary(shown, subject), quiet=quiet)
+
+
+def _summary(shown: Pictures, subject: Subject) -> str:
+    parts = [f"{len(shown.photos.photos)} photos of '{subject.phrase}'"]
+    if shown.of_class is not None:
+        parts.append(f"{len(shown.of_class)} pictures of '{subject.class_phrase}'")
+    if shown.class_views is not None:
+        parts.append(f"{len(shown.class_views)} sets of views of '{subject.class_phrase}'")
+    return ", ".join(parts)
 
 
 def _show(photos: PhotoSet, path: Path) -> None:
@@ -205,22 +214,37 @@ def _show(photos: PhotoSet, path: Path) -> None:
     )
 
 
-def _class_pictures(request: Request, base: Base, folder: Path | None, run: Path, quiet: bool) -> Picture | None:
-    """Pictures of the class: those of a folder, or what the prior draws, or none."""
-    from dream3d.personalise.photos import read_photos
-    from dream3d.personalise.samples import class_pictures
+def _pictures(request: Request, base: Base, folder: Path | None, run: Path, quiet: bool) -> Pictures:
+    """The photos, pictures of the class from a folder or as the prior draws them, and its views of the class."""
+    import torch
 
+    from dream3d.personalise.photos import read_photos
+    from dream3d.personalise.samples import draw_pictures, draw_views, kept
+    from dream3d.training.tasks.dreambooth import Pictures
+
+    recipe, prior, phrase = request.base.recipe, base.prior, request.subject.class_phrase
+    of_class = class_views = None
+    wanted = recipe.keep_sets * prior.views + (0 if folder else recipe.class_pictures)
+    if wanted and not quiet:
+        say(f"drawing {wanted} pictures of '{phrase}', so that it stays as it is")
     if folder is not None:
-        found = read_photos(folder, base.prior.image_size, base.prior.background)
+        found = read_photos(folder, prior.image_size, prior.background)
         for note in found.notes:
             say(f"note: {folder.name}: {note}", err=True)
-        return found.pictures
-    recipe, phrase = request.base.recipe, request.subject.class_phrase
-    if not recipe.class_pictures:
-        return None
-    if not quiet:
-        say(f"drawing {recipe.class_pictures} pictures of '{phrase}', so that it stays as it is")
-    return class_pictures(base.prior, phrase, recipe.class_pictures, recipe.seed, run / "class.png")
+        of_class = found.pictures
+    elif recipe.class_pictures:
+        count, path = recipe.class_pictures, run / "class.png"
+        of_class = kept(path, count, prior.image_size, lambda: draw_pictures(prior, phrase, count, recipe.seed))
+    if recipe.keep_sets:
+        seeds = [KEEP_SEED + recipe.seed + index for index in range(recipe.keep_sets)]
+        strip = kept(
+            run / "class-views.png",
+            recipe.keep_sets * prior.views,
+            prior.image_size,
+            lambda: torch.cat([draw_views(prior, phrase, seed) for seed in seeds]),
+        )
+        class_views = strip.reshape(recipe.keep_sets, prior.views, *strip.shape[1:])
+    return Pictures(request.photos, of_class, class_views)
 
 
 def _check(request: Request, quiet: bool) -> None:

@@ -28,14 +28,22 @@ class DreamBoothRecipe(Settings):
     feed-forward layers (Hu et al. 2021)."""
     steps: Count = 600
     rate: Annotated[float, Between(0, 1, above=True)] = 2e-6
-    """Learning rate, the same in every step."""
+    """Learning rate, after the warm-up the same in every step."""
+    warmup: CountOrNone = 0
+    """Steps of a linear rise to that rate; Adam's first steps would else be as large as any."""
     weight_decay: Annotated[float, Between(0, 1000)] = 0.01
     batch: Annotated[int, Between(1, 4096)] = 4
     """Photos in a step."""
     preservation: Weight = 1.0
     """Weight lambda of the mean absolute change of the UNet's weights."""
+    keep_sets: Annotated[int, Between(0, 1000)] = 0
+    """Sets of views of the class that the frozen prior draws first. In each step the network sees one of them, with
+    noise and cameras, and is to answer as the frozen one does; 0 for none."""
+    keep_weight: Weight = 1.0
+    """Weight of the squared difference of these answers."""
     class_pictures: Annotated[int, Between(0, 1000)] = 0
-    """Pictures of the class that the frozen prior draws first, so that the class itself stays as it is; 0 for none."""
+    """Single pictures of the class that the frozen prior draws first, in image mode; 0 for none. Pictures of a folder
+    take their place."""
     class_batch: Annotated[int, Between(1, 4096)] = 4
     """Class pictures in a step, if there are any."""
     class_weight: Weight = 1.0
@@ -77,9 +85,10 @@ class DreamBoothRecipe(Settings):
 
 
 _MINI = {
-    "steps": 150,
-    "rate": 2e-4,
-    "class_pictures": 24,
+    "steps": 100,
+    "rate": 1e-4,
+    "warmup": 10,
+    "keep_sets": 4,
     "captions": ("a photo of {token} {class}", "a {token} {class}"),
     # As the prior itself was trained (prior.json).
     "tilt": 0.65,
@@ -89,7 +98,7 @@ _MINI = {
 }
 DEFAULTS: Mapping[tuple[str, Method], Mapping[str, Any]] = {
     ("mini", "full"): _MINI,
-    ("mini", "lora"): {**_MINI, "rate": 2e-3},
+    ("mini", "lora"): {**_MINI, "rate": 1e-3},
     ("mvdream", "lora"): {"rate": 1e-4},
 }
 """By the preset that a prior recommends; all else is MVDream's."""

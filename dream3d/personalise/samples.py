@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from dream3d.prior.image_encoder import FOLDER, ImageEncoder, load_towers
 from dream3d.prior.sampling import sample_pictures, sample_views, sampling_for
 
 MAX_STRIP_BYTES = 2**28
-"""Of the PNG with the pictures of a class."""
+"""Of the PNG with pictures that a prior drew."""
 PICTURES_AT_ONCE = 8
 """Single pictures that are drawn together, to bound the memory."""
 
@@ -79,12 +79,14 @@ def rose(scores: Sequence[float], patience: int, rise: float) -> bool:
     return len(scores) - 1 - last < patience
 
 
-def class_pictures(prior: DiffusionPrior, phrase: str, count: int, seed: int, path: Path) -> Picture:
-    """(count, S, S, 3) pictures of a class as the frozen prior draws them; kept in a PNG, and read if that fits."""
-    side = prior.image_size
+def kept(path: Path, count: int, side: int, draw: Callable[[], Tensor]) -> Picture:
+    """(count, side, side, 3) pictures as ``draw`` makes them, (count, 3, side, side) in [0, 1].
+
+    They are kept in a PNG, one beside the other, and read from there if it fits.
+    """
     with suppress(OSError, ValueError, DatasetError):
         rgba = read_rgba(read_regular(path, MAX_STRIP_BYTES), count * side * side, ("PNG",))
         return np.stack(np.split(rgba[..., :3], count, axis=1)).reshape(count, side, side, 3)
-    pictures = to_uint8(draw_pictures(prior, phrase, count, seed).movedim(1, -1))
-    write_png(path, side_by_side(pictures), {"prompt": phrase, "seed": seed})
+    pictures = to_uint8(draw().movedim(1, -1))
+    write_png(path, side_by_side(pictures))
     return pictures

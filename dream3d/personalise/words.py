@@ -22,7 +22,7 @@ RARE = 0.9
 """Share of a byte-pair vocabulary, which is ordered by frequency, from which its words are rare: "sks" is at 0.97."""
 UNKNOWN_CLASS = "object"
 _TOKEN = re.compile(r"[A-Za-z0-9]{2,24}")
-_CLASS = re.compile(r"[A-Za-z0-9' -]{1,60}")
+_CLASS = re.compile(r"[a-z0-9][a-z0-9' -]{0,59}")
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ def check_token(token: str, names: Sequence[str], text: PromptEncoder) -> list[s
 
 def check_class(kind: str) -> str:
     """A class in plain small words; UsageError for anything else."""
-    kind = " ".join(check_text(kind, "class").split())
+    kind = " ".join(check_text(kind, "class").lower().split())
     for word in ("a ", "an ", "the "):
         kind = kind.removeprefix(word)
     if not _CLASS.fullmatch(kind):
         raise UsageError(f"--class {shown(kind)} is no name of a kind of thing; write one such as dog")
-    return kind.lower()
+    return kind
 
 
 def class_from_folder(folder: Path, names: Sequence[str]) -> str | None:

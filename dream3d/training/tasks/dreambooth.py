@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 
 from dream3d.errors import UsageError
 from dream3d.images import Picture, enlarged, side_by_side, to_uint8, write_png
+from dream3d.personalise.keep import Asked, answers, ask, captions_of
 from dream3d.personalise.lora import add_lora, lora_changes, lora_parameters
 from dream3d.personalise.photos import PhotoSet
 from dream3d.personalise.recipe import CLASS_PLACE, TOKEN_PLACE, DreamBoothRecipe
-from dream3d.personalise.samples import as_tensor, draw_views, encoder_of, likeness, rose
+from dream3d.personalise.samples import as_tensor, cameras_of, draw_views, encoder_of, likeness, rose
 from dream3d.personalise.words import Subject
 from dream3d.prior.codec import PatchPCA
 from dream3d.prior.unet import call_unet
@@ -43,7 +45,15 @@ class Pictures:
 
     photos: PhotoSet
     of_class: Picture | None = None
-    """(N, S, S, 3) pictures of the class; None for none."""
+    """(N, S, S, 3) single pictures of the class; None for none."""
+    class_views: Picture | None = None
+    """(sets, views, S, S, 3) of the class as the frozen prior draws it; None for none."""
+
+    def digest(self) -> str:
+        """SHA-256 of all pictures."""
+        parts = (self.photos.pictures, self.of_class, self.class_views)
+        whole = b"|".join(b"" if part is None else part.tobytes() for part in parts)
+        return hashlib.sha256(whole).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,8 @@ class Batch:
     captions: list[str]
     photos: int
     """How many of them are photos."""
+    asked: Asked | None
+    """Of views of the class, beside these pictures."""
     noise_seed: int
 
 
@@ -82,21 +94,22 @@ class DreamBoothTask(Task[Batch]):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.prior, self.encoder, self.scores = base.prior, encoder_of(base.prior), list[float]()
         self.unet, self.count = base.prior.unet, sum(p.numel() for p in base.prior.unet.parameters())
+        self.frozen = copy.deepcopy(self.unet)
+        """The network before the first step; its weights are theta0."""
         self.lora = add_lora(self.unet, recipe.rank, recipe.seed) if recipe.method == "lora" else None
         self.trained = self._trained()
-        self.start = {} if self.lora else {n: p.detach().clone() for n, p in self.trained.parameters.items()}
-        """The weights before the first step, theta0."""
+        self.start = dict(self.frozen.named_parameters())
         self.photos = as_tensor(pictures.photos.pictures)
-        self.shown = (
-            self.photos if pictures.of_class is None else torch.cat([self.photos, as_tensor(pictures.of_class)])
-        )
+        of_class, views = pictures.of_class, pictures.class_views
+        self.shown = self.photos if of_class is None else torch.cat([self.photos, as_tensor(of_class)])
+        self.views = None if views is None else torch.stack([as_tensor(one) for one in views])
+        self.names = captions_of(subject, self.prior.settings.names, self.prior.settings.prompt_suffix)
         self.captions = self._captions()
-        codec, device = base.prior.codec, base.prior.device
+        codec, device = self.prior.codec, self.prior.device
         scale = codec.scale if isinstance(codec, PatchPCA) else torch.ones(codec.channels, device=device)
         self.channels = channel_weights(scale, recipe.channel_power)
-        self.metrics = StepLog(
-            self.folder / "metrics.csv", ("step", "loss", "photos", "class", "preservation", "seconds")
-        )
+        columns = ("step", "loss", "photos", "class", "keep", "preservation", "seconds")
+        self.metrics = StepLog(self.folder / "metrics.csv", columns)
         self.identity = StepLog(self.folder / "identity.csv", ("step", "identity"))
 
     def _trained(self) -> Trained:
@@ -114,23 +127,18 @@ class DreamBoothTask(Task[Batch]):
     def _captions(self) -> dict[str, Tensor]:
         """Token states (tokens, width) of every sentence that is shown."""
         sentences = [of(one, self.subject) for one in self.recipe.captions for of in (photo_caption, class_caption)]
+        sentences += self.names if self.views is not None else []
         states = self.prior.text.encode(sentences, self.prior.device)
         return dict(zip(sentences, states, strict=True))
 
     def settings(self) -> dict[str, Any]:
         """The recipe, and what tells whether all else is the same."""
-        of_class = self.pictures.of_class
-        inputs = {
-            "subject": asdict(self.subject),
-            "photos": self.pictures.photos.digest,
-            "class": "" if of_class is None else hashlib.sha256(of_class.tobytes()).hexdigest(),
-            "base": self.base.digest,
-        }
+        inputs = {"subject": asdict(self.subject), "pictures": self.pictures.digest(), "base": self.base.digest}
         return {**self.recipe.to_dict(), **inputs}
 
     def rate(self, step: int) -> float:
-        """The same in every step."""
-        return self.recipe.rate
+        """A linear rise, then the same in every step."""
+        return self.recipe.rate * min(1.0, (step + 1) / max(1, self.recipe.warmup))
 
     def draw(self, step: int) -> Batch:
         """Some photos and some pictures of the class, each as seldom twice as possible."""
@@ -143,32 +151,48 @@ class DreamBoothTask(Task[Batch]):
         captions = [photo_caption(one, self.subject) for one in templates[: len(photos)]]
         captions += [class_caption(one, self.subject) for one in templates[len(photos) :]]
         rows = [*photos, *(len(self.photos) + i for i in of_class)]
-        return Batch(self.shown[rows] * 2 - 1, captions, len(photos), int(rng.integers(2**63)))
+        asked = None if self.views is None else ask(len(self.views), self.names, rng)
+        return Batch(self.shown[rows] * 2 - 1, captions, len(photos), asked, int(rng.integers(2**63)))
 
     def loss(self, batch: Batch) -> Loss:
-        """LDM's loss of the photos and of the class, and how far the weights have moved."""
+        """LDM's loss of photos and class pictures, the difference to frozen answers, and how far the weights moved."""
+        recipe, generator = self.recipe, torch.Generator().manual_seed(batch.noise_seed)
+        text = torch.stack([self.captions[caption] for caption in batch.captions])
+        noisy, target, timesteps = self._noised(batch.images, len(batch.images), generator)
+        predicted = call_unet(self.unet, noisy, timesteps, text, None)
+        photos, of_class = slice(None, batch.photos), slice(batch.photos, None)
+        terms = {"photos": self._error(predicted[photos], target[photos])}
+        if len(predicted[of_class]) and recipe.class_weight:
+            terms["class"] = recipe.class_weight * self._error(predicted[of_class], target[of_class])
+        count = len(batch.images)
+        if batch.asked is not None and self.views is not None and recipe.keep_weight:
+            views = self.views[batch.asked.index] * 2 - 1
+            noisy, _, timesteps = self._noised(views, 1, generator)
+            words, cameras = self.captions[batch.asked.caption], cameras_of(self.prior)
+            pair = answers(self.unet, self.frozen, noisy, timesteps, words, cameras)
+            terms["keep"], count = recipe.keep_weight * self._error(*pair), count + len(views)
+        if recipe.preservation:
+            terms["preservation"] = recipe.preservation * mean_change(self._changes(), self.count)
+        return Loss("image", count, terms)
+
+    def _noised(self, images: Tensor, levels: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latents (N, C, h, w) of images in [-1, 1], what the network should say to them, and timesteps (N,).
+
+        There are ``levels`` timesteps: one for each image, or one for all.
+        """
         recipe, prior, device = self.recipe, self.prior, self.prior.device
-        generator = torch.Generator().manual_seed(batch.noise_seed)
         with torch.no_grad():
-            x0 = prior.codec.encode(batch.images.to(device), generator)
-        total = len(prior.alphas_cumprod)
-        timesteps = draw_timesteps(torch.rand(len(x0), generator=generator), recipe.tilt, total)
+            x0 = prior.codec.encode(images.to(device), generator)
+        uniform = torch.rand(levels, generator=generator).expand(len(x0))
+        timesteps = draw_timesteps(uniform, recipe.tilt, len(prior.alphas_cumprod))
         noise = torch.randn(x0.shape, generator=generator).to(device)
         alpha_bar = prior.alphas_cumprod[timesteps].float().to(device)
         noisy, target = diffuse(x0, noise, alpha_bar, prior.prediction_type)
-        text = torch.stack([self.captions[caption] for caption in batch.captions])
-        predicted = call_unet(self.unet, noisy, timesteps.to(device), text, None)
-        equal = torch.ones_like(alpha_bar)
-        terms = {}
-        for name, part, weight in (
-            ("photos", slice(None, batch.photos), 1.0),
-            ("class", slice(batch.photos, None), recipe.class_weight),
-        ):
-            if len(equal[part]) and weight:
-                terms[name] = weight * weighted_loss(predicted[part], target[part], equal[part], self.channels)
-        if recipe.preservation:
-            terms["preservation"] = recipe.preservation * mean_change(self._changes(), self.count)
-        return Loss("image", len(x0), terms)
+        return noisy, target, timesteps.to(device)
+
+    def _error(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """All levels count alike."""
+        return weighted_loss(predicted, target, torch.ones(len(target), device=target.device), self.channels)
 
     def _changes(self) -> list[Tensor]:
         """Theta - theta0 of all weights that can change."""
@@ -179,7 +203,9 @@ class DreamBoothTask(Task[Batch]):
     def log(self, event: StepEvent) -> None:
         """A row of ``metrics.csv``; terms that there are not are empty."""
         terms = {"photos": event.loss} if not event.figures else event.figures
-        numbers = (f"{terms[name]:.6g}" if name in terms else "" for name in ("photos", "class", "preservation"))
+        numbers = (
+            f"{terms[name]:.6g}" if name in terms else "" for name in ("photos", "class", "keep", "preservation")
+        )
         self.metrics.add(event.step, f"{event.loss:.6g}", *numbers, f"{event.seconds:.3f}")
 
     def rewind(self, step: int) -> None:
