@@ -29,7 +29,7 @@ from dream3d.personalise.words import Subject
 from dream3d.prior.adapter import WEIGHTS, read_adapter
 from dream3d.prior.folder import STOCK_WEIGHTS
 from dream3d.prior.memory import MemoryPlan
-from dream3d.prior.sampling import SamplingRecipe
+from dream3d.prior.sampling import SamplingRecipe, sample_pictures
 from dream3d.training.events import StepEvent
 from dream3d.training.loop import Trainer
 from dream3d.training.objective import mean_change
@@ -103,7 +103,7 @@ def test_the_mean_change_is_that_computed_by_hand_and_does_not_pull_where_nothin
     weights = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
     change = weights - torch.tensor([0.0, 0.0, 0.5])
     loss = mean_change([change, torch.tensor([[3.0]])], 10)
-    assert float(loss) == pytest.approx((1 + 2 + 3) / 10)
+    assert loss.item() == pytest.approx((1 + 2 + 3) / 10)
     loss.backward()
     assert weights.grad is not None
     torch.testing.assert_close(weights.grad, torch.tensor([0.1, -0.1, 0.0]))
@@ -155,9 +155,9 @@ def test_photos_are_all_shown_and_none_twice_before_that(tmp_path: Path, prior: 
 
 def test_pictures_in_image_mode_are_each_by_itself(prior: Path) -> None:
     loaded = load_prior(str(prior))
-    alone = samples.sample_pictures(loaded, loaded.encode_prompt("a chair", ""), 3, SamplingRecipe(steps=2), 5)
+    alone = sample_pictures(loaded, loaded.encode_prompt("a chair", ""), 3, SamplingRecipe(steps=2), 5)
     text = loaded.encode_prompt("a chair", "")
-    one = samples.sample_pictures(loaded, text, 1, SamplingRecipe(steps=2), 5)
+    one = sample_pictures(loaded, text, 1, SamplingRecipe(steps=2), 5)
     assert alone.shape == (3, 3, 16, 16)
     torch.testing.assert_close(alone[:1], one, atol=1e-4, rtol=0)
     assert draw_pictures(loaded, "a chair", 9, 0).shape == (9, 3, 16, 16)

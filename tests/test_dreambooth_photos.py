@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,20 +102,20 @@ def test_photos_are_turned_upright(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
-    folder = write_photos(tmp_path / "photos", 3)
-    Image.fromarray(thing(1)).save(folder / "twin.jpg", quality=95)
+    folder = write_photos(tmp_path / "photos", 3, side=160)
+    Image.fromarray(thing(1, 160)).resize((120, 120)).save(folder / "twin.jpg", quality=85)
     Image.fromarray(thing(0, 6)).save(folder / "tiny.png")
-    Image.fromarray(thing(2, 12)).save(folder / "small.png")
+    Image.fromarray(thing(2, 40)).save(folder / "small.png")
     (folder / "torn.png").write_bytes(b"\x89PNG no")
     (folder / "notes.txt").write_text("not a picture")
-    seen = read_photos(folder, 16, BLUE)
+    seen = read_photos(folder, 64, (0.8, 0.8, 0.8))
     told = "\n".join(seen.notes)
     assert [photo.name for photo in seen.photos][:3] == ["photo-0.png", "photo-1.png", "photo-2.png"]
     assert "twin.jpg is left out: it shows nearly the same as photo-1.png" in told
-    assert "tiny.png is left out: 6 x 6 pixels are too few; the prior sees 16 x 16" in told
+    assert "tiny.png is left out: 6 x 6 pixels are too few; the prior sees 64 x 64" in told
     assert "torn.png is left out: cannot be read" in told
     assert "notes.txt" not in told
-    assert seen.pictures.shape == (len(seen.photos), 16, 16, 3)
+    assert seen.pictures.shape == (len(seen.photos), 64, 64, 3)
 
 
 def test_a_small_photo_is_enlarged_and_named(tmp_path: Path) -> None:
@@ -155,11 +156,11 @@ def test_bad_folders_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.Mo
 def test_heic_needs_the_plugin_and_is_read_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_photos(tmp_path, 3)
     (folder / "photo-3.heic").write_bytes(b"ftypheic")
-    monkeypatch.setattr(reading.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert any("photo-3.heic is left out: HEIC needs a plugin" in note for note in read_photos(folder, 16, BLUE).notes)
     added: list[str] = []
     plugin = SimpleNamespace(register_heif_opener=lambda: added.append("heif"))
-    monkeypatch.setattr(reading.importlib.util, "find_spec", lambda name: plugin)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: plugin)
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", plugin)
     content = io.BytesIO()
     Image.fromarray(thing(3)).save(content, "PNG")

@@ -28,7 +28,7 @@ FEW = 3
 LOOK = 32
 """Pixels a side at which two pictures are compared: what compression adds is averaged away."""
 SAME = 6.0
-"""Of 255: mean difference of colours below which two pictures are one. The same photo, smaller and as a poor JPEG, has 1.5
+"""Of 255: mean difference of colours below which two pictures are one. The same photo as a poor small JPEG has 1.5
 to 4.4, another view of the thing 7.7 and more (five renders of each of four things)."""
 WORK_PIXELS = 1024
 """Along the longer side of a photo that is worked on; priors see 64 or 256."""

@@ -12,7 +12,6 @@ from dream3d.errors import UsageError, shown
 from dream3d.recipe.settings import apply_change, parse_settings
 
 Method = Literal["full", "lora"]
-OptimizerState = Literal["32bit", "8bit"]
 Count = Annotated[int, Between(1, 100_000)]
 CountOrNone = Annotated[int, Between(0, 100_000)]
 Weight = Annotated[float, Between(0, 1e6)]
@@ -58,8 +57,6 @@ class DreamBoothRecipe(Settings):
     """Largest norm of the gradient."""
     rank: Annotated[int, Between(1, 256)] = 16
     """Of the matrices of ``lora``."""
-    optimizer_state: OptimizerState = "32bit"
-    """AdamW's two moments in four bytes each, or in one byte each with a scale for every 256."""
     sample_every: CountOrNone = 100
     """Steps between samples of the thing, which are scored and kept; 0 for none."""
     patience: CountOrNone = 3
@@ -96,9 +93,9 @@ _MINI = {
     "sample_every": 25,
     "checkpoint_every": 25,
 }
-DEFAULTS: Mapping[tuple[str, Method], Mapping[str, Any]] = {
+DEFAULTS: dict[tuple[str, Method], Mapping[str, Any]] = {
     ("mini", "full"): _MINI,
-    ("mini", "lora"): {**_MINI, "rate": 1e-3},
+    ("mini", "lora"): {**_MINI, "rate": 2e-3},
     ("mvdream", "lora"): {"rate": 1e-4},
 }
 """By the preset that a prior recommends; all else is MVDream's."""

@@ -94,11 +94,12 @@ class DreamBoothTask(Task[Batch]):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.prior, self.encoder, self.scores = base.prior, encoder_of(base.prior), list[float]()
         self.unet, self.count = base.prior.unet, sum(p.numel() for p in base.prior.unet.parameters())
-        self.frozen = copy.deepcopy(self.unet)
+        needed = recipe.method == "full" or pictures.class_views is not None
+        self.frozen = copy.deepcopy(self.unet) if needed else None
         """The network before the first step; its weights are theta0."""
         self.lora = add_lora(self.unet, recipe.rank, recipe.seed) if recipe.method == "lora" else None
         self.trained = self._trained()
-        self.start = dict(self.frozen.named_parameters())
+        self.start = dict(self.frozen.named_parameters()) if self.frozen is not None else {}
         self.photos = as_tensor(pictures.photos.pictures)
         of_class, views = pictures.of_class, pictures.class_views
         self.shown = self.photos if of_class is None else torch.cat([self.photos, as_tensor(of_class)])
