@@ -105,7 +105,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     folder = write_photos(tmp_path / "photos", 3, side=160)
     Image.fromarray(thing(1, 160)).resize((120, 120)).save(folder / "twin.jpg", quality=85)
     Image.fromarray(thing(0, 6)).save(folder / "tiny.png")
-    Image.fromarray(thing(2, 40)).save(folder / "small.png")
+    Image.fromarray(thing(4, 40)).save(folder / "small.png")
     (folder / "torn.png").write_bytes(b"\x89PNG no")
     (folder / "notes.txt").write_text("not a picture")
     seen = read_photos(folder, 64, (0.8, 0.8, 0.8))

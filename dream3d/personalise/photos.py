@@ -26,10 +26,10 @@ MOST_PHOTOS = 100
 FEW = 3
 """Photos below which a thing is known from too few sides."""
 LOOK = 32
-"""Pixels a side at which two pictures are compared: what compression adds is averaged away."""
-SAME = 6.0
-"""Of 255: mean difference of colours below which two pictures are one. The same photo as a poor small JPEG has 1.5
-to 4.4, another view of the thing 7.7 and more (five renders of each of four things)."""
+"""Pixels a side at which two photos are compared: what compression adds is averaged away."""
+SAME = 5.0
+"""Of 255: mean difference of colours around the subject below which two photos are one. The same photo again, as a poor
+small JPEG, has 1.4 to 3.2, another view of a thing 7.4 and more (five renders of each of five things)."""
 WORK_PIXELS = 1024
 """Along the longer side of a photo that is worked on; priors see 64 or 256."""
 
@@ -89,6 +89,7 @@ def read_photos(folder: Path, side: int, background: tuple[float, float, float])
     files = picture_files(folder)
     photos: list[Photo] = []
     notes: list[str] = []
+    used = dict[str, Rgba]()
     for path in files:
         try:
             rgba = read_photo(path)
@@ -97,24 +98,29 @@ def read_photos(folder: Path, side: int, background: tuple[float, float, float])
             notes.append(f"{path.name} is left out: {error}")
             continue
         subject = square_subject(rgba, side, background)
-        twin = next((photo.name for photo in photos if nearly_same(photo.rgb, subject.rgb)), None)
+        twin = next((name for name, other in used.items() if nearly_same(rgba, other, subject.square)), None)
         if twin is not None:
             notes.append(f"{path.name} is left out: it shows nearly the same as {twin}")
             continue
         if min(rgba.shape[:2]) < side:
             notes.append(f"{path.name} has {rgba.shape[1]} x {rgba.shape[0]} pixels and is enlarged to {side}")
         photos.append(Photo(path.name, subject.rgb, subject.found))
+        used[path.name] = rgba
     if not photos:
         raise UsageError(f"none of the {len(files)} pictures in {folder} can be used; {notes[0]}")
     return PhotoSet(tuple(photos), (*notes, *_remarks(photos)))
 
 
-def nearly_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
-    """Whether two (S, S, 3) pictures are one photo, saved twice; stricter than for a corpus: all show one thing."""
-    small = [
-        np.asarray(Image.fromarray(rgb).resize((LOOK, LOOK), Image.Resampling.BOX), np.float32) for rgb in (one, other)
-    ]
-    return bool(np.abs(small[0] - small[1]).mean() < SAME)
+def nearly_same(one: Rgba, other: Rgba, square: tuple[float, float, float, float]) -> bool:
+    """Whether two pictures of any sizes are one photo, by what is in the same square of both; see :class:`Subject`."""
+    looks = []
+    left, top, right, bottom = (min(1.0, max(0.0, share)) for share in square)
+    for rgba in (one, other):
+        height, width = rgba.shape[:2]
+        box = (left * width, top * height, right * width, bottom * height)
+        small = Image.fromarray(rgba).convert("RGB").resize((LOOK, LOOK), Image.Resampling.BOX, box)
+        looks.append(np.asarray(small, np.float32))
+    return bool(np.abs(looks[0] - looks[1]).mean() < SAME)
 
 
 def _check_size(rgba: Rgba, side: int) -> None:

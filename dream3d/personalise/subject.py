@@ -43,6 +43,8 @@ class Subject:
     rgb: NDArray[np.uint8]
     """(S, S, 3)."""
     found: Found
+    square: tuple[float, float, float, float]
+    """Left, top, right and bottom of the square in the photo, as shares of its width and height; it may reach over."""
 
 
 def square_subject(rgba: Rgba, side: int, background: tuple[float, float, float]) -> Subject:
@@ -54,11 +56,15 @@ def square_subject(rgba: Rgba, side: int, background: tuple[float, float, float]
     found: Found = "alpha"
     if (rgba[..., 3] >= OPAQUE).mean() > 1 - SMALLEST / 2:
         found, rgba = _cut_out(rgba)
+    height, width = rgba.shape[:2]
     box = None if found == "whole picture" else _bounds(rgba[..., 3] > 127)
     if box is None:  # also where all is transparent
-        height, width = rgba.shape[:2]
-        return Subject(_drawn(_opaque(rgba), _middle(width, height), side, background), "whole picture")
-    return Subject(_drawn(rgba, _around(box, MARGIN), side, background), found)
+        found, rgba, square = "whole picture", _opaque(rgba), _middle(width, height)
+    else:
+        square = _around(box, MARGIN)
+    left, top, right, bottom = square
+    shares = (left / width, top / height, right / width, bottom / height)
+    return Subject(_drawn(rgba, square, side, background), found, shares)
 
 
 def _cut_out(rgba: Rgba) -> tuple[Found, Rgba]:
