@@ -199,6 +199,7 @@ def test_good_figures_are_no_problem() -> None:
             {"identity_thing_new": 0.42, "identity_class_new": 0.48},
             "do not resemble the photos more than before (+0.03)",
         ),
+        ({"identity_thing_new": 0.2, "identity_class_new": 0.48}, "(-0.19): the training went astray"),
         ({"identity_class_new": 0.65}, "'a dog' has become like the photos too (+0.17, the thing +0.22)"),
         ({"agreement_thing_new": 0.7}, "do not fit one solid thing (0.70, the base's class 0.87)"),
         ({"sides_differ": 0.0}, "looks the same from all sides"),

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tiny_photos import NAMES, thing, write_personal_prior, write_photos
 
@@ -88,6 +90,30 @@ def test_a_picture_of_one_colour_is_used_whole(alpha: int) -> None:
     found = square_subject(rgba, 16, BLUE)
     assert found.found == "whole picture"
     assert (found.rgb == 90).all()
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["noise", "plain", "alpha", "block"]),
+)
+def test_any_picture_becomes_a_square_whose_place_lies_around_it(height: int, width: int, seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    rgba = np.full((height, width, 4), 255, np.uint8)
+    rgba[..., :3] = rng.integers(0, 256, 3) if kind != "noise" else rng.integers(0, 256, (height, width, 3))
+    if kind == "alpha":
+        rgba[..., 3] = rng.integers(0, 256, (height, width))
+    if kind == "block":
+        rgba[height // 4 : height // 2 + 1, width // 4 : width // 2 + 1, :3] = rng.integers(0, 256, 3)
+    cutout = square_subject(rgba, 16, BLUE)
+    assert cutout.rgb.shape == (16, 16, 3)
+    left, top, right, bottom = cutout.square
+    assert left < 1
+    assert top < 1
+    assert right > 0
+    assert bottom > 0
+    assert (right - left) * width == pytest.approx((bottom - top) * height)
 
 
 def test_photos_are_turned_upright(tmp_path: Path) -> None:

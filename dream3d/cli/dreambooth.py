@@ -43,7 +43,7 @@ MethodOption = Annotated[
     Literal["full", "lora"], training_option(help="Every weight, or an adapter of a few MB that needs its base.")
 ]
 ClassImagesOption = Annotated[
-    Path | None, training_option(help="Folder with pictures of the class.", show_default="drawn by the prior")
+    Path | None, training_option(help="Folder with pictures of others of its class.", show_default="none")
 ]
 StepsOption = Annotated[int | None, training_option(help="Training steps, at most.", show_default="the prior's")]
 SetOption = Annotated[list[str] | None, training_option("--set", help="Change a setting: rate=1e-4. May be repeated.")]

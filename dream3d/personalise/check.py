@@ -112,7 +112,8 @@ def judge(figures: Mapping[str, float], subject: Subject) -> Verdict:
     drift = figures.get("identity_class_new", 0.0) - figures.get("identity_class_base", 0.0)
     if "identity_thing_new" in figures:
         if rise < RISE and not problems:
-            problems.append(f"the samples do not resemble the photos more than before ({rise:+.2f}): {more}")
+            advice = more if rise > -RISE else "the training went astray; fewer steps, or a lower rate"
+            problems.append(f"the samples do not resemble the photos more than before ({rise:+.2f}): {advice}")
         if drift > max(RISE, DRIFT * rise):
             problems.append(
                 f"'{subject.class_phrase}' has become like the photos too ({drift:+.2f}, the thing {rise:+.2f}): fewer "

@@ -97,14 +97,14 @@ def read_photos(folder: Path, side: int, background: tuple[float, float, float])
         except (DatasetError, OSError) as error:
             notes.append(f"{path.name} is left out: {error}")
             continue
-        subject = square_subject(rgba, side, background)
-        twin = next((name for name, other in used.items() if nearly_same(rgba, other, subject.square)), None)
+        cutout = square_subject(rgba, side, background)
+        twin = next((name for name, other in used.items() if nearly_same(rgba, other, cutout.square)), None)
         if twin is not None:
             notes.append(f"{path.name} is left out: it shows nearly the same as {twin}")
             continue
         if min(rgba.shape[:2]) < side:
             notes.append(f"{path.name} has {rgba.shape[1]} x {rgba.shape[0]} pixels and is enlarged to {side}")
-        photos.append(Photo(path.name, subject.rgb, subject.found))
+        photos.append(Photo(path.name, cutout.rgb, cutout.found))
         used[path.name] = rgba
     if not photos:
         raise UsageError(f"none of the {len(files)} pictures in {folder} can be used; {notes[0]}")
@@ -112,7 +112,7 @@ def read_photos(folder: Path, side: int, background: tuple[float, float, float])
 
 
 def nearly_same(one: Rgba, other: Rgba, square: tuple[float, float, float, float]) -> bool:
-    """Whether two pictures of any sizes are one photo, by what is in the same square of both; see :class:`Subject`."""
+    """Whether two pictures of any sizes are one photo, by what is in the same square of both; see :class:`Cutout`."""
     looks = []
     left, top, right, bottom = (min(1.0, max(0.0, share)) for share in square)
     for rgba in (one, other):

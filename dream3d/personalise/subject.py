@@ -37,7 +37,7 @@ MARGIN = 0.1
 
 
 @dataclass(frozen=True)
-class Subject:
+class Cutout:
     """What a photo shows, square."""
 
     rgb: NDArray[np.uint8]
@@ -47,7 +47,7 @@ class Subject:
     """Left, top, right and bottom of the square in the photo, as shares of its width and height; it may reach over."""
 
 
-def square_subject(rgba: Rgba, side: int, background: tuple[float, float, float]) -> Subject:
+def square_subject(rgba: Rgba, side: int, background: tuple[float, float, float]) -> Cutout:
     """The subject of a photo in a square of ``side`` pixels, on ``background`` (sRGB in [0, 1]) if it could be cut out.
 
     Alpha is believed. Without any, what differs from a plain background is the subject, see
@@ -64,7 +64,7 @@ def square_subject(rgba: Rgba, side: int, background: tuple[float, float, float]
         square = _around(box, MARGIN)
     left, top, right, bottom = square
     shares = (left / width, top / height, right / width, bottom / height)
-    return Subject(_drawn(rgba, square, side, background), found, shares)
+    return Cutout(_drawn(rgba, square, side, background), found, shares)
 
 
 def _cut_out(rgba: Rgba) -> tuple[Found, Rgba]:

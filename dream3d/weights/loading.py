@@ -39,9 +39,10 @@ def base_of(adapter: Adapter) -> Path:
     settings, record = adapter.settings, adapter.folder / "prior.json"
     try:
         folder = find_folder(settings.base)
-        found = digest_of(folder) if check_files(folder) else ""
+        check_files(folder)
     except PriorError as error:
         raise PriorError(f"{record}: no base ({error}); correct 'base' if it lies elsewhere") from error
+    found = digest_of(folder)
     if found != settings.base_digest:
         raise PriorError(
             f"{adapter.folder} is an adapter of another prior than {settings.base!r} is now: it was made for digest "
