@@ -16,6 +16,7 @@ from dream3d.cli import generate as generate_command
 from dream3d.cli.app import app
 from dream3d.images import write_png
 from dream3d.personalise.check import Drawn, difference, judge, measure
+from dream3d.personalise.recipe import method_for
 from dream3d.personalise.words import Subject
 from dream3d.prior.sampling import SamplingRecipe
 from dream3d.training.loop import Trainer
@@ -74,7 +75,7 @@ def test_make_goes_on_to_the_mesh(place: Path, monkeypatch: pytest.MonkeyPatch) 
     result = run(place, "--out", "mine", "--class", "a chair", "--make", "a sks chair on a skateboard", "--quiet")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == ["mine"]
-    assert asked == [("a sks chair on a skateboard", {"prior": "mine", "device": "cpu", "quiet": True})]
+    assert asked == [("a sks chair on a skateboard", {"prior": "mine", "device": "cpu", "vram": None, "quiet": True})]
 
 
 def test_a_stopped_run_goes_on_with_resume_and_only_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +105,22 @@ def test_a_stopped_run_goes_on_with_resume_and_only_so(place: Path, monkeypatch:
     assert Path("sks-dog/dreambooth/check.json").is_file()
 
 
+def test_a_small_card_gets_an_adapter(place: Path) -> None:
+    result = run(place, "--vram", "0.0001")
+    assert result.exit_code == 0, result.output
+    assert "all weights would need more than 0.0001 GB, so an adapter is trained" in result.output
+    assert Path("sks-dog/adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("vram", "weights", "method"),
+    [(None, 867_572_164, "full"), (24, 867_572_164, "full"), (16, 867_572_164, "lora"), (2, 28_000_000, "full")],
+)
+def test_what_fits_a_card(vram: float | None, weights: int, method: str) -> None:
+    # 867,572,164 weights of 20 bytes are 17.4 GB, and there are 6 beside them
+    assert method_for(vram, weights) == method
+
+
 def test_pictures_of_the_class_come_from_a_folder(place: Path) -> None:
     write_photos(Path("others"), 2, side=40)
     Path("others/torn.png").write_bytes(b"no")
@@ -131,6 +148,7 @@ def test_the_prior_draws_pictures_of_the_class_if_asked(place: Path) -> None:
         (("--class-images", "none"), "is no folder"),
         (("--set", "rate=-1"), "recipe key 'rate' is -1"),
         (("--set", "speed=1"), "unknown recipe key 'speed'"),
+        (("--vram", "0"), "--vram is 0"),
         (("--prior", "nowhere"), "unknown prior 'nowhere'"),
         (("--token", "dog"), "which the prior knows"),
         (("--method", "half"), "half"),

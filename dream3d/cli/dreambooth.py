@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from dream3d import checks
+from dream3d.bounds import MAX_SEED
 from dream3d.cli import options
 from dream3d.cli.group import DebugOption, say
 from dream3d.errors import UsageError
@@ -40,7 +41,10 @@ MakeOption = Annotated[
     str | None, typer.Option("--make", help="Then make a mesh: a prompt with the token.", show_default=False)
 ]
 MethodOption = Annotated[
-    Literal["full", "lora"], training_option(help="Every weight, or an adapter of a few MB that needs its base.")
+    Literal["full", "lora"] | None,
+    training_option(
+        help="Every weight, or an adapter of a few MB that needs its base.", show_default="full, or what --vram holds"
+    ),
 ]
 ClassImagesOption = Annotated[
     Path | None, training_option(help="Folder with pictures of others of its class.", show_default="none")
@@ -58,13 +62,14 @@ def dreambooth(
     out: OutOption = None,
     prior: options.PriorOption = "mini",
     make: MakeOption = None,
-    method: MethodOption = "full",
+    method: MethodOption = None,
     class_images: ClassImagesOption = None,
     steps: StepsOption = None,
     changes: SetOption = None,
     seed: SeedOption = 0,
     resume: ResumeOption = False,
     device: options.DeviceOption = "auto",
+    vram: options.VramOption = None,
     quiet: options.QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -79,11 +84,13 @@ def dreambooth(
 
     from dream3d.cli.device import resolve_device
     from dream3d.personalise.photos import picture_files
+    from dream3d.prior.memory import plan_for
 
     for folder in filter(None, (photos, class_images)):
         picture_files(folder)
     device = resolve_device(device)
-    base = _base(prior, method, changes or [], steps, seed)
+    plan_for(vram)  # refuses a size that makes no sense
+    base = _base(prior, method, vram, changes or [], steps, seed)
     request = _request(base, photos, token, kind, out, device)
     _refuse_what_is_there(request.out, resume)
     if not _is_finished(request.out):
@@ -93,7 +100,7 @@ def dreambooth(
     if make is not None:
         from dream3d.cli.generate import generate
 
-        generate(make, prior=str(request.out), device=device, quiet=quiet)
+        generate(make, prior=str(request.out), device=device, vram=vram, quiet=quiet)
 
 
 @dataclass(frozen=True)
@@ -117,15 +124,25 @@ class Request:
     device: str
 
 
-def _base(prior: str, method: str, changes: list[str], steps: int | None, seed: int) -> Chosen:
+def _base(
+    prior: str, method: str | None, vram: float | None, changes: list[str], steps: int | None, seed: int
+) -> Chosen:
     from dream3d.personalise.lora import check_peft
-    from dream3d.personalise.recipe import recipe_for
-    from dream3d.prior.folder import check_files, read_settings
+    from dream3d.personalise.recipe import method_for, recipe_for
+    from dream3d.prior.folder import STOCK_WEIGHTS, check_files, read_header, read_settings
     from dream3d.weights.loading import find_folder
 
     folder = find_folder(prior)
     check_files(folder)
     settings = read_settings(folder)
+    if method is None:
+        shapes, _ = read_header(folder / "unet" / STOCK_WEIGHTS)
+        method = method_for(vram, sum(shape.numel() for shape in shapes.values()))
+        if method == "lora":
+            say(
+                f"note: all weights would need more than {vram:g} GB, so an adapter is trained (--method lora)",
+                err=True,
+            )
     recipe = recipe_for(settings.recipe, method, changes, steps=steps, seed=seed)
     if recipe.method == "lora":
         check_peft()
@@ -236,7 +253,7 @@ def _pictures(request: Request, base: Base, folder: Path | None, run: Path, quie
         count, path = recipe.class_pictures, run / "class.png"
         of_class = kept(path, count, prior.image_size, lambda: draw_pictures(prior, phrase, count, recipe.seed))
     if recipe.keep_sets:
-        seeds = [KEEP_SEED + recipe.seed + index for index in range(recipe.keep_sets)]
+        seeds = [(KEEP_SEED + recipe.seed + index) % MAX_SEED for index in range(recipe.keep_sets)]
         strip = kept(
             run / "class-views.png",
             recipe.keep_sets * prior.views,

@@ -81,6 +81,19 @@ class DreamBoothRecipe(Settings):
         return dataclasses.asdict(self)
 
 
+BYTES_FULL = 20
+"""Of memory for each of the UNet's weights where all train in float32: the weight, its gradient, Adam's two moments and
+the weight as it was."""
+ROOM_GB = 6.0
+"""For activations, codec and text encoder of the full-size prior, beside that. An estimate, not measured."""
+
+
+def method_for(vram_gb: float | None, weights: int) -> Method:
+    """What fits a card of so many gigabytes (10^9 bytes) for a UNet of so many weights; None is no limit."""
+    full = vram_gb is None or weights * BYTES_FULL / 1e9 + ROOM_GB * min(1.0, weights / 8e8) <= vram_gb
+    return "full" if full else "lora"
+
+
 _MINI = {
     "steps": 100,
     "rate": 1e-4,

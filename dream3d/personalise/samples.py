@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dream3d.bounds import MAX_SEED
 from dream3d.cameras import Cameras, orbit
 from dream3d.dataset.decoding import read_rgba
 from dream3d.errors import DatasetError, PriorError
@@ -40,7 +41,8 @@ def draw_pictures(prior: DiffusionPrior, prompt: str, count: int, seed: int) -> 
     """(count, 3, S, S) in [0, 1]: single pictures in image mode, each with noise of its own."""
     text, recipe = prior.encode_prompt(prompt, ""), sampling_for(prior.recommended_preset)
     firsts = range(0, count, PICTURES_AT_ONCE)
-    parts = [sample_pictures(prior, text, min(PICTURES_AT_ONCE, count - i), recipe, seed + i) for i in firsts]
+    seeds = {first: (seed + first) % MAX_SEED for first in firsts}
+    parts = [sample_pictures(prior, text, min(PICTURES_AT_ONCE, count - i), recipe, seeds[i]) for i in firsts]
     return torch.cat(parts).cpu()
 
 
