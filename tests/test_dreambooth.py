@@ -311,6 +311,8 @@ def test_the_result_is_a_prior_like_any_other(
     assert "base" not in base.describe()
     assert new.likeness("a dog", torch.rand(1, 3, 16, 16)) is not None
     assert not (out / RUN_FOLDER / "result").exists()
+    (weights,) = [path for path in out.rglob("*.safetensors") if path.name in (WEIGHTS, STOCK_WEIGHTS)]
+    assert weights.stat().st_mode == (out / "prior.json").stat().st_mode
     assert not list((out / RUN_FOLDER / "checkpoints").iterdir())
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dream3d.errors import UsageError
+from dream3d.files import write_atomically
 from dream3d.prior.adapter import PREFIX, WEIGHTS
 
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
@@ -61,4 +62,4 @@ def save_lora(unet: nn.Module, config: Any, folder: Path) -> None:
     """Peft's two files in a folder, the matrices in half precision."""
     config.save_pretrained(folder)
     tensors = {PREFIX + name: value.detach().half().cpu().contiguous() for name, value in lora_parameters(unet).items()}
-    save_file(tensors, folder / WEIGHTS)
+    write_atomically(folder / WEIGHTS, lambda path: save_file(tensors, path))  # for the rights of the user's files
