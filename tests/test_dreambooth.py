@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,20 +20,18 @@ from torch import Tensor
 import dream3d.personalise.samples as samples
 import dream3d.training.tasks.dreambooth as task_module
 from dream3d.cameras import orbit
-from dream3d.errors import PriorError, TrainingError, UsageError
+from dream3d.errors import PriorError, TrainingError
 from dream3d.personalise.photos import read_photos
-from dream3d.personalise.recipe import DreamBoothRecipe, recipe_for
-from dream3d.personalise.samples import draw_pictures, rose
+from dream3d.personalise.recipe import DreamBoothRecipe
 from dream3d.personalise.words import Subject
 from dream3d.prior.adapter import WEIGHTS, read_adapter
 from dream3d.prior.folder import STOCK_WEIGHTS
 from dream3d.prior.memory import MemoryPlan
-from dream3d.prior.sampling import SamplingRecipe, sample_pictures
+from dream3d.prior.sampling import SamplingRecipe
 from dream3d.training.events import StepEvent
 from dream3d.training.loop import Trainer
-from dream3d.training.objective import mean_change
 from dream3d.training.personalised import RUN_FOLDER, Base
-from dream3d.training.tasks.dreambooth import DreamBoothTask, Pictures, class_caption, make_trainer, photo_caption
+from dream3d.training.tasks.dreambooth import DreamBoothTask, Pictures, make_trainer
 from dream3d.weights.loading import digest_of_prior, find_folder, load_prior, prompt_cut, unfamiliar_in
 
 SUBJECT = Subject("sks", "dog")
@@ -99,22 +96,6 @@ def results(
 # The loss.
 
 
-def test_the_mean_change_is_that_computed_by_hand_and_does_not_pull_where_nothing_changed() -> None:
-    weights = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
-    change = weights - torch.tensor([0.0, 0.0, 0.5])
-    loss = mean_change([change, torch.tensor([[3.0]])], 10)
-    assert loss.item() == pytest.approx((1 + 2 + 3) / 10)
-    loss.backward()
-    assert weights.grad is not None
-    torch.testing.assert_close(weights.grad, torch.tensor([0.1, -0.1, 0.0]))
-
-
-def test_captions_with_and_without_the_token() -> None:
-    assert photo_caption("a photo of {token} {class}", SUBJECT) == "a photo of sks dog"
-    assert class_caption("a photo of {token} {class}", SUBJECT) == "a photo of dog"
-    assert class_caption("{class} ({token})", SUBJECT) == "dog ()"
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_before_the_first_step_nothing_is_different_from_the_frozen_network(
     tmp_path: Path, prior: Path, pictures: Pictures, method: str
@@ -151,16 +132,6 @@ def test_photos_are_all_shown_and_none_twice_before_that(tmp_path: Path, prior: 
     assert batch.captions[:3] == [text for text in batch.captions[:3] if "sks dog" in text]
     assert batch.captions[3:] == [text for text in batch.captions[3:] if "dog" in text and "sks" not in text]
     assert torch.equal(task.draw(0).images, batch.images)
-
-
-def test_pictures_in_image_mode_are_each_by_itself(prior: Path) -> None:
-    loaded = load_prior(str(prior))
-    alone = sample_pictures(loaded, loaded.encode_prompt("a chair", ""), 3, SamplingRecipe(steps=2), 5)
-    text = loaded.encode_prompt("a chair", "")
-    one = sample_pictures(loaded, text, 1, SamplingRecipe(steps=2), 5)
-    assert alone.shape == (3, 3, 16, 16)
-    torch.testing.assert_close(alone[:1], one, atol=1e-4, rtol=0)
-    assert draw_pictures(loaded, "a chair", 9, 0).shape == (9, 3, 16, 16)
 
 
 # What trains.
@@ -247,21 +218,6 @@ def test_other_photos_are_another_run(tmp_path: Path, prior: Path, pictures: Pic
     fewer = replace(pictures.photos, photos=pictures.photos.photos[:2])
     with pytest.raises(TrainingError, match="pictures was"):
         trainer_of(tmp_path / "out", prior, replace(pictures, photos=fewer))
-
-
-@pytest.mark.parametrize(
-    ("scores", "patience", "going"),
-    [
-        ([], 2, True),
-        ([0.5, 0.4], 2, True),
-        ([0.5, 0.4, 0.3], 2, False),
-        ([0.5, 0.6, 0.6, 0.61], 2, False),
-        ([0.5, 0.6, 0.6, 0.7], 2, True),
-        ([0.5, 0.4, 0.3, 0.2], 0, True),
-    ],
-)
-def test_when_a_score_has_stopped_rising(scores: list[float], patience: int, going: bool) -> None:
-    assert rose(scores, patience, 0.05) is going
 
 
 @pytest.mark.parametrize("killed_at", [None, 4])
@@ -389,34 +345,3 @@ def test_the_scale_of_an_adapter_is_alpha_by_rank(
     adapter = adapter_copy(results, tmp_path)
     edit_json(adapter / "adapter_config.json", lora_alpha=6)
     assert read_adapter(adapter).scale == 3
-
-
-def test_without_peft_the_extra_is_named(tmp_path: Path, prior: Path, pictures: Pictures) -> None:
-    original = builtins.__import__
-
-    def without_peft(name: str, *rest: Any, **more: Any) -> Any:
-        if name.partition(".")[0] == "peft":
-            raise ModuleNotFoundError("No module named 'peft'", name="peft")
-        return original(name, *rest, **more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builtins, "__import__", without_peft)
-        with pytest.raises(UsageError, match=r"needs peft; pip install 'dream3d\[dreambooth\]', or use --method full"):
-            trainer_of(tmp_path / "out", prior, pictures, method="lora")
-
-
-# Recipes.
-
-
-def test_recipes_differ_by_prior_and_method() -> None:
-    full, mini = recipe_for("mvdream-shading", "full"), recipe_for("mini", "lora", ["rank=4"], steps=7)
-    assert (full.steps, full.rate, full.weight_decay, full.batch, full.preservation) == (600, 2e-6, 0.01, 4, 1.0)
-    assert full.captions == ("a photo of {token} {class}",)
-    assert (mini.method, mini.rank, mini.steps) == ("lora", 4, 7)
-    assert mini.keep_sets > 0 == full.keep_sets
-    with pytest.raises(UsageError, match="unknown recipe key 'speed'"):
-        recipe_for("mini", "full", ["speed=1"])
-    with pytest.raises(UsageError, match="must hold"):
-        recipe_for("mini", "full", ['captions=["a dog"]'])
-    with pytest.raises(UsageError, match="'captions' is empty"):
-        recipe_for("mini", "full", ["captions=[]"])
