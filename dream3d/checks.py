@@ -134,12 +134,12 @@ def check_output_file(path: Path, option: str = "--out", extensions: tuple[str, 
     return path
 
 
-def check_run_dir(path: Path) -> Path:
-    """The path, when it is a folder that can be written or made; raises UsageError when not."""
-    parent = _check_place(path, "--run-dir", 0)
+def check_run_dir(path: Path, option: str = "--run-dir") -> Path:
+    """The path, when it is a folder that can be written or made; raises UsageError naming the option when not."""
+    parent = _check_place(path, option, 0)
     if os.path.lexists(path) and not os.path.isdir(path):
-        raise UsageError(f"--run-dir {path} is a file; name a folder")
-    _check_writable(path if os.path.isdir(path) else parent, f"--run-dir {path}")
+        raise UsageError(f"{option} {path} is a file; name a folder")
+    _check_writable(path if os.path.isdir(path) else parent, f"{option} {path}")
     return path
 
 

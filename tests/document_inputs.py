@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from documents import ROOT
 from PIL import Image
+from tiny_photos import write_photos
 
 import dream3d.dataset.procedural.make as making
 
@@ -42,6 +43,11 @@ def photos(here: Path) -> None:
         Image.fromarray(pixels).save(here / "photos" / f"{name}.png")
 
 
+def dog_photos(here: Path) -> None:
+    """Three photos of one thing."""
+    write_photos(here / "dog-photos", 3)
+
+
 def recipe(here: Path) -> None:
     """A training recipe."""
     (here / "recipe.toml").write_text(RECIPE, "utf-8")
@@ -54,7 +60,7 @@ def selection(here: Path) -> None:
 
 
 INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
-    "README.md": (assets("models"), recipe, prompts),
+    "README.md": (assets("models"), recipe, prompts, dog_photos),
     "CHANGELOG.md": (),
     "CONTRIBUTING.md": (),
     "docs/ablations.md": (),
@@ -65,6 +71,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/dataset.md": (assets("furniture", "toys"), selection),
     "docs/design.md": (),
     "docs/doctor.md": (),
+    "docs/dreambooth.md": (dog_photos,),
     "docs/evaluation.md": (prompts,),
     "docs/export.md": (),
     "docs/generate.md": (),

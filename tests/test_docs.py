@@ -39,6 +39,7 @@ from documents import (
 from typer.testing import CliRunner
 
 import dream3d.dataset.procedural.make as making
+import dream3d.personalise.recipe as personal
 import dream3d.prior.sampling as sampling
 import dream3d.training.recipe as training
 import dream3d.weights.catalogue as catalogue
@@ -111,6 +112,8 @@ def cut_costs(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "build_scheduler", lambda trained, name, steps: build(trained, name, min(steps, 2)))
     monkeypatch.setattr(making, "make_assets", lambda out, count, *rest: make(out, min(count, 3), *rest))
     monkeypatch.setattr(training, "read_recipe", lambda path, changes=(): small(read(path, changes)))
+    for method in ("full", "lora"):
+        monkeypatch.setitem(personal.DEFAULTS, ("mini", method), {"steps": 2, "batch": 1, "keep_sets": 1})
     monkeypatch.setattr(catalogue, "PACKAGED", small_prior)
     monkeypatch.setattr(finish, "SILHOUETTE_SIZE", 16)
     monkeypatch.setattr(finish, "PREVIEW_SIZE", 16)

@@ -14,6 +14,7 @@ from dream3d.cli.batch import batch
 from dream3d.cli.corpus import corpus
 from dream3d.cli.dataset import dataset
 from dream3d.cli.doctor import doctor
+from dream3d.cli.dreambooth import dreambooth
 from dream3d.cli.export import export
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup, SectionedCommand
@@ -64,7 +65,7 @@ def root(
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make 3D assets": (generate, resume, export, report, batch, views, doctor),
-    "Priors and training": (train, train_encoder),
+    "Priors and training": (dreambooth, train, train_encoder),
 }
 for _section, _functions in _COMMANDS.items():
     for _function in _functions:

@@ -83,15 +83,15 @@ def batch(
     from dream3d.batch.places import LocalPlace, parse_place
     from dream3d.batch.work import Shared
     from dream3d.cli.device import resolve_device
-    from dream3d.prior.folder import check_files, digest_of, read_settings
+    from dream3d.prior.folder import read_settings
     from dream3d.prior.image_adapter.folder import adapter_digest, check_adapter, has_adapter
     from dream3d.threads import threads_per_worker
-    from dream3d.weights.loading import find_folder, lasting_name
+    from dream3d.weights.loading import digest_of_prior, lasting_name, networks_folder
 
-    folder = find_folder(prior)  # an unknown or incomplete one is one error now, not one for each job
-    check_files(folder)
+    # An unknown or incomplete prior is one error now, not one for each job.
+    digest, folder = digest_of_prior(prior), networks_folder(prior)
     adapter = adapter_digest(folder) if has_adapter(folder) else ""
-    jobs, twice = plan(entries, seed_list, changes, digest_of(folder), adapter)
+    jobs, twice = plan(entries, seed_list, changes, digest, adapter)
     if any(job.pictures.asked for job in jobs):
         check_adapter(folder, read_settings(folder).name)
     if twice:

@@ -13,6 +13,7 @@ from torch import Tensor
 from dream3d.cameras import Cameras
 from dream3d.errors import PriorError
 from dream3d.guidance import PredictionType, x0_from_prediction
+from dream3d.prior.adapter import Adapter, merge
 from dream3d.prior.base import Likeness
 from dream3d.prior.codec import AutoencoderCodec, load_codec
 from dream3d.prior.conditioning import Condition, Conditioning
@@ -28,13 +29,19 @@ from dream3d.prior.vocabulary import Unfamiliar, unfamiliar
 
 
 class DiffusionPrior:
-    """UNet, codec, text encoder and schedule of one folder, on one device."""
+    """UNet, codec, text encoder and schedule of one folder, on one device; with an adapter, the UNet that it means."""
 
-    def __init__(self, folder: Path, device: torch.device | str = "cpu", memory: MemoryPlan | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        memory: MemoryPlan | None = None,
+        adapter: Adapter | None = None,
+    ) -> None:
         check_files(folder)
-        self.folder = folder
+        self.folder, self.adapter = folder, adapter
         self.device = torch.device(device)
-        self.settings = read_settings(folder)
+        self.settings = read_settings(folder) if adapter is None else adapter.settings
         self.text = PromptEncoder(folder, self.settings.text_tokens)
         self.codec = load_codec(folder).to(self.device)
         self.schedule = load_schedule(folder / "scheduler" / "scheduler_config.json")
@@ -44,6 +51,8 @@ class DiffusionPrior:
         self.memory = memory or MemoryPlan()
         self.dtype = _dtype(self.memory.precision, self.device)
         self.unet = load_unet(folder / "unet", self.dtype, self.settings.attention).to(self.device)
+        if adapter is not None:
+            merge(self.unet, adapter)
         self._check_fit()
         if self.memory.slice_codec and isinstance(self.codec, AutoencoderCodec):
             self.codec.set_slicing(True)
@@ -97,8 +106,8 @@ class DiffusionPrior:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the folder's files."""
-        return digest_of(self.folder)
+        """SHA-256 of the folder's files; with an adapter, of its files and the digest of its base."""
+        return digest_of(self.folder) if self.adapter is None else self.adapter.digest
 
     @functools.cached_property
     def image_adapter(self) -> LoadedAdapter:
@@ -106,14 +115,17 @@ class DiffusionPrior:
         return load_adapter(self.folder, self.name, self.unet, self.dtype, self.device)
 
     def describe(self) -> dict[str, str]:
-        """Name, version and licences, for the asset's provenance."""
+        """Name, version and licences, for the asset's provenance; of a personalised prior also its base."""
         settings = self.settings
-        return {
+        words = {
             "name": settings.name,
             "version": str(settings.version),
             "licence_weights": settings.licence_weights,
             "licence_data": settings.licence_data,
         }
+        if settings.base:
+            words["base"] = f"{Path(settings.base).name} {settings.base_digest[:12]}"
+        return words
 
     def text_cut(self, prompt: str) -> int | None:
         """Index of the first character of a prompt that the text encoder does not read, or None."""
@@ -156,11 +168,12 @@ class DiffusionPrior:
 
     @torch.no_grad()
     def predict(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
+        self, x_t: Tensor, timestep: int, cameras: Cameras | None, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """The network's outputs (B, C, h, w) with the prompt, and without it, in its own prediction type.
 
-        ``x_t`` (B, C, h, w) holds groups of ``views`` images that are attended together, one camera each. One pass
+        ``x_t`` (B, C, h, w) holds groups of ``views`` images that are attended together, one camera each; without
+        cameras (image mode, one view) each is a picture by itself. One pass
         over [conditional; unconditional], or one after the other if the memory plan says so; the cameras stay on in
         both halves (MVDream's released sampler). What the network looks at is made once for each ``conditioning``.
         PriorError for image tokens without an image adapter.
@@ -182,18 +195,18 @@ class DiffusionPrior:
         timestep: int,
         conditioning: Conditioning,
         halves: Sequence[Condition],
-        cameras: Cameras,
+        cameras: Cameras | None,
         views: int,
     ) -> Tensor:
         """The network on ``x_t`` once for each of some halves of a conditioning, in one batch."""
-        poses = cameras.conditioning().to(self.device, self.dtype)
+        poses = None if cameras is None else cameras.conditioning().to(self.device, self.dtype)
         times, count = len(halves), len(x_t)
         prediction = call_unet(
             self._network,
             torch.cat([x_t] * times).to(self.dtype),
             torch.full((times * count,), timestep, device=self.device),
             torch.cat([half.text.expand(count, -1, -1) for half in halves]),
-            torch.cat([poses] * times),
+            None if poses is None else torch.cat([poses] * times),
             views,
             self._context.of(conditioning, halves, count),
         )

@@ -56,6 +56,10 @@ class PriorSettings:
     attention: AttentionKind = "3d"
     names: tuple[str, ...] = ()
     """What its training objects were called; empty if it does not say."""
+    base: str = ""
+    """Name or folder of the prior that it was personalised from; empty for one of its own."""
+    base_digest: str = ""
+    """Of that prior, see :func:`digest_of`."""
 
 
 def check_files(folder: Path) -> tuple[str, ...]:

@@ -62,8 +62,30 @@ def sample_views(
 
     All noise comes from a generator with ``seed`` on the CPU: the same seed gives the same pictures on one device.
     """
+    return _sample(prior, conditioning, cameras.to(prior.device), len(cameras), recipe, seed)
+
+
+def sample_pictures(
+    prior: DiffusionPrior, conditioning: Conditioning, count: int, recipe: SamplingRecipe, seed: int
+) -> Tensor:
+    """(count, 3, S, S) pictures in [0, 1], each of an object of its own, in image mode: no camera, no other view.
+
+    All noise comes from a generator with ``seed`` on the CPU, as in :func:`sample_views`.
+    """
+    return _sample(prior, conditioning, None, count, recipe, seed)
+
+
+def _sample(
+    prior: DiffusionPrior,
+    conditioning: Conditioning,
+    cameras: Cameras | None,
+    count: int,
+    recipe: SamplingRecipe,
+    seed: int,
+) -> Tensor:
+    """(count, 3, S, S): views that are attended together if there are cameras, else single pictures."""
     generator = torch.Generator().manual_seed(seed)
-    count, config = len(cameras), prior.unet.config
+    config, views = prior.unet.config, 1 if cameras is None else count
     shape = (count, config.in_channels, config.sample_size, config.sample_size)
     scheduler = build_scheduler(prior.schedule, recipe.sampler, recipe.steps)
     latents = torch.randn(shape, generator=generator).to(prior.device) * scheduler.init_noise_sigma
@@ -71,11 +93,10 @@ def sample_views(
     if recipe.sampler == "ddim":
         # From zero signal, eta = 1 asks for the square root of a difference that rounding can put below zero.
         noise["eta"] = min(recipe.eta, 1 - 1e-6)
-    cameras = cameras.to(prior.device)
     for timestep in scheduler.timesteps.tolist():
-        conditional, unconditional = prior.predict(latents, timestep, cameras, conditioning, views=count)
+        conditional, unconditional = prior.predict(latents, timestep, cameras, conditioning, views)
         guided = classifier_free_guidance(conditional, unconditional, recipe.guidance_scale)
-        guided = rescale_guided(guided, conditional, count, recipe.rescale)
+        guided = rescale_guided(guided, conditional, views, recipe.rescale)
         latents = scheduler.step(guided, timestep, latents, **noise).prev_sample
     images = prior.decode_latents(latents)
     for values in (latents, images):

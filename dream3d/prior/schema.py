@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,14 @@ def text(longest: int) -> Rule:
     return Rule(
         lambda value: isinstance(value, str) and value.isprintable() and len(value) <= longest,
         f"up to {longest} printable characters",
+    )
+
+
+def sha256() -> Rule:
+    """A SHA-256 as it is written, or an empty text."""
+    return Rule(
+        lambda value: isinstance(value, str) and bool(re.fullmatch("([0-9a-f]{64})?", value)),
+        "64 hexadecimal digits",
     )
 
 
@@ -161,6 +170,8 @@ SETTINGS: Rules = {
     "prompt_suffix": text(100),
     "attention": one_of(*ATTENTION_KINDS),
     "names": each(text(100), 0, 100_000),
+    "base": text(4096),
+    "base_digest": sha256(),
 }
 _TEXT: Rules = {
     "vocab_size": whole(1, 1_000_000),

@@ -94,6 +94,18 @@ _ENCODERS = {
 }
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """How a tokenizer reads a word."""
+
+    count: int
+    """Tokens that it is split into."""
+    place: float
+    """Of its last token in the vocabulary, 0 to 1, frequent ones first."""
+    unknown: bool
+    """It is read as any other unknown word."""
+
+
 def with_suffix(text: str, suffix: str) -> str:
     """The text with the suffix of 3D captions, unless it says "3d" already (docs/method.md, Training)."""
     return text if "3d" in text.lower() else text + suffix
@@ -139,6 +151,15 @@ class PromptEncoder:
 
         read = bisect(range(len(prompt)), False, key=too_long) - 1
         return len(prompt[: max(0, read)].rstrip())
+
+    def pieces(self, word: str) -> Pieces:
+        """How the tokenizer reads one word in the middle of a sentence."""
+        encoding = self._tokenizer.encode(self._encoder.clean(bounded(word)), add_special_tokens=False)
+        ids = [identity for identity, real in zip(encoding.ids, encoding.attention_mask, strict=True) if real]
+        size = self._tokenizer.get_vocab_size()
+        unknown = {self._tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")} & set(ids)
+        frequent = self._config.model_type == "bert"  # a vocabulary of word pieces has the frequent words whole
+        return Pieces(len(ids), 0.0 if frequent else max(ids, default=0) / size, bool(unknown) or not ids)
 
     @torch.no_grad()
     def encode(self, prompts: list[str], device: torch.device) -> Tensor:

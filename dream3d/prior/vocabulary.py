@@ -21,7 +21,7 @@ LONGEST = 6
 """Words of a phrase, counted from its end, that are compared: its noun is the last one."""
 
 _DETAILS = re.compile(r",|\b(?:with|without|in|at|by|for|from|to|made|that|which|who)\b")
-_OTHERS = re.compile(r"\b(?:on|onto|over|under|beside|behind|near|riding|holding|and(?= an? ))\b")
+_OTHERS = re.compile(r"\b(?:on|onto|over|under|beside|behind|near|riding|holding|wearing|and(?= an? ))\b")
 _WORDS = re.compile(r"[\w'-]+")
 
 

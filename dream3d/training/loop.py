@@ -93,10 +93,11 @@ class Trainer(Generic[AnyTask]):
 
     def _write_what_is_due(self, event: StepEvent) -> None:
         self.task.log(event)
-        if self.task.checkpoint_every and self.step % self.task.checkpoint_every == 0:
-            self.save()
         if self.step < self.task.steps:  # the end writes the rest
             self.task.write(self.step, self.seconds)
+        # Last: what was written is in it, or is written again.
+        if self.task.checkpoint_every and self.step % self.task.checkpoint_every == 0:
+            self.save()
 
     def save(self) -> Path:
         """Write a checkpoint of the step that is done."""

@@ -1,6 +1,8 @@
-"""The losses as pure functions: diffusion (noise, targets, weights) and contrast."""
+"""The losses as pure functions: diffusion (noise, targets, weights), contrast, and staying near the start."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -61,3 +63,12 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, matches: Tens
     logits = (scale * images @ texts.t()).masked_fill(matches & ~own, float("-inf"))
     target = torch.arange(len(images), device=images.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
+
+
+def mean_change(changes: Iterable[Tensor], count: int) -> Tensor:
+    """MV-DreamBooth's preservation, ||theta - theta0||_1 / N, a scalar (Shi et al. 2023, section 3.4).
+
+    ``changes`` are theta - theta0 of some weights of any shapes, at least one, and ``count`` is N, the number of all
+    weights. The gradient where nothing has changed is 0.
+    """
+    return torch.stack([change.abs().sum() for change in changes]).sum() / count

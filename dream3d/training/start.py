@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dream3d.files import build_folder, remove_leftovers, replace_folder
+from dream3d.files import build_folder, remove_leftovers, replace_folder, write_atomically
 from dream3d.prior.folder import STOCK_WEIGHTS, check_files, check_has
 from dream3d.prior.official.architecture import SD15, SD21
 from dream3d.prior.official.convert import write_small_files
@@ -101,4 +101,5 @@ def save_half(state: Mapping[str, Any], path: Path) -> None:
     """Tensors as fp16 in a safetensors file."""
     from safetensors.torch import save_file
 
-    save_file({name: value.detach().half().cpu().contiguous() for name, value in state.items()}, path)
+    halves = {name: value.detach().half().cpu().contiguous() for name, value in state.items()}
+    write_atomically(path, lambda temporary: save_file(halves, temporary))  # for the rights of the user's files

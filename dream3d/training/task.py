@@ -89,6 +89,8 @@ class Task(ABC, Generic[Batch]):
     free: ClassVar[tuple[str, ...]] = ()
     """Settings that do not change the weights, and so may differ when a run is resumed."""
     steps: int
+    """Of the whole run. :meth:`write` may set it to the step that is done, which ends the run there; the task must then
+    do so too when it is resumed from that step's checkpoint."""
     checkpoint_every: int
     """Steps between checkpoints; 0 for one at the end."""
     trained: Trained
@@ -120,7 +122,10 @@ class Task(ABC, Generic[Batch]):
         """Forget what was logged after ``step`` steps: these steps will be done again, or for the first time."""
 
     def write(self, step: int, seconds: float) -> None:
-        """Write what is due after a step that is not the last, in the main process; nothing unless overridden."""
+        """Write what is due after a step that is not the last, in the main process and before the step's checkpoint.
+
+        Nothing unless overridden.
+        """
         return
 
     @abstractmethod

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from dream3d.errors import Dream3DError, PriorError, UsageError
+from dream3d.prior.adapter import Adapter, is_adapter, read_adapter
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.prior.folder import check_files, read_settings
+from dream3d.prior.folder import PriorSettings, check_files, digest_of, read_settings
 from dream3d.prior.memory import MemoryPlan
 from dream3d.prior.official.convert import convert, detect
 from dream3d.prior.text import PromptEncoder
@@ -24,9 +25,56 @@ def load_prior(
 ) -> DiffusionPrior:
     """A prior by catalogue name, folder or official file, on a device; ``memory`` is the fastest plan by default.
 
-    Raises :class:`dream3d.errors.PriorError` that says what is wrong with it, in one line.
+    An adapter is loaded onto its base. Raises :class:`dream3d.errors.PriorError` that says in one line what is wrong.
     """
+    path = locate(name_or_path)
+    if is_adapter(path):
+        adapter = read_adapter(path)
+        return DiffusionPrior(base_of(adapter), device, memory, adapter)
     return DiffusionPrior(find_folder(name_or_path), device, memory)
+
+
+def base_of(adapter: Adapter) -> Path:
+    """Folder of the prior that an adapter was made for; :class:`PriorError` if it is not here, or another one."""
+    settings, record = adapter.settings, adapter.folder / "prior.json"
+    try:
+        folder = find_folder(settings.base)
+        check_files(folder)
+    except PriorError as error:
+        raise PriorError(f"{record}: no base ({error}); correct 'base' if it lies elsewhere") from error
+    found = digest_of(folder)
+    if found != settings.base_digest:
+        raise PriorError(
+            f"{adapter.folder} is an adapter of another prior than {settings.base!r} is now: it was made for digest "
+            f"{settings.base_digest[:12]}..., not {found[:12]}...; put that one back, or correct 'base' in {record}"
+        )
+    return folder
+
+
+def digest_of_prior(name_or_path: str) -> str:
+    """SHA-256 of a prior of which nothing else is read; :class:`PriorError` if files are missing."""
+    path = locate(name_or_path)
+    if is_adapter(path):
+        adapter = read_adapter(path)
+        base_of(adapter)
+        return adapter.digest
+    folder = find_folder(name_or_path)
+    check_files(folder)
+    return digest_of(folder)
+
+
+def networks_folder(name_or_path: str) -> Path:
+    """Folder with a prior's networks: that of the base for an adapter."""
+    path = locate(name_or_path)
+    return base_of(read_adapter(path)) if is_adapter(path) else find_folder(name_or_path)
+
+
+def _text_of(path: Path) -> tuple[PromptEncoder, PriorSettings]:
+    """Text encoder and settings of a prior that needs no conversion."""
+    folder = base_of(read_adapter(path)) if is_adapter(path) else path
+    check_files(folder)
+    settings = read_settings(path)
+    return PromptEncoder(folder, settings.text_tokens), settings
 
 
 def prompt_cut(name_or_path: str, prompt: str) -> int | None:
@@ -35,9 +83,7 @@ def prompt_cut(name_or_path: str, prompt: str) -> int | None:
     Reads no more of the prior than that takes and converts nothing: official weights are a
     :class:`dream3d.errors.PriorError` here, as is what :func:`load_prior` refuses.
     """
-    folder = locate(name_or_path)
-    check_files(folder)
-    return PromptEncoder(folder, read_settings(folder).text_tokens).cut(prompt)
+    return _text_of(locate(name_or_path))[0].cut(prompt)
 
 
 def unfamiliar_in(name_or_path: str, prompts: Sequence[str]) -> list[Unfamiliar | None]:
@@ -48,17 +94,19 @@ def unfamiliar_in(name_or_path: str, prompts: Sequence[str]) -> list[Unfamiliar 
     folder = locate(name_or_path)
     if detect(folder) != "converted":
         return [None] * len(prompts)
-    check_files(folder)
-    settings = read_settings(folder)
-    return unfamiliar(settings.names, PromptEncoder(folder, settings.text_tokens), prompts, torch.device("cpu"))
+    text, settings = _text_of(folder)
+    return unfamiliar(settings.names, text, prompts, torch.device("cpu"))
 
 
 def find_folder(name_or_path: str) -> Path:
     """Folder of a prior given by catalogue name or path; :class:`PriorError` lists what is known.
 
-    Official weights (a file, or a folder with official names) are converted once, into the cache.
+    Official weights (a file, or a folder with official names) are converted once, into the cache. An adapter is no such
+    folder.
     """
     path = locate(name_or_path)
+    if is_adapter(path):
+        raise PriorError(f"{path} is an adapter, not a whole prior; give its base here (see its prior.json)")
     return path if detect(path) == "converted" else converted_copy(path)
 
 
