@@ -33,7 +33,18 @@ SILHOUETTE_VIEWS = 8
 SILHOUETTE_SIZE = 128
 """Views, and pixels a side, of the field's silhouettes that the surface level is chosen by."""
 PREVIEW_SIZE = 128
-PROVENANCE = ("prompt", "seed", "recipe", "prior", "versions", "images")
+PROVENANCE = (
+    "prompt",
+    "seed",
+    "recipe",
+    "prior",
+    "prior_digest",
+    "versions",
+    "hash_grid",
+    "threads",
+    "device",
+    "images",
+)
 """What the asset says of its making: the part of run.json that is the same for every run of the same job."""
 
 

@@ -81,6 +81,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/mv-rag.md": (),
     "docs/models.md": (),
     "docs/python.md": (),
+    "docs/replay.md": (),
     "docs/report.md": (),
     "docs/resume.md": (),
     "docs/training.md": (recipe,),

@@ -19,6 +19,7 @@ from dream3d.cli.export import export
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup, SectionedCommand
 from dream3d.cli.models import models
+from dream3d.cli.replay import replay
 from dream3d.cli.report import report
 from dream3d.cli.resume import resume
 from dream3d.cli.train import train
@@ -64,7 +65,7 @@ def root(
 
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make 3D assets": (generate, resume, export, report, batch, views, doctor),
+    "Make 3D assets": (generate, resume, export, replay, report, batch, views, doctor),
     "Priors and training": (dreambooth, train, train_encoder),
 }
 for _section, _functions in _COMMANDS.items():
