@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dream3d.checks import check_prompt, check_prompt_length, check_seed
 from dream3d.errors import ExportError, UsageError, shown
 from dream3d.files import read_regular
 from dream3d.mesh.export import MAX_PROVENANCE_FILE_BYTES, provenance_in
 from dream3d.mesh.formats.glb import json_bytes, without_provenance
 from dream3d.recipe.generation import Recipe
+from dream3d.run.job import asked_in
 
 _WORDS = {
     "hash_grid": "the hash grid's implementation",
@@ -80,19 +80,10 @@ def read_origin(path: Path) -> Origin:
         raise UsageError(
             f"{path} was drawn by pictures, which are not in the file; make it again by 'dream3d generate --images'"
         )
-    prompt, seed, recipe, prior = (made_by.get(key) for key in ("prompt", "seed", "recipe", "prior"))
-    name = prior.get("name") if isinstance(prior, dict) else None
-    if not isinstance(prompt, str) or type(seed) is not int or not isinstance(recipe, dict):
-        raise UsageError(f"{path} does not say which prompt, seed and recipe made it; use a newer asset")
-    if not isinstance(name, str):
+    asked, prior = asked_in(made_by, path), _table(made_by, "prior").get("name")
+    if not isinstance(prior, str):
         raise UsageError(f"{path} does not say which prior made it; use a newer asset")
-    try:
-        check_prompt_length(check_prompt(prompt), None)
-        origin = Origin(prompt, Recipe.from_dict(recipe), check_seed(seed), name, made_by, content)
-        check_prompt_length(origin.recipe.negative_prompt, None, "negative prompt")
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-    return origin
+    return Origin(asked.prompt, asked.recipe, asked.seed, prior, made_by, content)
 
 
 def compare(old: bytes, new: bytes) -> Comparison:

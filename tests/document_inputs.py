@@ -86,6 +86,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/resume.md": (),
     "docs/training.md": (recipe,),
     "docs/tutorial.md": (prompts,),
+    "docs/variations.md": (),
     "docs/views.md": (),
     "docs/weights.md": (),
     "examples/mini/README.md": (),
