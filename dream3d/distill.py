@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dream3d.cameras import orbit
 from dream3d.errors import CheckpointError
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
@@ -22,8 +23,11 @@ from dream3d.render.renderer import Rendering
 from dream3d.render.scene import Scene, build_scene
 from dream3d.run.progress import StepReport
 from dream3d.targets import KeyedImages, Target, blank_target, find_target, resized, target_cameras
+from dream3d.watch import Figures, measure
 
 _STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
+WATCHED_VIEWS, WATCHED_SIZE = 4, 48
+"""Views, and pixels a side, that :meth:`Distillation.figures` looks at."""
 SHOWN = 4
 """Images of a round's target that are kept for people to look at."""
 
@@ -144,6 +148,16 @@ class Distillation:
         elif finite:
             self.optimizer.step()
 
+    def figures(self) -> Figures:
+        """What :mod:`dream3d.watch` asks of the field as it is; draws no random numbers and changes nothing."""
+        seen = self.scene.evaluate(orbit(WATCHED_VIEWS, elevation_deg=15), WATCHED_SIZE)
+        return measure(seen.color, seen.opacity)
+
+    @property
+    def troubles(self) -> tuple[int, int]:
+        """Updates skipped so far, and renders whose marching step was doubled."""
+        return int(self._skipped[0]), self.scene.renderer.coarsened
+
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, besides recipe, prior and text: what a checkpoint holds."""
         state = {f"field.{name}": value for name, value in self.scene.field.state_dict().items()}
@@ -153,6 +167,7 @@ class Distillation:
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         state |= {f"round.{number}": images for number, images in enumerate(self.rounds)}
+        state |= {"updates.skipped": self._skipped}
         target = self.target.state_dict() if self.target else {}
         return state | {f"target.{name}": value for name, value in target.items()}
 
@@ -185,6 +200,8 @@ class Distillation:
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
             asked_for = {name: value.to(self.device) for name, value in parts.get("target", {}).items()}
             self.target = Target.from_state_dict(asked_for, self.prior) if asked_for else None
+            if "updates" in parts:
+                self._skipped = parts["updates"]["skipped"].to(self.device)
             self.rounds = [value for _, value in sorted(parts.get("round", {}).items(), key=lambda one: int(one[0]))]
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint does not fit this run ({error})") from error
@@ -194,6 +211,8 @@ class Distillation:
         """What :meth:`state_dict` would give after ``step`` steps: tensors of the right names, shapes and types."""
         apart = ("optimizer.", "round.", "target.")
         expected = {name: value for name, value in self.state_dict().items() if not name.startswith(apart)}
+        if "updates.skipped" not in state:  # checkpoints of before it was kept
+            del expected["updates.skipped"]
         if 0 < step < self.recipe.steps and self.recipe.target_at(step)[1] < step:
             target = blank_target(self.prior, self.recipe, step, self.device)
             expected |= {f"target.{name}": value for name, value in target.state_dict().items()}

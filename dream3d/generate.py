@@ -17,7 +17,7 @@ import torch
 
 from dream3d import distill
 from dream3d.checks import check_apart, check_output_file
-from dream3d.errors import Dream3DError, UsageError
+from dream3d.errors import Dream3DError, NotFiniteError, UsageError
 from dream3d.files import copy_file, remove_leftovers
 from dream3d.finish import figures_of, finish, render_views
 from dream3d.kernels.choose import choose
@@ -58,11 +58,27 @@ def optimise(
     told = prior.encode_prompt(prompt, recipe.negative_prompt)
     if tell is not None:
         told = tell(told)
-    distillation = distill.start(recipe, prior, seed, device, hash_grid)
+    while True:
+        distillation = distill.start(recipe, prior, session.seed(seed), device, hash_grid)
+        if _attempt(distillation, session, told):
+            return distillation
+
+
+def _attempt(distillation: distill.Distillation, session: Session, told: Conditioning) -> bool:
+    """All steps from the newest checkpoint on; False if the field went wrong and is to begin again."""
+    steps_in_all = distillation.recipe.steps
     with session.steps_of(distillation, preview=lambda: render_views(distillation.scene, 1, 32)[0]) as steps:
         for step in steps:
-            session.after(step, distillation.step(step, told))
-    return distillation
+            if not session.look(step, distillation):
+                return False
+            report = distillation.step(step, told)
+            try:
+                session.after(step, report)
+            except NotFiniteError:
+                if session.gives_up(step, distillation):
+                    raise
+                return False
+    return session.look(steps_in_all, distillation)
 
 
 def generate(

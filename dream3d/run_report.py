@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from dream3d import watch
 from dream3d.cameras import orbit
-from dream3d.errors import Dream3DError
+from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import read_regular, write_text
 from dream3d.images import png_bytes
 from dream3d.mesh.export import Asset, asset_glb
@@ -96,7 +98,7 @@ def _file(run: RunFolder, name: str) -> bytes | None:
 
 def _model(run: RunFolder) -> tuple[bytes | None, list[tuple[str, bytes]]]:
     """The run's mesh as a GLB, and pictures of it; nothing if there is none that can be read."""
-    for path in run.owned(re.compile(r"mesh(-\d+)?\.(glb|obj|ply|stl)")):
+    for path in run.owned(re.compile(r"mesh(-\d+)?\.(glb|obj|ply|stl|usdz)")):
         try:
             content = read_regular(path, MAX_FILE_BYTES)
             asset = read_mesh(path)
@@ -169,6 +171,7 @@ def _notes(facts: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]
             f"No picture of {_text(retrieved.get('corpus'))} was used: the best similarity is {best}, the threshold "
             f"{threshold}."
         )
+    yield from _watch(facts)
     cap = result.get("cap_area")
     if isinstance(cap, float) and cap > CUT_OFF:
         yield "The object was larger than the volume and is cut off flat at its border."
@@ -176,6 +179,14 @@ def _notes(facts: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]
         yield "The surface is not closed everywhere."
     if "reason" in facts:
         yield f"The run failed: {_text(facts['reason'])}"
+
+
+def _watch(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What went wrong with the field while it formed, and what was done about it."""
+    with contextlib.suppress(UsageError):  # somebody else's record
+        for look in watch.looks_from(facts.get("watch"), "run.json"):
+            if look.sentence:
+                yield f"After {look.step} steps: {look.sentence}."
 
 
 def _metrics(run: RunFolder) -> dict[str, list[float]]:

@@ -195,6 +195,10 @@ class RunFolder:
         if isinstance(request, dict):
             self.facts = {**self.facts, "request": {**request, "out": str(out.absolute())}}
 
+    def record_watch(self, looks: list[dict[str, Any]]) -> None:
+        """Write into ``run.json`` what was seen of the field while it formed."""
+        self._write({"watch": looks})
+
     def record(self, status: Literal["running", "interrupted", "failed", "finished"], **rest: object) -> None:
         """Write a status and what belongs to it into ``run.json``."""
         self._write({"status": status, **rest})
