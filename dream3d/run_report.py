@@ -76,13 +76,36 @@ def page_of(run: RunFolder, facts: Mapping[str, Any]) -> AssetPage:
         preview=_file(run, "preview.png"),
         targets=_file(run, "targets.png"),
         plots=_plots(_metrics(run)),
-        tables={
-            "Settings": [Fact(name, value) for name, value in _flat(_dict(facts, "recipe"))],
-            "Provenance": list(_provenance(facts)),
-            "Pictures": list(_pictures(facts)),
-            "Licences": [Fact(name, value) for name, value in _licences(facts)],
-        },
+        tables=_tables(facts),
     )
+
+
+def page_of_mesh(path: Path) -> AssetPage:
+    """The page of a mesh file alone, with what it says of its making. Raises ExportError, UsageError or OSError."""
+    asset = read_mesh(path)
+    content = read_regular(path, MAX_FILE_BYTES)
+    facts = dict(asset.provenance)
+    return AssetPage(
+        title=_text(facts.get("prompt")) if "prompt" in facts else path.name,
+        subtitle=_subtitle({**facts, "status": "finished"}),
+        glb=content if path.suffix.lower() == ".glb" else asset_glb(asset),
+        views=_views(asset),
+        facts=[
+            Fact("file", f"{len(content) / 1e6:.2f} MB", path.name),
+            Fact("faces", f"{len(asset.faces):,}"),
+            Fact("vertices", f"{len(asset.vertices):,}"),
+        ],
+        tables=_tables(facts),
+    )
+
+
+def _tables(facts: Mapping[str, Any]) -> dict[str, list[Fact]]:
+    return {
+        "Settings": [Fact(name, value) for name, value in _flat(_dict(facts, "recipe"))],
+        "Provenance": list(_provenance(facts)),
+        "Pictures": list(_pictures(facts)),
+        "Licences": [Fact(name, value) for name, value in _licences(facts)],
+    }
 
 
 def _file(run: RunFolder, name: str) -> bytes | None:

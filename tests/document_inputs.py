@@ -87,6 +87,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/training.md": (recipe,),
     "docs/tutorial.md": (prompts,),
     "docs/variations.md": (),
+    "docs/view.md": (),
     "docs/views.md": (),
     "docs/weights.md": (),
     "examples/mini/README.md": (),

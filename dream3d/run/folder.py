@@ -110,6 +110,16 @@ class RunFolder:
             remove_leftovers(folder)
         return run
 
+    @classmethod
+    def seen(cls, path: Path) -> RunFolder:
+        """The run in a folder, to read its files and nothing else: it is not locked, and may be at work.
+
+        Raises :class:`UsageError` if there is none.
+        """
+        run = cls.__new__(cls)
+        run.path, run.facts = path, _with_files(path, read_run(path))
+        return run
+
     def _lock(self) -> None:
         self._held = ExitStack()
         busy = f"another process is at work in {self.path}; wait for it, or choose another"
