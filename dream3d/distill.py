@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dream3d.cameras import orbit
+from dream3d.cameras import Cameras, orbit
 from dream3d.errors import CheckpointError
+from dream3d.evaluation.consistency import cross_view_consistency
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
 from dream3d.recipe.generation import Recipe
@@ -74,6 +75,8 @@ class Distillation:
         """Updates skipped so far, and how many of them were the last in a row."""
         self.target: Target | None = None
         """What the next step learns from, unless it asks for another."""
+        self._consistency: float | None = None
+        """Of the views of the last target that began a round."""
         self.rounds: list[Tensor] = []
         """:data:`SHOWN` images (S, S, 3) in uint8 of each round's target so far, one tensor per round."""
 
@@ -101,7 +104,9 @@ class Distillation:
             self.target = None
         seen = [loss.detach(), rendering.opacity.detach().mean(), scene.renderer.grid.fraction, *self._skipped]
         rounds = tuple(self.rounds) if step == found_at and asked.updates is None else ()
-        return StepReport(target.timestep, target.timestep_range, torch.stack(seen), scene.renderer.coarsened, rounds)
+        consistency = self._consistency if rounds else None
+        numbers, coarsened = torch.stack(seen), scene.renderer.coarsened
+        return StepReport(target.timestep, target.timestep_range, numbers, coarsened, rounds, consistency)
 
     def _ask(self, step: int, conditioning: Conditioning) -> tuple[Target, Rendering, Tensor]:
         """The target of a step, what the prior was shown for it, and that in latents."""
@@ -117,6 +122,8 @@ class Distillation:
             views = asked.views or prior.views
             shown = torch.stack([target.keyed.images[index * views // SHOWN] for index in range(SHOWN)])
             self.rounds.append((shown.movedim(1, -1) * 255).round().to(torch.uint8).cpu())
+            first = Cameras(cameras.c2w[:views], cameras.fovy_deg[:views])  # those of the first object
+            self._consistency = cross_view_consistency(target.keyed.images[:views].detach(), first)
         return target, rendering, latents
 
     def _loss(self, target: Target, rendering: Rendering, latents: Tensor | None) -> Tensor:

@@ -35,6 +35,11 @@ _BACKGROUND = (0.914, 0.922, 0.933)
 _FIGURES: dict[str, tuple[str, str]] = {
     "prompt_similarity": ("similarity to the prompt", "mean cosine of four views, by the prior's image encoder"),
     "prompt_rank": ("rank of the prompt", "among the names that the prior knows; 1 is the best"),
+    "cross_view_consistency": (
+        "consistency of what the prior drew",
+        "silhouettes of the last round's views and of the solid that fits them all, intersection over union",
+    ),
+    "janus": ("back that repeats the front", "0: no, 1: the same picture; high for a table too, and rightly"),
     "silhouette_iou": ("silhouettes, mesh and field", "intersection over union, mean of eight views"),
     "floaters": ("floaters", "mean opacity of the field outside the mesh"),
     "cap_area": ("cut off at the border", "share of the mesh's area"),

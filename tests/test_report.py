@@ -250,3 +250,16 @@ def test_a_click_in_a_gallery_shows_the_model(run: Path, tmp_path: Path) -> None
         assert page.value("getComputedStyle(document.querySelector('h1')).display", frame=0) == "none"
         assert page.problems == []
         assert {address.split(":")[0] for address in page.addresses} <= {"file", "data", "blob"}
+
+
+def test_the_run_tells_how_well_the_views_fit_together(run: Path) -> None:
+    """TINY has one round in its six steps, of a mascot that is one solid thing seen by an oracle."""
+    facts = read_run(run)
+    (one,) = facts["rounds"]
+    assert one["step"] == 0
+    assert one["cross_view_consistency"] == facts["result"]["cross_view_consistency"]
+    assert 0 < one["cross_view_consistency"] <= 1
+    assert 0 <= facts["result"]["janus"] <= 1
+    page = (run / "report.html").read_text()
+    assert "consistency of what the prior drew" in page
+    assert "back that repeats the front" in page

@@ -207,7 +207,8 @@ def test_a_run_that_was_stopped_anywhere_answers_as_a_whole_one(
         monkeypatch.setattr(distill, "measure", saturated)
         recipe = replace(recipe, watch=WatchRecipe(looks=4))
     whole = run(tmp_path / "whole", recipe)
-    expected = read_run(tmp_path / "whole/run")["watch"]
+    facts = read_run(tmp_path / "whole/run")
+    expected = facts["watch"]
     answers = {"restart": ["restart", *["none"] * 4], "rescale": ["rescale", "rescale", "none", "none"]}[kind]
     assert [look["answer"] for look in expected] == answers
     metrics = (tmp_path / "whole/run/metrics.csv").read_bytes()
@@ -227,6 +228,7 @@ def test_a_run_that_was_stopped_anywhere_answers_as_a_whole_one(
         assert resume(folder / "run", prior=PRIOR, checkpoint_seconds=1e-9) is not None
         assert (folder / "mascot.glb").read_bytes() == whole
         assert read_run(folder / "run")["watch"] == expected
+        assert read_run(folder / "run")["rounds"] == facts["rounds"]
         assert (folder / "run/metrics.csv").read_bytes() == metrics
 
 

@@ -137,6 +137,8 @@ class Session:
         is_last = step == steps - 1
         self._reports[step] = report
         self._write_targets(report)
+        if report.consistency is not None and self._run is not None:
+            self._run.record_round(step, report.consistency)
         message = None
         if is_last or len(self._reports) >= METRICS_EVERY or self._state.device.type == "cpu":
             message = self._read()
