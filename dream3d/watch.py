@@ -73,6 +73,8 @@ class Look:
             "rescale": "rescaling the guidance more from here on",
             "none": "going on, since the recipe's remedies are used up or it has none",
         }[self.answer]
+        if (self.trouble, self.answer) == ("not finite", "none"):
+            then = "the run ends, since the recipe's restarts are used up or it has none"
         return f"{what}; {then}"
 
     def to_dict(self) -> dict[str, Any]:
