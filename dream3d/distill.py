@@ -13,7 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dream3d.cameras import Cameras, orbit
 from dream3d.errors import CheckpointError
+from dream3d.evaluation.consistency import cross_view_consistency
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
 from dream3d.recipe.generation import Recipe
@@ -22,8 +24,11 @@ from dream3d.render.renderer import Rendering
 from dream3d.render.scene import Scene, build_scene
 from dream3d.run.progress import StepReport
 from dream3d.targets import KeyedImages, Target, blank_target, find_target, resized, target_cameras
+from dream3d.watch import Figures, measure
 
 _STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
+WATCHED_VIEWS, WATCHED_SIZE = 4, 48
+"""Views, and pixels a side, that :meth:`Distillation.figures` looks at."""
 SHOWN = 4
 """Images of a round's target that are kept for people to look at."""
 
@@ -70,6 +75,8 @@ class Distillation:
         """Updates skipped so far, and how many of them were the last in a row."""
         self.target: Target | None = None
         """What the next step learns from, unless it asks for another."""
+        self._consistency: float | None = None
+        """Of the views of the last target that began a round."""
         self.rounds: list[Tensor] = []
         """:data:`SHOWN` images (S, S, 3) in uint8 of each round's target so far, one tensor per round."""
 
@@ -97,7 +104,9 @@ class Distillation:
             self.target = None
         seen = [loss.detach(), rendering.opacity.detach().mean(), scene.renderer.grid.fraction, *self._skipped]
         rounds = tuple(self.rounds) if step == found_at and asked.updates is None else ()
-        return StepReport(target.timestep, target.timestep_range, torch.stack(seen), scene.renderer.coarsened, rounds)
+        consistency = self._consistency if rounds else None
+        numbers, coarsened = torch.stack(seen), scene.renderer.coarsened
+        return StepReport(target.timestep, target.timestep_range, numbers, coarsened, rounds, consistency)
 
     def _ask(self, step: int, conditioning: Conditioning) -> tuple[Target, Rendering, Tensor]:
         """The target of a step, what the prior was shown for it, and that in latents."""
@@ -113,6 +122,8 @@ class Distillation:
             views = asked.views or prior.views
             shown = torch.stack([target.keyed.images[index * views // SHOWN] for index in range(SHOWN)])
             self.rounds.append((shown.movedim(1, -1) * 255).round().to(torch.uint8).cpu())
+            first = Cameras(cameras.c2w[:views], cameras.fovy_deg[:views])  # those of the first object
+            self._consistency = cross_view_consistency(target.keyed.images[:views].detach(), first)
         return target, rendering, latents
 
     def _loss(self, target: Target, rendering: Rendering, latents: Tensor | None) -> Tensor:
@@ -144,6 +155,16 @@ class Distillation:
         elif finite:
             self.optimizer.step()
 
+    def figures(self) -> Figures:
+        """What :mod:`dream3d.watch` asks of the field as it is; draws no random numbers and changes nothing."""
+        seen = self.scene.evaluate(orbit(WATCHED_VIEWS, elevation_deg=15), WATCHED_SIZE)
+        return measure(seen.color, seen.opacity)
+
+    @property
+    def troubles(self) -> tuple[int, int]:
+        """Updates skipped so far, and renders whose marching step was doubled."""
+        return int(self._skipped[0]), self.scene.renderer.coarsened
+
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, besides recipe, prior and text: what a checkpoint holds."""
         state = {f"field.{name}": value for name, value in self.scene.field.state_dict().items()}
@@ -153,6 +174,7 @@ class Distillation:
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         state |= {f"round.{number}": images for number, images in enumerate(self.rounds)}
+        state |= {"updates.skipped": self._skipped}
         target = self.target.state_dict() if self.target else {}
         return state | {f"target.{name}": value for name, value in target.items()}
 
@@ -185,6 +207,8 @@ class Distillation:
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
             asked_for = {name: value.to(self.device) for name, value in parts.get("target", {}).items()}
             self.target = Target.from_state_dict(asked_for, self.prior) if asked_for else None
+            if "updates" in parts:
+                self._skipped = parts["updates"]["skipped"].to(self.device)
             self.rounds = [value for _, value in sorted(parts.get("round", {}).items(), key=lambda one: int(one[0]))]
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint does not fit this run ({error})") from error
@@ -194,6 +218,8 @@ class Distillation:
         """What :meth:`state_dict` would give after ``step`` steps: tensors of the right names, shapes and types."""
         apart = ("optimizer.", "round.", "target.")
         expected = {name: value for name, value in self.state_dict().items() if not name.startswith(apart)}
+        if "updates.skipped" not in state:  # checkpoints of before it was kept
+            del expected["updates.skipped"]
         if 0 < step < self.recipe.steps and self.recipe.target_at(step)[1] < step:
             target = blank_target(self.prior, self.recipe, step, self.device)
             expected |= {f"target.{name}": value for name, value in target.state_dict().items()}

@@ -65,6 +65,10 @@ class CollapsedFieldError(Dream3DError):
     """The optimised field is empty or solid everywhere, so there is no surface to export; exit code 1."""
 
 
+class NotFiniteError(Dream3DError):
+    """Many updates in a row had numbers that are not finite; exit code 1."""
+
+
 class ExportError(Dream3DError):
     """A mesh file could not be written, or did not read back as what was written; exit code 1."""
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from dream3d import images
 from dream3d.cameras import orbit
 from dream3d.errors import ExportError
+from dream3d.evaluation.consistency import janus_score
 from dream3d.files import copy_file
 from dream3d.mesh.companions import companions_of
 from dream3d.mesh.export import Asset, ExportReport, check_extension, export, keeps_texture
@@ -33,7 +34,20 @@ SILHOUETTE_VIEWS = 8
 SILHOUETTE_SIZE = 128
 """Views, and pixels a side, of the field's silhouettes that the surface level is chosen by."""
 PREVIEW_SIZE = 128
-PROVENANCE = ("prompt", "seed", "recipe", "prior", "versions", "images")
+JANUS_VIEWS = 8
+"""Views of the mesh in which its back is compared with its front."""
+PROVENANCE = (
+    "prompt",
+    "seed",
+    "recipe",
+    "prior",
+    "prior_digest",
+    "versions",
+    "hash_grid",
+    "threads",
+    "device",
+    "images",
+)
 """What the asset says of its making: the part of run.json that is the same for every run of the same job."""
 
 
@@ -66,6 +80,7 @@ def finish(
     observer(Progress("pictures", 1, 2))
     write_turntable(run.own("turntable.mp4"), *mesh.skin)
     observer(Progress("pictures", 2, 2))
+    shown, rounds = images_of(mesh, prior), run.rounds_before(job.recipe.steps)
     return Outcome(
         mesh_path=job.out,
         run_dir=run.path,
@@ -77,9 +92,11 @@ def finish(
         cap_area=cap_area(mesh.surface),
         watertight=mesh.watertight,
         texture=mesh.texture,
-        likeness=prior.likeness(job.prompt, images_of(mesh, prior)),
+        likeness=prior.likeness(job.prompt, shown),
         seconds=spent_seconds(),
         peak_memory_bytes=peak_memory_bytes(),
+        consistency=rounds[-1]["cross_view_consistency"] if rounds else None,
+        janus=janus_score(images_of(mesh, prior, JANUS_VIEWS)),
     )
 
 
@@ -88,11 +105,11 @@ def render_views(scene: Scene, views: int, size: int) -> NDArray[np.uint8]:
     return images.to_uint8(scene.evaluate(orbit(views, elevation_deg=15), size).color)
 
 
-def images_of(mesh: FieldMesh, prior: MultiViewPrior) -> Tensor:
+def images_of(mesh: FieldMesh, prior: MultiViewPrior, views: int | None = None) -> Tensor:
     """(views, 3, S, S) images in [0, 1] of a mesh as a prior's training objects were shown: its views, size, colour."""
     vertices, faces, appearance = mesh.skin
     vertices = vertices / np.linalg.norm(vertices, axis=1).max()
-    cameras, size = orbit(prior.views), prior.image_size
+    cameras, size = orbit(views or prior.views), prior.image_size
     shaded = shade(vertices, faces, appearance, cameras, size, size, background=prior.background, supersample=2)
     return torch.from_numpy(shaded).movedim(-1, 1) / 255
 
@@ -130,6 +147,8 @@ def figures_of(outcome: Outcome) -> dict[str, Any]:
         "texture": outcome.texture,
         "prompt_similarity": outcome.likeness and outcome.likeness.similarity,
         "prompt_rank": outcome.likeness and outcome.likeness.rank,
+        "cross_view_consistency": outcome.consistency,
+        "janus": outcome.janus,
         "seconds": round(outcome.seconds, 1),
         "peak_memory_bytes": outcome.peak_memory_bytes,
     }

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dream3d import distill
 from dream3d.checks import check_apart, check_output_file
-from dream3d.errors import Dream3DError, UsageError
+from dream3d.errors import Dream3DError, NotFiniteError, UsageError
 from dream3d.files import copy_file, remove_leftovers
 from dream3d.finish import figures_of, finish, render_views
 from dream3d.kernels.choose import choose
@@ -56,11 +58,27 @@ def optimise(
     told = prior.encode_prompt(prompt, recipe.negative_prompt)
     if tell is not None:
         told = tell(told)
-    distillation = distill.start(recipe, prior, seed, device, hash_grid)
+    while True:
+        distillation = distill.start(recipe, prior, session.seed(seed), device, hash_grid)
+        if _attempt(distillation, session, told):
+            return distillation
+
+
+def _attempt(distillation: distill.Distillation, session: Session, told: Conditioning) -> bool:
+    """All steps from the newest checkpoint on; False if the field went wrong and is to begin again."""
+    steps_in_all = distillation.recipe.steps
     with session.steps_of(distillation, preview=lambda: render_views(distillation.scene, 1, 32)[0]) as steps:
         for step in steps:
-            session.after(step, distillation.step(step, told))
-    return distillation
+            if not session.look(step, distillation):
+                return False
+            report = distillation.step(step, told)
+            try:
+                session.after(step, report)
+            except NotFiniteError:
+                if session.gives_up(step, distillation):
+                    raise
+                return False
+    return session.look(steps_in_all, distillation)
 
 
 def generate(
@@ -94,15 +112,25 @@ def generate(
     out = check_output_file(out)
     check_extension(out)
     check_apart(out, run_dir)
-    hash_grid = choose(HASH_GRID, device).name
     asked = {**(request or {}), "out": str(out.absolute()), "device": device}
-    facts = {"prior_digest": prior.digest, "hash_grid": hash_grid, "request": asked}
+    facts = {**made_of(prompt, prior, recipe, seed, device), "request": asked}
     if guides is not None:
         facts[run_pictures.KEY] = run_pictures.record_of(guides, prior)
-    with RunFolder(run_dir, {**provenance(prompt, seed, recipe, prior), **facts}) as run:
+    with RunFolder(run_dir, facts) as run:
         run_pictures.keep(run, () if guides is None else guides.references)
-        job = Job(prompt, recipe, seed, device, out, hash_grid)
+        job = Job(prompt, recipe, seed, device, out, facts["hash_grid"])
         return _carry_out(run, job, prior, observer, checkpoint_seconds)
+
+
+def made_of(prompt: str, prior: MultiViewPrior, recipe: Recipe, seed: int, device: str) -> dict[str, Any]:
+    """All that the bytes of an asset made here would depend on, pictures aside: what its file tells of its making."""
+    return {
+        **provenance(prompt, seed, recipe, prior),
+        "prior_digest": prior.digest,
+        "hash_grid": choose(HASH_GRID, device).name,
+        "threads": torch.get_num_threads(),
+        "device": torch.device(device).type,
+    }
 
 
 def resume(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from dream3d import watch
 from dream3d.cameras import orbit
-from dream3d.errors import Dream3DError
+from dream3d.errors import Dream3DError, UsageError
 from dream3d.files import read_regular, write_text
 from dream3d.images import png_bytes
 from dream3d.mesh.export import Asset, asset_glb
@@ -33,6 +35,11 @@ _BACKGROUND = (0.914, 0.922, 0.933)
 _FIGURES: dict[str, tuple[str, str]] = {
     "prompt_similarity": ("similarity to the prompt", "mean cosine of four views, by the prior's image encoder"),
     "prompt_rank": ("rank of the prompt", "among the names that the prior knows; 1 is the best"),
+    "cross_view_consistency": (
+        "consistency of what the prior drew",
+        "silhouettes of the last round's views and of the solid that fits them all, intersection over union",
+    ),
+    "janus": ("back that repeats the front", "0: no, 1: the same picture; high for a table too, and rightly"),
     "silhouette_iou": ("silhouettes, mesh and field", "intersection over union, mean of eight views"),
     "floaters": ("floaters", "mean opacity of the field outside the mesh"),
     "cap_area": ("cut off at the border", "share of the mesh's area"),
@@ -74,13 +81,36 @@ def page_of(run: RunFolder, facts: Mapping[str, Any]) -> AssetPage:
         preview=_file(run, "preview.png"),
         targets=_file(run, "targets.png"),
         plots=_plots(_metrics(run)),
-        tables={
-            "Settings": [Fact(name, value) for name, value in _flat(_dict(facts, "recipe"))],
-            "Provenance": list(_provenance(facts)),
-            "Pictures": list(_pictures(facts)),
-            "Licences": [Fact(name, value) for name, value in _licences(facts)],
-        },
+        tables=_tables(facts),
     )
+
+
+def page_of_mesh(path: Path) -> AssetPage:
+    """The page of a mesh file alone, with what it says of its making. Raises ExportError, UsageError or OSError."""
+    asset = read_mesh(path)
+    content = read_regular(path, MAX_FILE_BYTES)
+    facts = dict(asset.provenance)
+    return AssetPage(
+        title=_text(facts.get("prompt")) if "prompt" in facts else path.name,
+        subtitle=_subtitle({**facts, "status": "finished"}),
+        glb=content if path.suffix.lower() == ".glb" else asset_glb(asset),
+        views=_views(asset),
+        facts=[
+            Fact("file", f"{len(content) / 1e6:.2f} MB", path.name),
+            Fact("faces", f"{len(asset.faces):,}"),
+            Fact("vertices", f"{len(asset.vertices):,}"),
+        ],
+        tables=_tables(facts),
+    )
+
+
+def _tables(facts: Mapping[str, Any]) -> dict[str, list[Fact]]:
+    return {
+        "Settings": [Fact(name, value) for name, value in _flat(_dict(facts, "recipe"))],
+        "Provenance": list(_provenance(facts)),
+        "Pictures": list(_pictures(facts)),
+        "Licences": [Fact(name, value) for name, value in _licences(facts)],
+    }
 
 
 def _file(run: RunFolder, name: str) -> bytes | None:
@@ -96,7 +126,7 @@ def _file(run: RunFolder, name: str) -> bytes | None:
 
 def _model(run: RunFolder) -> tuple[bytes | None, list[tuple[str, bytes]]]:
     """The run's mesh as a GLB, and pictures of it; nothing if there is none that can be read."""
-    for path in run.owned(re.compile(r"mesh(-\d+)?\.(glb|obj|ply|stl)")):
+    for path in run.owned(re.compile(r"mesh(-\d+)?\.(glb|obj|ply|stl|usdz)")):
         try:
             content = read_regular(path, MAX_FILE_BYTES)
             asset = read_mesh(path)
@@ -169,6 +199,7 @@ def _notes(facts: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]
             f"No picture of {_text(retrieved.get('corpus'))} was used: the best similarity is {best}, the threshold "
             f"{threshold}."
         )
+    yield from _watch(facts)
     cap = result.get("cap_area")
     if isinstance(cap, float) and cap > CUT_OFF:
         yield "The object was larger than the volume and is cut off flat at its border."
@@ -176,6 +207,14 @@ def _notes(facts: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[str]
         yield "The surface is not closed everywhere."
     if "reason" in facts:
         yield f"The run failed: {_text(facts['reason'])}"
+
+
+def _watch(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What went wrong with the field while it formed, and what was done about it."""
+    with contextlib.suppress(UsageError):  # somebody else's record
+        for look in watch.looks_from(facts.get("watch"), "run.json"):
+            if look.sentence:
+                yield f"After {look.step} steps: {look.sentence}."
 
 
 def _metrics(run: RunFolder) -> dict[str, list[float]]:

@@ -65,13 +65,16 @@ def textured_quad() -> Asset:
 
 
 def reload(path: Path) -> trimesh.Trimesh:
+    decode = EXPORTERS[path.suffix].decode
+    if decode is not None:
+        return decode(path.read_bytes())
     (mesh,) = trimesh.load_scene(path, process=False).geometry.values()
     assert isinstance(mesh, trimesh.Trimesh)
     return mesh
 
 
 def colors_of(path: Path) -> NDArray[np.float64]:
-    """(V, 3) in the file's own space: linear for GLB, sRGB for the others."""
+    """(V, 3) in the file's own space: linear for GLB and USDZ, sRGB for the others."""
     mesh = reload(path)
     attributes = getattr(mesh.visual, "vertex_attributes", {})
     if "color" in attributes:

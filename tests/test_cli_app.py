@@ -115,6 +115,9 @@ def test_wrong_commands_are_one_line(args: list[str], says: str) -> None:
         ["batch", "NAME"],
         ["resume", "NAME"],
         ["report", "NAME"],
+        ["replay", "NAME"],
+        ["variations", "NAME"],
+        ["view", "NAME"],
         ["corpus", "info", "NAME"],
         ["corpus", "add", "NAME", "."],
     ],
@@ -127,7 +130,7 @@ def test_a_name_that_no_file_can_have_is_one_line(args: list[str]) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    for command in ("generate", "resume", "doctor", "dreambooth"):
+    for command in ("generate", "resume", "doctor", "dreambooth", "replay", "variations", "view"):
         text = (ROOT / "docs" / f"{command}.md").read_text("utf-8")
         shown = CliRunner().invoke(app, [command, "--help"]).stdout
         options = {word for word in shown.replace(",", " ").split() if word.startswith("--")}

@@ -14,7 +14,7 @@ from dream3d.cameras import orbit
 from dream3d.dataset.cameras import pass_cameras
 from dream3d.dataset.records import ObjectRecord, Pass
 from dream3d.evaluation.compositional import COLORS, Pair, composition, rivals, seen_pairs, unseen_pairs
-from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
+from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs, janus_score
 from dream3d.evaluation.losses import denoising_losses, view_set
 from dream3d.evaluation.retrieval import ranks, recall_at
 from dream3d.guidance import add_noise
@@ -97,6 +97,37 @@ def test_pairs_that_differ_are_counted_around_the_circle() -> None:
     assert differing_pairs(pictures, step=2) == 0.5  # 1-3 and 3-1
     with pytest.raises(ValueError, match="no pairs"):
         differing_pairs(pictures, step=4)
+
+
+def around(*grays: float) -> torch.Tensor:
+    """Views of plain colours."""
+    return torch.tensor(grays)[:, None, None, None].expand(-1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("grays", "score"),
+    [
+        ((0.8, 0.2, 0.8, 0.2), 1.0),  # front and back the same, the sides another
+        ((0.9, 0.5, 0.1, 0.5), 0.5),  # the back differs twice as much as the side, but left and right are the same
+        ((0.5, 0.5, 0.5, 0.5), 0.0),  # a vase
+        ((0.8, 0.4, 0.6, 0.4), 0.625),  # back over side: 0.2 / 0.4, 0 / 0.2, 0.2 / 0.2, 0 / 0.4
+        ((0.8, 0.5, 0.2, 0.5, 0.8, 0.5, 0.2, 0.5), 0.5),  # eight views: 0.6 and 0 a quarter turn away, 0 to the back
+    ],
+)
+def test_a_back_that_repeats_the_front_is_a_janus(grays: tuple[float, ...], score: float) -> None:
+    assert janus_score(around(*grays)) == pytest.approx(score)
+
+
+def test_four_different_sides_are_no_janus() -> None:
+    colors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])  # any two differ by two of three channels
+    assert janus_score(colors[:, :, None, None].expand(-1, -1, 16, 16)) == 0
+
+
+def test_a_janus_needs_views_a_quarter_turn_apart() -> None:
+    with pytest.raises(ValueError, match="got 6"):
+        janus_score(around(*[0.5] * 6))
+    with pytest.raises(ValueError, match="got 2"):
+        janus_score(around(0.5, 0.5))
 
 
 def test_cameras_of_a_pass_stand_where_it_says() -> None:

@@ -80,7 +80,7 @@ def test_what_was_skipped_is_told_once() -> None:
 
 def test_a_run_of_nothing_else_ends_in_one_line() -> None:
     with pytest.raises(Dream3DError, match=r"^the last 20 updates up to step 19 .* not finite; try") as caught:
-        optimise("", Broken(range(24), float("nan")), TINY.with_steps(24), 0, "cpu")
+        optimise("", Broken(range(100), float("nan")), TINY.with_steps(24), 0, "cpu")
     assert "\n" not in str(caught.value)
 
 

@@ -36,6 +36,7 @@ from dream3d.recipe.generation import (
     ShadingRecipe,
     Stage,
     TargetRecipe,
+    WatchRecipe,
 )
 from dream3d.render.renderer import Rendering
 from dream3d.run.folder import provenance
@@ -62,6 +63,7 @@ BASE = Recipe(
     background=BackgroundRecipe("fixed"),
     optimizer=OptimizerRecipe(lr_grid=0.02, lr_networks=0.01),
     mesh=MeshRecipe(resolution=12, texture=0),
+    watch=WatchRecipe(looks=0),
 )
 
 
@@ -229,6 +231,20 @@ def recorded(run: Trace) -> Any:
     return provenance("a red chair", 0, run.recipe, run.state.prior)["recipe"]["name"]
 
 
+def told(words: str) -> Any:
+    """How often a run said something about its field."""
+
+    def seen(run: Trace) -> int:
+        return sum(words in report.message for report in run.steps if report.message)
+
+    return seen
+
+
+def watched(**values: Any) -> dict[str, Any]:
+    """A field that is looked at twice, and is empty whatever it is; or as given."""
+    return {f"watch.{name}": value for name, value in {"looks": 2, "empty": 1.0, "restarts": 0, **values}.items()}
+
+
 STRONG = {"guidance.guidance_scale": 1000.0}
 NETWORK = {"background": BackgroundRecipe("network", 0.0)}
 SHADED = {"shading": ShadingRecipe(from_step=0, albedo_probability=0.0, textureless_probability=0.0)}
@@ -332,6 +348,14 @@ TABLE: Table[Trace] = {
     "key.high": falls(opacity, 2.0, KEYED),
     "key.border": falls(opacity, 0.3, KEYED),
     "key.weight": changes(weights, 1.0, KEYED),
+    # Watch
+    "watch.looks": becomes(told("empty"), 4, 4, watched()),
+    "watch.restarts": becomes(told("another seed"), 1, 1, watched()),
+    "watch.rescales": becomes(told("rescaling"), 1, 1, watched(empty=0.0, saturated=0.0, rescales=0, looks=4)),
+    "watch.empty": becomes(told("empty"), 1.0, 2, {"watch.looks": 2, "watch.restarts": 0}),
+    "watch.full": becomes(told("fills its volume"), 0.0, 2, {"watch.looks": 2, "watch.restarts": 0}),
+    "watch.floaters": rises(told("floats"), 0.0, {"watch.looks": 4, "watch.restarts": 0}),
+    "watch.saturated": becomes(told("saturated"), 0.0, 4, {"watch.looks": 4}),
     # Mesh
     "mesh.resolution": rises(vertices, 16),
     "mesh.min_component_fraction": falls(vertices, 0.1, {"mesh.resolution": 32}),

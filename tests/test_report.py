@@ -26,6 +26,7 @@ from dream3d.report.gallery import GalleryItem, gallery_page
 from dream3d.report.page import html_page, viewer_script
 from dream3d.report.plots import Series, line_plot, ticks
 from dream3d.run.folder import read_run
+from dream3d.run_report import _watch
 
 HOSTILE = '</script><img src=x onerror="alert(1)">\'&amp; a mascot'
 
@@ -119,6 +120,15 @@ def test_the_page_holds_the_mesh_and_what_was_measured_and_no_path(run: Path) ->
     assert "report.html" in read_run(run)["files"]
 
 
+def test_the_page_tells_what_went_wrong_while_the_field_formed() -> None:
+    look = {"attempt": 0, "step": 12, "opacity": 0.0, "floaters": 0.0, "saturated": 0.0}
+    record = [{**look, "trouble": "empty", "answer": "restart"}, {**look, "trouble": None, "answer": "none"}]
+    assert list(_watch({"watch": record})) == [
+        "After 12 steps: the field is empty (mean opacity 0.0000); beginning again with another seed."
+    ]
+    assert list(_watch({"watch": "<b>"})) == list(_watch({})) == []
+
+
 def test_a_script_that_would_end_its_element_is_refused() -> None:
     with pytest.raises(ValueError, match="begin or end"):
         html_page("", "", "", scripts=["'</SCRIPT >'"])
@@ -179,7 +189,7 @@ def test_a_run_that_is_not_finished_shows_what_there_is(run: Path, tmp_path: Pat
     assert elements.tags.count("svg") == 1
 
 
-@pytest.mark.parametrize("extension", ["obj", "stl"])
+@pytest.mark.parametrize("extension", ["obj", "stl", "usdz"])
 def test_a_mesh_of_another_format_can_be_turned_too(extension: str, tmp_path: Path) -> None:
     with small_pictures():
         folder = mascot_run(tmp_path, f"mascot.{extension}")
@@ -240,3 +250,16 @@ def test_a_click_in_a_gallery_shows_the_model(run: Path, tmp_path: Path) -> None
         assert page.value("getComputedStyle(document.querySelector('h1')).display", frame=0) == "none"
         assert page.problems == []
         assert {address.split(":")[0] for address in page.addresses} <= {"file", "data", "blob"}
+
+
+def test_the_run_tells_how_well_the_views_fit_together(run: Path) -> None:
+    """TINY has one round in its six steps, of a mascot that is one solid thing seen by an oracle."""
+    facts = read_run(run)
+    (one,) = facts["rounds"]
+    assert one["step"] == 0
+    assert one["cross_view_consistency"] == facts["result"]["cross_view_consistency"]
+    assert 0 < one["cross_view_consistency"] <= 1
+    assert 0 <= facts["result"]["janus"] <= 1
+    page = (run / "report.html").read_text()
+    assert "consistency of what the prior drew" in page
+    assert "back that repeats the front" in page

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from dream3d.batch.places import Place
 from dream3d.batch.prompts import Entry
@@ -17,6 +18,7 @@ from dream3d.names import slug
 from dream3d.recipe.overrides import changed_recipe
 from dream3d.retrieval.gathering import SETTINGS, PictureOptions, parse_options
 from dream3d.run.folder import LOCK, parse_run
+from dream3d.run.job import asked_in
 
 RUNS = "runs"
 
@@ -33,6 +35,8 @@ class BatchJob:
     """Of the recipe, see :func:`dream3d.recipe.overrides.changed_recipe`."""
     pictures: PictureOptions = field(default_factory=PictureOptions)
     """That the asset is to look like."""
+    recipe: Mapping[str, Any] | None = None
+    """The whole recipe as plain data, instead of a preset with changes."""
 
     @property
     def settings(self) -> dict[str, str]:
@@ -124,6 +128,22 @@ def _seed(text: str, entry: Entry) -> int:
     if not text.isdecimal() or not text.isascii() or len(text) > 19 or int(text) > MAX_SEED:
         raise UsageError(f"{entry.where}: seed={text[:40]!r} is not a whole number from 0 to {MAX_SEED}")
     return int(text)
+
+
+def variations(run: Path, facts: Mapping[str, object], count: int, prior: str) -> list[BatchJob]:
+    """``count`` jobs that differ from a run, by its ``run.json``, in nothing but the seed: the next ones after its own.
+
+    ``prior`` is the digest of the prior. UsageError for a run that does not say what was asked for, and for one that
+    was drawn by pictures.
+    """
+    asked = asked_in(facts, run / "run.json")
+    if "images" in facts:
+        raise UsageError(f"{run} was drawn by pictures; name them in a list of 'dream3d batch', with --seeds")
+    recipe = asked.recipe.to_dict()
+    matters = json.dumps(recipe, sort_keys=True)
+    seeds = [(asked.seed + number) % (MAX_SEED + 1) for number in range(1, count + 1)]
+    keys = [_key(asked.prompt, asked.prompt, seed, matters, prior) for seed in seeds]
+    return [BatchJob(key, asked.prompt, seed, {}, recipe=recipe) for key, seed in zip(keys, seeds, strict=True)]
 
 
 def _key(name: str, prompt: str, seed: int, changes: str, prior: str) -> str:

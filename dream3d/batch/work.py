@@ -112,6 +112,7 @@ def do_job(job: BatchJob, shared: Shared, observer: Observer = silent) -> Result
 def _make(job: BatchJob, shared: Shared, work: WorkingDirectory, observer: Observer) -> None:
     """Begin the job's run, or go on with it."""
     from dream3d.generate import generate, resume
+    from dream3d.recipe.generation import Recipe
     from dream3d.recipe.overrides import changed_recipe
     from dream3d.retrieval.gathering import gather
 
@@ -123,10 +124,12 @@ def _make(job: BatchJob, shared: Shared, work: WorkingDirectory, observer: Obser
         return
     gathered = gather(job.prompt, job.pictures, prior)
     unfamiliar = prior.unfamiliar(job.prompt)
+    whole = job.recipe
+    recipe = changed_recipe(job.changes, prior.recommended_preset) if whole is None else Recipe.from_dict(whole)
     generate(
         job.prompt,
         prior=prior,
-        recipe=changed_recipe(job.changes, prior.recommended_preset),
+        recipe=recipe,
         seed=job.seed,
         device=shared.device,
         out=out,

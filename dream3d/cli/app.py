@@ -19,10 +19,13 @@ from dream3d.cli.export import export
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup, SectionedCommand
 from dream3d.cli.models import models
+from dream3d.cli.replay import replay
 from dream3d.cli.report import report
 from dream3d.cli.resume import resume
 from dream3d.cli.train import train
 from dream3d.cli.train_encoder import train_encoder
+from dream3d.cli.variations import variations
+from dream3d.cli.view import view
 from dream3d.cli.views import views
 from dream3d.errors import UsageError
 from dream3d.run.signals import STOPPING
@@ -64,7 +67,7 @@ def root(
 
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Make 3D assets": (generate, resume, export, report, batch, views, doctor),
+    "Make 3D assets": (generate, resume, export, replay, report, view, batch, variations, views, doctor),
     "Priors and training": (dreambooth, train, train_encoder),
 }
 for _section, _functions in _COMMANDS.items():

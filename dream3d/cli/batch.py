@@ -75,8 +75,7 @@ def batch(
 
     if address and engine != "ray":
         raise UsageError(f"--address goes with --engine ray; got --address {address}")
-    if not 1 <= workers <= 1024:
-        raise UsageError(f"--workers is 1 to 1024, got {workers}")
+    check_workers(workers)
     interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     entries, seed_list, changes = read_lists(lists), checks.parse_seeds(seeds), _settings(settings or [])
 
@@ -101,10 +100,13 @@ def batch(
         checks.check_run_dir(place.folder)
     threads = threads_per_worker(workers)
     shared = Shared(place, lasting_name(prior), resolve_device(device), threads, interval, vram, precision)
-    report = _work(jobs, shared, workers, engine, address)
-    failed = sum(row.state == "failed" for row in report.rows)
-    if failed and (fail == "any" or failed == len(report.rows)):
-        raise Dream3DError(f"{failed} of {len(report.rows)} assets failed; reasons are in {out_dir}/{report.summary}")
+    make_missing(jobs, shared, workers, engine, address, fail)
+
+
+def check_workers(workers: int) -> None:
+    """UsageError for no worker, and for very many."""
+    if not 1 <= workers <= 1024:
+        raise UsageError(f"--workers is 1 to 1024, got {workers}")
 
 
 def _settings(changes: Sequence[str]) -> dict[str, str]:
@@ -117,8 +119,23 @@ def _settings(changes: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
+def make_missing(
+    jobs: Sequence[BatchJob],
+    shared: Shared,
+    workers: int,
+    engine: str = "local",
+    address: str | None = None,
+    fail: Literal["all", "any"] = "all",
+) -> None:
+    """Make what is missing, with the folder locked; keep the report up to date. Dream3DError if ``fail`` came true."""
+    report = _work(jobs, shared, workers, engine, address)
+    failed = sum(row.state == "failed" for row in report.rows)
+    if failed and (fail == "any" or failed == len(report.rows)):
+        where = f"{shared.place}/{report.summary}"
+        raise Dream3DError(f"{failed} of {len(report.rows)} assets failed; reasons are in {where}")
+
+
 def _work(jobs: Sequence[BatchJob], shared: Shared, workers: int, engine: str, address: str | None) -> Report:
-    """Make what is missing, with the folder locked, and keep the report up to date."""
     from dream3d.batch.places import brief
     from dream3d.batch.report import Report
     from dream3d.cli.batch_view import watching_batch

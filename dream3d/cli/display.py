@@ -87,7 +87,7 @@ class LogLines:
         # The end of a stage of one or two steps says no more than the next stage's start.
         counted = progress.steps >= LOG_LINES_PER_STAGE
         reached = progress.step * LOG_LINES_PER_STAGE // progress.steps if counted else 0
-        if progress.stage != self._stage:
+        if progress.stage != self._stage or reached < self._lines:  # a run that begins again goes backwards
             self._stage, self._lines = progress.stage, reached
             self._write(progress.stage)
         elif reached > self._lines:

@@ -17,9 +17,11 @@ from dream3d.errors import UsageError
 _RUN = "the run's"
 
 OutOption = Annotated[
-    Path | None, options.file_option(help="Mesh: .glb, .obj, .ply or .stl.", show_default="<run>.<format>")
+    Path | None, options.file_option(help="Mesh: .glb, .obj, .ply, .stl or .usdz.", show_default="<run>.<format>")
 ]
-FormatOption = Annotated[str | None, typer.Option(help="glb, obj, ply or stl.", show_default="that of --out, or glb")]
+FormatOption = Annotated[
+    str | None, typer.Option(help="glb, obj, ply, stl or usdz.", show_default="that of --out, or glb")
+]
 FacesOption = Annotated[int | None, typer.Option(help="Faces of the mesh; 0: all of them.", show_default=_RUN)]
 TextureOption = Annotated[int | None, typer.Option(help="Texture's side; 0: vertex colours.", show_default=_RUN)]
 GridOption = Annotated[int | None, typer.Option(help="Cells along each side of the mesh grid.", show_default=_RUN)]

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 _PRESET = "the preset's"
 recipe_option = partial(typer.Option, rich_help_panel="Recipe")
 
-OutOption = Annotated[Path | None, file_option(help="Mesh: .glb, .obj, .ply or .stl.", show_default="<prompt>.glb")]
+OutOption = Annotated[
+    Path | None, file_option(help="Mesh: .glb, .obj, .ply, .stl or .usdz.", show_default="<prompt>.glb")
+]
 SeedOption = Annotated[int, typer.Option(help="Random seed.")]
 PreviewOption = Annotated[int, typer.Option(help="Sample so many seeds in 2D, use the best.", show_default=False)]
 PresetOption = Annotated[str | None, recipe_option(help="mini, mvdream, mvdream-shading.", show_default="the prior's")]

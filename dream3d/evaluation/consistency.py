@@ -54,6 +54,23 @@ def differing_pairs(images: Tensor, step: int = 1, threshold: float = DIFFERENT)
     return float((differences > threshold).double().mean())
 
 
+def janus_score(images: Tensor) -> float:
+    """How much the back of an object repeats its front, 0..1, in (V, 3, S, S) images in [0, 1] evenly around it.
+
+    For each view, the mean absolute difference to the opposite one, at :data:`COARSE` pixels a side, over that to the
+    one a quarter turn away, is taken from 1: 1 if the opposite view is the same picture again while the side is
+    another, 0 if it differs as much as the side. Views whose sides do not differ either (a vase) count as 0. The result
+    is the mean. A table, whose back is like its front, scores high rightly, and is no Janus. Raises ValueError unless
+    the number of views can be divided by 4.
+    """
+    if len(images) < 4 or len(images) % 4:
+        raise ValueError(f"views a half and a quarter turn apart need 4, 8, 12 ... views, got {len(images)}")
+    images = F.adaptive_avg_pool2d(images.double(), COARSE)
+    side, back = ((images - images.roll(-len(images) // part, 0)).abs().mean((1, 2, 3)) for part in (4, 2))
+    repeated = (1 - back / side.clamp_min(DIFFERENT)).clamp(0, 1)
+    return float(torch.where(side > DIFFERENT, repeated, 0.0).mean())
+
+
 def _silhouettes(images: Tensor) -> NDArray[np.bool_]:
     """(V, S, S): pixels that differ from the median colour of their image's border."""
     rows = []

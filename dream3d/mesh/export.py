@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dream3d.errors import ExportError, UsageError
-from dream3d.files import write_atomically
+from dream3d.files import parse_json, read_regular, write_atomically
 from dream3d.mesh.appearance import Appearance, Texture
 from dream3d.mesh.companions import companion_stem, written_beside
 from dream3d.mesh.formats.base import ExportMesh
@@ -23,6 +23,9 @@ from dream3d.mesh.formats.glb import json_bytes, provenance_of
 from dream3d.mesh.formats.readback import find_difference
 from dream3d.mesh.formats.registry import EXPORTERS
 from dream3d.mesh.surface import used_vertices
+
+MAX_PROVENANCE_FILE_BYTES = 2**30
+"""Of a .glb whose provenance is read."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,21 @@ def asset_glb(asset: Asset) -> bytes:
 def read_provenance(path: Path) -> dict[str, Any]:
     """The provenance stored in a .glb of ours; raises ExportError if there is none."""
     try:
-        return provenance_of(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = read_regular(path, MAX_PROVENANCE_FILE_BYTES)
+    except OSError as error:
         raise ExportError(f"{path} holds no dream3d provenance ({error}); only .glb files keep it") from error
+    return provenance_in(content, path)
+
+
+def provenance_in(content: bytes, name: object) -> dict[str, Any]:
+    """The provenance in the bytes of a .glb of ours, plain data; ExportError, with the file's ``name``, for none."""
+    try:
+        found = provenance_of(content)
+        if not isinstance(found, dict):
+            raise TypeError(f"it is a {type(found).__name__}")
+        return parse_json(json_bytes(found))  # within bounds, whoever wrote it
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ExportError(f"{name} holds no dream3d provenance ({error}); only .glb files keep it") from error
 
 
 def _place(asset: Asset) -> tuple[ExportMesh, Placement]:

@@ -12,6 +12,7 @@ from dream3d.mesh.appearance import VertexColors
 from dream3d.mesh.export import Asset, Placement, check_extension
 from dream3d.mesh.formats.glb import glb_document, provenance_of
 from dream3d.mesh.formats.readback import appearance_of
+from dream3d.mesh.formats.registry import EXPORTERS
 
 
 def read_asset(path: Path) -> Asset:
@@ -42,10 +43,12 @@ def read_mesh(path: Path) -> Asset:
 
     A mesh without colours is grey. Raises ExportError for a file that is none, UsageError for another extension.
     """
-    if check_extension(path) == ".glb":
+    extension = check_extension(path)
+    if extension == ".glb":
         return read_asset(path)
     try:
-        (mesh,) = trimesh.load_scene(path, process=False).geometry.values()
+        decode = EXPORTERS[extension].decode
+        (mesh,) = [decode(path.read_bytes())] if decode else trimesh.load_scene(path, process=False).geometry.values()
         assert isinstance(mesh, trimesh.Trimesh)
         vertices = Placement((0.0, 0.0, 0.0), 1.0).to_world(np.asarray(mesh.vertices)).astype(np.float32)
         grey = VertexColors(np.full((len(vertices), 3), 0.7, np.float32))

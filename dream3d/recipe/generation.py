@@ -255,6 +255,26 @@ class KeyRecipe(Settings):
 
 
 @dataclass(frozen=True)
+class WatchRecipe(Settings):
+    """When a run looks at its field, what is wrong with one, and what is done then (docs/generate.md)."""
+
+    looks: Annotated[int, Between(0, 1000)] = 4
+    """Looks at the field, after equal parts of the run, the last at its end; 0: none."""
+    restarts: Annotated[int, Between(0, 16)] = 1
+    """Times that a run begins again with another seed, at most, if its field is empty, full or mostly floaters."""
+    rescales: Annotated[int, Between(0, 16)] = 2
+    """Times that CFG rescale is strengthened, at most, for saturated colours: half of what it leaves is taken."""
+    empty: Share = 0.001
+    """Mean opacity of the renders below which the field is empty."""
+    full: Share = 0.98
+    """Mean opacity of the renders above which the field fills its volume."""
+    floaters: Share = 0.6
+    """Share of the opacity apart from the largest patch above which floaters, if they grow, are too many."""
+    saturated: Share = 0.8
+    """Share of the object's pixels with saturated colours from which on the guidance is too strong."""
+
+
+@dataclass(frozen=True)
 class Recipe(Settings):
     """One run, whole. Steps in nested schedules are counted on ``steps``; see :meth:`with_steps`."""
 
@@ -274,6 +294,7 @@ class Recipe(Settings):
     key: KeyRecipe | None = None
     mesh: MeshRecipe = MeshRecipe()
     negative_prompt: str = ""
+    watch: WatchRecipe = WatchRecipe()
 
     def __post_init__(self) -> None:
         """See :class:`Settings`; raises UsageError too for parts in no order, too many samples, a light outlived."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -62,6 +63,8 @@ class Checkpointer:
     """Seconds between checkpoints; 0 writes none, except when the run is stopped."""
     spent_seconds: float = 0.0
     """In earlier sessions of the run."""
+    attempt: int = 0
+    """Restarts of the run so far; checkpoints of earlier attempts do not count."""
     _started: float = field(default_factory=time.monotonic)
     _last: float = field(default_factory=time.monotonic)
 
@@ -80,7 +83,7 @@ class Checkpointer:
         A full disk does not end the run, which needs no checkpoint to come to its end.
         """
         self._last = time.monotonic()
-        facts = {"seconds": self.seconds, "circumstances": circumstances(state.device)}
+        facts = {"seconds": self.seconds, "attempt": self.attempt, "circumstances": circumstances(state.device)}
         try:
             folder = self.run.own(FOLDER)
             self._write(f"{folder.name}/step-{step:08d}.safetensors", step, facts, state.state_dict())
@@ -97,14 +100,14 @@ class Checkpointer:
 
     def keep_field(self, state: RunState) -> None:
         """Write :data:`FIELD`, from which the mesh could be made again. Raises OSError."""
-        unkept = ("optimizer.", "generator.", "target.", "round.")
+        unkept = ("optimizer.", "generator.", "target.", "round.", "updates.")
         kept = {name: value for name, value in state.state_dict().items() if not name.startswith(unkept)}
         self._write(FIELD, state.recipe.steps, {}, kept)
 
-    def discard(self) -> None:
-        """Remove the checkpoints that the run made; whatever else is in their folder stays, and the folder with it."""
-        with contextlib.suppress(OSError):  # the run is finished, and its mesh where it should be
-            self.run.remove([*self.run.owned(_FILES), *self.run.owned(_FOLDERS)])
+    def discard(self, paths: Sequence[Path] | None = None) -> None:
+        """Remove the checkpoints that the run made, or some; what else is in their folder stays, and the folder too."""
+        with contextlib.suppress(OSError):  # none of them is needed any more
+            self.run.remove([*self.run.owned(_FILES), *self.run.owned(_FOLDERS)] if paths is None else paths)
 
     def restore(self, state: RunState) -> tuple[int, list[str]]:
         """Bring back the newest state that can be used: the steps done (0 if there is none), and notices for the user.
@@ -121,6 +124,9 @@ class Checkpointer:
                 raise
             except CheckpointError as error:
                 notices.append(str(error).replace("; remove it to go on from", "; going on from"))
+                continue
+            if facts.get("attempt", 0) != self.attempt:  # the run was killed as it began again
+                self.discard([path])
                 continue
             try:
                 spent, past = _seconds_and_circumstances(facts, self.run.job)

@@ -110,6 +110,16 @@ class RunFolder:
             remove_leftovers(folder)
         return run
 
+    @classmethod
+    def seen(cls, path: Path) -> RunFolder:
+        """The run in a folder, to read its files and nothing else: it is not locked, and may be at work.
+
+        Raises :class:`UsageError` if there is none.
+        """
+        run = cls.__new__(cls)
+        run.path, run.facts = path, _with_files(path, read_run(path))
+        return run
+
     def _lock(self) -> None:
         self._held = ExitStack()
         busy = f"another process is at work in {self.path}; wait for it, or choose another"
@@ -194,6 +204,29 @@ class RunFolder:
         request = self.facts.get("request")
         if isinstance(request, dict):
             self.facts = {**self.facts, "request": {**request, "out": str(out.absolute())}}
+
+    def record_watch(self, looks: list[dict[str, Any]]) -> None:
+        """Write into ``run.json`` what was seen of the field while it formed."""
+        self._write({"watch": looks})
+
+    def record_round(self, step: int, consistency: float) -> None:
+        """Write into ``run.json`` that a round began at a step, and how well the views of its target fit together.
+
+        What was written of this step or later ones belongs to steps that are made again.
+        """
+        self._write({"rounds": [*self.rounds_before(step), {"step": step, "cross_view_consistency": consistency}]})
+
+    def rounds_before(self, step: int) -> list[dict[str, Any]]:
+        """What :meth:`record_round` wrote of earlier steps; nothing of what somebody else wrote there."""
+        written = self.facts.get("rounds")
+        rounds = [one for one in written if isinstance(one, dict)] if isinstance(written, list) else []
+        return [
+            one
+            for one in rounds
+            if type(one.get("step")) is int
+            and one["step"] < step
+            and isinstance(one.get("cross_view_consistency"), float)
+        ]
 
     def record(self, status: Literal["running", "interrupted", "failed", "finished"], **rest: object) -> None:
         """Write a status and what belongs to it into ``run.json``."""

@@ -64,6 +64,8 @@ class StepReport:
     """Renders so far whose marching step was doubled to keep the sample budget."""
     rounds: tuple[Tensor, ...] = ()
     """If the step began a round: images of all rounds' targets so far, (n, S, S, 3) in uint8, the newest last."""
+    consistency: float | None = None
+    """If the step began a round: how well the silhouettes of its target fit one solid thing, 0..1."""
 
 
 def read(reports: Sequence[StepReport]) -> list[Measured]:
@@ -103,3 +105,7 @@ class Outcome:
     """Whether the mesh's surface is closed."""
     texture: int = 0
     """Side of the mesh's texture, pixels; 0 for vertex colours."""
+    consistency: float | None = None
+    """How well the silhouettes of the last round's target fit one solid thing, 0..1; None without rounds."""
+    janus: float | None = None
+    """How much the mesh's back repeats its front, 0..1."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dream3d.errors import Dream3DError
+from dream3d import watch
+from dream3d.errors import NotFiniteError
 from dream3d.images import contact_sheet, enlarged, write_png
 from dream3d.run.checkpointer import Checkpointer, RunState
 from dream3d.run.folder import RunFolder
 from dream3d.run.progress import Measured, Observer, Progress, StepReport, read, silent
 from dream3d.run.signals import Signals, listening
+from dream3d.watch import Figures
 
 TARGETS = "targets.png"
 """In the run folder, one row per round: images that the prior gave, which the field was then fitted to."""
@@ -27,6 +30,19 @@ METRICS_EVERY = 20
 """Rows of metrics.csv are written in batches of this many, so that a step does not wait for the disk, or for a GPU."""
 SKIPPED_AT_MOST = 20
 """Updates without finite numbers in a row, after which a run ends."""
+
+
+class WatchedState(RunState, Protocol):
+    """A state that can be looked at."""
+
+    @property
+    def troubles(self) -> tuple[int, int]:
+        """Updates skipped so far, and renders whose marching step was doubled."""
+        ...
+
+    def figures(self) -> Figures:
+        """What is seen of the field."""
+        ...
 
 
 class Session:
@@ -41,14 +57,27 @@ class Session:
         self._rows: list[dict[str, Any]] = []
         self._latest: Measured | None = None
         self._troubles = (0, 0)
+        self._looks = watch.looks_from(run.facts.get("watch"), run.path / "run.json") if run else []
+
+    def seed(self, asked: int) -> int:
+        """The seed of the present attempt; the one ``asked`` for until the run begins again."""
+        return watch.seed_of(asked, watch.count_of("restart", self._looks))
 
     @contextmanager
-    def steps_of(self, state: RunState, preview: Callable[[], NDArray[np.uint8]]) -> Iterator[Iterator[int]]:
+    def steps_of(self, state: WatchedState, preview: Callable[[], NDArray[np.uint8]]) -> Iterator[Iterator[int]]:
         """The steps that are still to be done, after the newest checkpoint if there is one.
 
         ``preview`` renders the field as it is, (H, W, 3). While the context is open, :meth:`after` ends each step.
         """
-        done, notices = self._checkpointer.restore(state) if self._checkpointer else (0, [])
+        done, notices = 0, list[str]()
+        self._reports, self._rows, self._latest = {}, [], None
+        if self._checkpointer:
+            self._checkpointer.attempt = watch.count_of("restart", self._looks)
+            done, notices = self._checkpointer.restore(state)
+        attempt = watch.current(self._looks)
+        self._looks = [look for look in self._looks if look not in attempt or look.step < done]  # others come again
+        self._recipe, self._troubles = state.recipe, state.troubles
+        state.recipe = watch.eased(self._recipe, self._looks)
         self.observer(Progress("prepare", 1, 1, message="; ".join(notices) or None))
         if self._run is not None:
             self._run.keep_metrics(done)
@@ -67,6 +96,38 @@ class Session:
                 self.observer(Progress("optimise", step, recipe.steps, message=sentence))
             yield step
 
+    def look(self, step: int, state: WatchedState) -> bool:
+        """Whether the field after ``step`` updates is one to go on with; if not, the run begins again.
+
+        What is wrong is told and recorded. It is part of a step that is repeated when a run is resumed there, so that
+        the same is seen again.
+        """
+        if not watch.is_due(self._recipe, step):
+            return True
+        past = watch.current(self._looks)
+        figures = state.figures()
+        trouble = watch.judge(figures, past[-1].figures if past else None, self._recipe.watch)
+        return self._answer(step, figures, trouble, state)
+
+    def gives_up(self, step: int, state: WatchedState) -> bool:
+        """Whether a run whose numbers are not finite ends there; if not, it begins again."""
+        nothing = Figures(math.nan, math.nan, math.nan)
+        return self._answer(step, nothing, "not finite", state)
+
+    def _answer(self, step: int, figures: Figures, trouble: watch.Trouble | None, state: WatchedState) -> bool:
+        recipe, attempt = self._recipe, watch.count_of("restart", self._looks)
+        answer = watch.answer_to(trouble, self._looks, recipe.watch, step == recipe.steps)
+        look = watch.Look(attempt, step, figures, trouble, answer)
+        self._looks.append(look)
+        if self._run is not None:
+            self._run.record_watch([one.to_dict() for one in self._looks])
+        if look.sentence:
+            self.observer(Progress("optimise", step, recipe.steps, message=look.sentence))
+        if answer == "restart" and self._checkpointer is not None:
+            self._checkpointer.discard()
+        state.recipe = watch.eased(recipe, self._looks)
+        return answer != "restart"
+
     def after(self, step: int, report: StepReport) -> None:
         """Record step number ``step``, write what is due; raises KeyboardInterrupt or SystemExit if told to stop.
 
@@ -76,6 +137,8 @@ class Session:
         is_last = step == steps - 1
         self._reports[step] = report
         self._write_targets(report)
+        if report.consistency is not None and self._run is not None:
+            self._run.record_round(step, report.consistency)
         message = None
         if is_last or len(self._reports) >= METRICS_EVERY or self._state.device.type == "cpu":
             message = self._read()
@@ -112,7 +175,7 @@ class Session:
             self._rows.append(_metrics_row(step, report, measured))
         self._reports, self._latest = {}, measured
         if measured.skipped_in_a_row >= SKIPPED_AT_MOST:
-            raise Dream3DError(
+            raise NotFiniteError(
                 f"the last {measured.skipped_in_a_row:.0f} updates up to step {step} had a loss or gradients that "
                 "are not finite; try --precision bf16 or fp32, or a lower --guidance-scale"
             )

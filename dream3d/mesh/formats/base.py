@@ -50,6 +50,8 @@ class Exporter:
     """Reads the provenance back, for a format that keeps all of it."""
     beside: Callable[[ExportMesh], dict[str, bytes]] | None = None
     """Files by name that lie beside the mesh's, for a format that needs more than one."""
+    decode: Callable[[bytes], trimesh.Trimesh] | None = None
+    """Reads the mesh back, for a format that trimesh does not read."""
 
 
 def comment(provenance: dict[str, Any]) -> str:

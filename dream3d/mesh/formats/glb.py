@@ -126,6 +126,13 @@ def provenance_of(data: bytes) -> dict[str, Any]:
     return glb_document(data)["asset"]["extras"][_EXTRAS_KEY]
 
 
+def without_provenance(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The JSON part of a .glb file without what it says of its making, and the rest; raises ValueError for none."""
+    document = {key: value for key, value in glb_document(data).items() if key != "asset"}
+    (length,) = struct.unpack_from("<I", data, 12)
+    return document, data[20 + length :]
+
+
 def encode(mesh: ExportMesh) -> bytes:
     """A whole .glb file, with area-weighted normals, which do not show a texture's seams."""
     smooth = seamless_normals if isinstance(mesh.appearance, Texture) else vertex_normals

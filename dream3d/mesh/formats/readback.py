@@ -1,4 +1,4 @@
-"""Whether an encoded file, read by trimesh, is the mesh that was to be written."""
+"""Whether an encoded file, read by trimesh or the format's own reader, is the mesh that was to be written."""
 
 from __future__ import annotations
 
@@ -47,8 +47,11 @@ def find_difference(
     """
     # process=False: the reader must not merge or reorder what is being compared.
     options: dict[str, Any] = {"process": False, "resolver": _Beside(beside)} if beside else {"process": False}
-    scene = trimesh.load_scene(io.BytesIO(data), file_type=extension[1:], **options)
-    (read,) = scene.geometry.values()
+    if exporter.decode is not None:
+        read: Any = exporter.decode(data)
+    else:
+        scene = trimesh.load_scene(io.BytesIO(data), file_type=extension[1:], **options)
+        (read,) = scene.geometry.values()
     problem = _geometry_difference(read, exporter, mesh)
     if problem is None and exporter.appearances:
         problem = _appearance_difference(read, mesh.appearance, mesh.faces)

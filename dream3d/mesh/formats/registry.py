@@ -6,7 +6,7 @@ means that a user who changes the file extension never has to turn the model aga
 
 from __future__ import annotations
 
-from dream3d.mesh.formats import glb, obj, ply, stl
+from dream3d.mesh.formats import glb, obj, ply, stl, usdz
 from dream3d.mesh.formats.base import Exporter
 
 EXPORTERS: dict[str, Exporter] = {
@@ -14,4 +14,5 @@ EXPORTERS: dict[str, Exporter] = {
     ".obj": obj.EXPORTER,
     ".ply": ply.EXPORTER,
     ".stl": stl.EXPORTER,
+    ".usdz": usdz.EXPORTER,
 }
