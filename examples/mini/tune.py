@@ -40,7 +40,10 @@ def rounds(**changes: object) -> Form:
     """The recipe with changes of every round's target."""
     return lambda recipe: replace(
         recipe,
-        targets=tuple(replace(target, **changes) for target in recipe.targets),  # type: ignore[arg-type]
+        targets=tuple(
+            replace(target, **changes) if target.updates is None else target  # type: ignore[arg-type]
+            for target in recipe.targets
+        ),
     )
 
 
@@ -122,6 +125,7 @@ LIGHT = both(MEDIUM, rounds(views=8))
 FORMS: dict[str, Form] = {
     "shipped": lambda recipe: recipe,
     "no rounds": mvdream_steps,
+    "three rounds alone": lambda recipe: replace(recipe, steps=440, targets=recipe.targets[:3]),
     "one round": starts(0),
     "two rounds": starts(0, 230),
     "8 views": rounds(views=8),
