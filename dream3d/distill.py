@@ -112,7 +112,8 @@ class Distillation:
         """The target of a step, what the prior was shown for it, and that in latents."""
         recipe, prior, streams = self.recipe, self.prior, self.generators
         (asked, _), stage = recipe.target_at(step), recipe.stage_at(step)
-        cameras = target_cameras(recipe, asked, stage.objects, prior.views, streams["cameras"]).to(self.device)
+        around = target_cameras(recipe, asked, stage.objects, prior.views, streams["cameras"])
+        cameras = around.to(self.device)
         light = sample_light(recipe.shading, step, cameras, asked.views or prior.views, streams["shading"])
         with torch.set_grad_enabled(asked.views_per_update is None):  # else an update renders images of its own
             rendering = self.scene.render(cameras, stage.resolution, light, streams["render"])
@@ -120,10 +121,10 @@ class Distillation:
         target = find_target(prior, recipe, step, cameras, latents.detach(), conditioning, streams["noise"])
         if asked.updates is None and target.keyed is not None:
             views = asked.views or prior.views
-            shown = torch.stack([target.keyed.images[index * views // SHOWN] for index in range(SHOWN)])
-            self.rounds.append((shown.movedim(1, -1) * 255).round().to(torch.uint8).cpu())
-            first = Cameras(cameras.c2w[:views], cameras.fovy_deg[:views])  # those of the first object
-            self._consistency = cross_view_consistency(target.keyed.images[:views].detach(), first)
+            images = target.keyed.images[:views].cpu()  # of the first object
+            shown = torch.stack([images[index * views // SHOWN] for index in range(SHOWN)])
+            self.rounds.append((shown.movedim(1, -1) * 255).round().to(torch.uint8))
+            self._consistency = cross_view_consistency(images, Cameras(around.c2w[:views], around.fovy_deg[:views]))
         return target, rendering, latents
 
     def _loss(self, target: Target, rendering: Rendering, latents: Tensor | None) -> Tensor:

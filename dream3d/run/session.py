@@ -120,7 +120,8 @@ class Session:
         look = watch.Look(attempt, step, figures, trouble, answer)
         self._looks.append(look)
         if self._run is not None:
-            self._run.record_watch([one.to_dict() for one in self._looks])
+            with contextlib.suppress(OSError):  # the disk is full: it is written with whatever comes next
+                self._run.record_watch([one.to_dict() for one in self._looks])
         if look.sentence:
             self.observer(Progress("optimise", step, recipe.steps, message=look.sentence))
         if answer == "restart" and self._checkpointer is not None:
@@ -138,7 +139,8 @@ class Session:
         self._reports[step] = report
         self._write_targets(report)
         if report.consistency is not None and self._run is not None:
-            self._run.record_round(step, report.consistency)
+            with contextlib.suppress(OSError):
+                self._run.record_round(step, report.consistency)
         message = None
         if is_last or len(self._reports) >= METRICS_EVERY or self._state.device.type == "cpu":
             message = self._read()
