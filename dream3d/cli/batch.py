@@ -85,10 +85,10 @@ def batch(
     from dream3d.prior.folder import read_settings
     from dream3d.prior.image_adapter.folder import adapter_digest, check_adapter, has_adapter
     from dream3d.threads import threads_per_worker
-    from dream3d.weights.loading import digest_of_prior, lasting_name, networks_folder
+    from dream3d.weights.loading import find_whole, lasting_name
 
     # An unknown or incomplete prior is one error now, not one for each job.
-    digest, folder = digest_of_prior(prior), networks_folder(prior)
+    folder, digest = find_whole(prior)
     adapter = adapter_digest(folder) if has_adapter(folder) else ""
     jobs, twice = plan(entries, seed_list, changes, digest, adapter)
     if any(job.pictures.asked for job in jobs):

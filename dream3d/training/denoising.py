@@ -10,10 +10,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from dream3d.prior.attention import Context
+from dream3d.prior.codec import Codec, PatchPCA
 from dream3d.prior.unet import call_unet
 from dream3d.training.data import Batch
 from dream3d.training.inputs import FrozenInputs
-from dream3d.training.objective import diffuse, weighted_loss
+from dream3d.training.objective import channel_weights, diffuse, weighted_loss
 
 LEVELS = (100, 300, 500, 700, 850, 950, 999)
 """Timesteps at which held-out losses are measured, of 1000."""
@@ -66,3 +67,9 @@ def heldout_losses(inputs: FrozenInputs, unet: UNet2DConditionModel, channels: T
             predicted, target, alpha_bar = predict_noised(inputs, unet, batch, x0, noise, timesteps)
             sums[level] += weighted_loss(predicted, target, torch.ones_like(alpha_bar), channels).item() * len(part)
     return {level: total / count for level, total in sums.items()}
+
+
+def weights_of_latents(codec: Codec, power: float, device: torch.device) -> Tensor:
+    """(C,) weights of a codec's latent channels, see :func:`channel_weights`; alike for a codec that is not linear."""
+    scale = codec.scale if isinstance(codec, PatchPCA) else torch.ones(codec.channels, device=device)
+    return channel_weights(scale, power)

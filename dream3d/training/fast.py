@@ -22,6 +22,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from dream3d.prior.attention import CrossAttention, SelfAttention, plain_dot_product, set_attention
+from dream3d.prior.layout import AttentionKind
+from dream3d.training.recipe import TrainingRecipe
 
 
 def unfold3(x: Tensor, stride: int) -> Tensor:
@@ -202,3 +204,14 @@ def products_pay() -> bool:
     except OSError:
         return False
     return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def speed_up(
+    unet: UNet2DConditionModel, recipe: TrainingRecipe, attention: AttentionKind, device: torch.device
+) -> bool:
+    """:func:`accelerate` a network with a kind of self-attention if the recipe and the machine allow; whether it is."""
+    possible = attention != "temporal" and recipe.precision == "fp32" and device.type == "cpu"
+    if recipe.products == "on" or (recipe.products == "auto" and possible and products_pay()):
+        accelerate(unet, joint=attention == "3d")
+        return True
+    return False

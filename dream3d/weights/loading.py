@@ -51,22 +51,23 @@ def base_of(adapter: Adapter) -> Path:
     return folder
 
 
-def digest_of_prior(name_or_path: str) -> str:
-    """SHA-256 of a prior of which nothing else is read; :class:`PriorError` if files are missing."""
+def find_whole(name_or_path: str) -> tuple[Path, str]:
+    """Folder with a prior's networks (that of the base for an adapter), and the prior's SHA-256.
+
+    Nothing else of it is read. :class:`PriorError` if files are missing.
+    """
     path = locate(name_or_path)
     if is_adapter(path):
         adapter = read_adapter(path)
-        base_of(adapter)
-        return adapter.digest
+        return base_of(adapter), adapter.digest
     folder = find_folder(name_or_path)
     check_files(folder)
-    return digest_of(folder)
+    return folder, digest_of(folder)
 
 
-def networks_folder(name_or_path: str) -> Path:
-    """Folder with a prior's networks: that of the base for an adapter."""
-    path = locate(name_or_path)
-    return base_of(read_adapter(path)) if is_adapter(path) else find_folder(name_or_path)
+def digest_of_prior(name_or_path: str) -> str:
+    """The SHA-256 of :func:`find_whole`."""
+    return find_whole(name_or_path)[1]
 
 
 def _text_of(path: Path) -> tuple[PromptEncoder, PriorSettings]:

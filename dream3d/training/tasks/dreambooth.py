@@ -21,13 +21,13 @@ from dream3d.personalise.photos import PhotoSet
 from dream3d.personalise.recipe import CLASS_PLACE, TOKEN_PLACE, DreamBoothRecipe
 from dream3d.personalise.samples import as_tensor, cameras_of, draw_views, encoder_of, likeness, rose
 from dream3d.personalise.words import Subject
-from dream3d.prior.codec import PatchPCA
 from dream3d.prior.unet import call_unet
 from dream3d.run import checkpoints
+from dream3d.training.denoising import weights_of_latents
 from dream3d.training.events import StepEvent
 from dream3d.training.logs import StepLog
 from dream3d.training.loop import Trainer, make_accelerator
-from dream3d.training.objective import channel_weights, diffuse, draw_timesteps, mean_change, weighted_loss
+from dream3d.training.objective import diffuse, draw_timesteps, mean_change, weighted_loss
 from dream3d.training.personalised import RUN_FOLDER, Base, write_adapter, write_full
 from dream3d.training.task import Loss, Task, Trained
 
@@ -106,9 +106,7 @@ class DreamBoothTask(Task[Batch]):
         self.views = None if views is None else torch.stack([as_tensor(one) for one in views])
         self.names = captions_of(subject, self.prior.settings.names, self.prior.settings.prompt_suffix)
         self.captions = self._captions()
-        codec, device = self.prior.codec, self.prior.device
-        scale = codec.scale if isinstance(codec, PatchPCA) else torch.ones(codec.channels, device=device)
-        self.channels = channel_weights(scale, recipe.channel_power)
+        self.channels = weights_of_latents(self.prior.codec, recipe.channel_power, self.prior.device)
         columns = ("step", "loss", "photos", "class", "keep", "preservation", "seconds")
         self.metrics = StepLog(self.folder / "metrics.csv", columns)
         self.identity = StepLog(self.folder / "identity.csv", ("step", "identity"))

@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
-from dream3d.prior.codec import PatchPCA
 from dream3d.training.data import Batch
-from dream3d.training.denoising import heldout_losses, predict_noised
+from dream3d.training.denoising import heldout_losses, predict_noised, weights_of_latents
 from dream3d.training.events import Observer, Outcome, StepEvent
-from dream3d.training.fast import accelerate, products_pay
+from dream3d.training.fast import speed_up
 from dream3d.training.inputs import FrozenInputs
 from dream3d.training.logs import StepLog
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.network import make_network
-from dream3d.training.objective import channel_weights, draw_timesteps, level_weights, weighted_loss
+from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
 from dream3d.training.outputs import SHEET_PROMPTS, names_in, write_samples, write_trained_prior
 from dream3d.training.recipe import BatchRecipe, DataRecipe, TrainingRecipe
 from dream3d.training.task import Loss, Task, Trained
@@ -59,9 +58,7 @@ class MultiviewTask(Task[Batch]):
             decay=recipe.optimizer.ema,
         )
         self.network = accelerator.prepare(self.unet)
-        codec, device = self.inputs.codec, accelerator.device
-        scale = codec.scale if isinstance(codec, PatchPCA) else torch.ones(codec.channels, device=device)
-        self.channels = channel_weights(scale, recipe.loss.channel_power)
+        self.channels = weights_of_latents(self.inputs.codec, recipe.loss.channel_power, accelerator.device)
         self.metrics = StepLog(out / "metrics.csv", ("step", "mode", "loss", "rate", "norm", "seconds"))
         self.heldout = StepLog(out / "heldout.csv", ("step", "timestep", "loss"))
 
@@ -72,9 +69,7 @@ class MultiviewTask(Task[Batch]):
         unet = make_network(
             self.inputs.start.folder / "unet", recipe.network, recipe.attention, self.inputs.latent_size, generator
         )
-        possible = recipe.attention != "temporal" and recipe.precision == "fp32" and device.type == "cpu"
-        if recipe.products == "on" or (recipe.products == "auto" and possible and products_pay()):
-            accelerate(unet, joint=recipe.attention == "3d")
+        speed_up(unet, recipe, recipe.attention, device)
         return unet.to(device)
 
     def settings(self) -> dict[str, Any]:

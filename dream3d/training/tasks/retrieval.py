@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from dream3d.errors import PriorError
 from dream3d.files import remove_leftovers, replace_folder
 from dream3d.prior.attention import ContextKeys, cross_layers
-from dream3d.prior.codec import PatchPCA
 from dream3d.prior.folder import read_settings
 from dream3d.prior.image_adapter.adapter import ImageAdapter, layer_channels
 from dream3d.prior.image_adapter.config import AdapterConfig, EncoderKind
@@ -25,14 +24,14 @@ from dream3d.prior.layout import files_of
 from dream3d.prior.schema import read_json
 from dream3d.prior.unet import MultiViewUNet, load_unet
 from dream3d.training.data import attribution
-from dream3d.training.denoising import LEVELS, predict_noised
+from dream3d.training.denoising import LEVELS, predict_noised, weights_of_latents
 from dream3d.training.events import StepEvent
-from dream3d.training.fast import accelerate, products_pay
+from dream3d.training.fast import speed_up
 from dream3d.training.guided_data import GuidedBatch, GuidedSampler
 from dream3d.training.inputs import FrozenInputs
 from dream3d.training.logs import StepLog
 from dream3d.training.loop import Trainer, make_accelerator
-from dream3d.training.objective import channel_weights, draw_timesteps, level_weights, weighted_loss
+from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
 from dream3d.training.recipe import DataRecipe, TrainingRecipe
 from dream3d.training.task import Loss, Task, Trained
 from dream3d.training.tasks.multiview import learning_rate
@@ -89,15 +88,14 @@ class RetrievalTask(Task[GuidedBatch]):
         self.encoder = _encoder_of(start.folder, device)
         self.sampler = GuidedSampler(self.inputs.sampler, recipe.retrieval, self.encoder.size)
         self.adapter = self._adapter(start.folder).train()
-        self.per_object = self._speed_up(device)
+        # The faster layers' cross-attention is per object.
+        self.per_object = speed_up(self.unet, recipe, self.inputs.settings.attention, device)
         self.unet.to(device)
         dtype = torch.bfloat16 if self.per_object else torch.float32
         guide = Guide(self.adapter, self.unet, recipe.retrieval.text_weight, dtype)
         self.guide = accelerator.prepare(guide.to(device))
         self.trained = self._trained()
-        codec = self.inputs.codec
-        scale = codec.scale if isinstance(codec, PatchPCA) else torch.ones(codec.channels, device=device)
-        self.channels = channel_weights(scale, recipe.loss.channel_power)
+        self.channels = weights_of_latents(self.inputs.codec, recipe.loss.channel_power, accelerator.device)
         self.metrics = StepLog(out / "metrics.csv", ("step", "mode", "loss", "rate", "norm", "seconds"))
         self.heldout = StepLog(out / "heldout.csv", ("step", "timestep", "text", "pictures"))
 
@@ -127,15 +125,6 @@ class RetrievalTask(Task[GuidedBatch]):
             adapter = ImageAdapter(config, layer_channels(self.unet))
         adapter.start_from(self.unet)
         return adapter
-
-    def _speed_up(self, device: torch.device) -> bool:
-        """Whether the network has the faster layers, whose cross-attention is per object."""
-        recipe, attention = self.recipe, self.inputs.settings.attention
-        possible = attention != "temporal" and recipe.precision == "fp32" and device.type == "cpu"
-        if recipe.products == "on" or (recipe.products == "auto" and possible and products_pay()):
-            accelerate(self.unet, joint=attention == "3d")
-            return True
-        return False
 
     def _trained(self) -> Trained:
         optimizer = self.recipe.optimizer
