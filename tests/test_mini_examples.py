@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from dream3d.cli.app import app
 from dream3d.dataset.procedural.make import check_families
 from dream3d.dataset.shards import read_images, read_objects, shards
-from dream3d.prior.codec import PatchPCA, fit_patch_pca
+from dream3d.prior.patch_pca import PatchPCA, fit_patch_pca
 from dream3d.training.network import make_network
 from dream3d.training.recipe import read_recipe
 from dream3d.weights.loading import load_prior

@@ -16,9 +16,9 @@ from dream3d.cameras import orbit
 from dream3d.errors import PriorError
 from dream3d.guidance import x0_from_prediction
 from dream3d.prior.attention import set_attention
-from dream3d.prior.codec import PatchPCA
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.layout import files_of
+from dream3d.prior.patch_pca import PatchPCA
 from dream3d.weights.catalogue import catalogue
 from dream3d.weights.loading import load_prior, prompt_cut
 

@@ -209,8 +209,17 @@ TABLE: Table[Trace] = {
 
 
 def test_every_field_has_an_entry() -> None:
-    elsewhere = [place for place in places(TrainingRecipe) if place == "task" or place.startswith("retrieval.")]
-    assert_complete(TABLE, TrainingRecipe, dict.fromkeys(elsewhere, "in test_recipe_effects_retrieval.py"))
+    elsewhere = {
+        place: f"in {file}.py"
+        for place in places(TrainingRecipe)
+        for prefix, file in (
+            ("task", "test_recipe_effects_retrieval"),
+            ("retrieval.", "test_recipe_effects_retrieval"),
+            ("decoder.", "test_training_decoder"),
+        )
+        if place.startswith(prefix)
+    }
+    assert_complete(TABLE, TrainingRecipe, elsewhere)
 
 
 @pytest.mark.parametrize("place", TABLE)

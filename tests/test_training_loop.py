@@ -22,7 +22,8 @@ from dream3d.prior.sampling import SamplingRecipe, sample_views
 from dream3d.training import state as checkpoint
 from dream3d.training.events import StepEvent
 from dream3d.training.recipe import TrainingRecipe
-from dream3d.training.tasks.multiview import MultiviewTask, learning_rate, make_trainer, train
+from dream3d.training.tasks.base import learning_rate
+from dream3d.training.tasks.multiview import MultiviewTask, make_trainer, train
 from dream3d.weights.loading import load_prior
 
 

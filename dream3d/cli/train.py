@@ -34,7 +34,10 @@ def train(
     device: DeviceOption = "auto",
     debug: DebugOption = False,
 ) -> None:
-    """Train a prior, or its image adapter, by a recipe. Run the same command again to resume a run that was stopped."""
+    """Train a prior, its image adapter or its decoder, by a recipe.
+
+    Run the same command again to resume a run that was stopped.
+    """
     from dream3d.cli.device import resolve_device
     from dream3d.training.recipe import read_recipe
 
@@ -43,10 +46,10 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; give a folder")
 
-    from dream3d.training.tasks import multiview, retrieval
+    from dream3d.training.tasks import decoder, multiview, retrieval
 
-    make_trainer = retrieval.make_trainer if settings.task == "retrieval" else multiview.make_trainer
-    trainer: Trainer[Any] = make_trainer(settings, folder, resolve_device(device))
+    tasks = {"multiview": multiview, "retrieval": retrieval, "decoder": decoder}
+    trainer: Trainer[Any] = tasks[settings.task].make_trainer(settings, folder, resolve_device(device))
     inputs = trainer.task.inputs
     outcome = run_trainer(trainer, f"{len(inputs.objects)} objects, {len(inputs.images)} images")
     say(f"wrote {outcome.result}")

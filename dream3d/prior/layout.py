@@ -19,6 +19,7 @@ Dtype = Literal["fp16", "fp32"]
 _FILES = {
     "unet": ("config.json", "diffusion_pytorch_model.safetensors"),
     "codec": ("config.json", "codec.safetensors"),
+    "decoder": ("config.json", "diffusion_pytorch_model.safetensors"),
     "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
     "text_encoder": ("config.json", "model.safetensors"),
     "tokenizer": ("tokenizer.json",),
@@ -33,12 +34,13 @@ _OPTIONAL = ("image_encoder", "image_adapter")
 def files_of(folder: Path, optional: bool = False) -> tuple[str, ...]:
     """Files that a prior folder must hold, in diffusers' layout plus ``prior.json``.
 
-    A folder ``vae`` takes the place of the linear ``codec``. With ``optional`` also those of the optional components
-    that are there and whole.
+    A folder ``vae`` takes the place of the linear ``codec``, beside which a ``decoder`` may be. With ``optional``
+    also those of the optional components that are there and whole.
     """
     # os.path and not Path: a folder that may not be looked into has nothing in it.
     codec = "vae" if os.path.isdir(folder / "vae") else "codec"
-    components = ["unet", codec, "text_encoder", "tokenizer", "scheduler"]
+    decoder = ["decoder"] if codec == "codec" and os.path.isdir(folder / "decoder") else []
+    components = ["unet", codec, *decoder, "text_encoder", "tokenizer", "scheduler"]
     if optional:
         components += [name for name in _OPTIONAL if all(os.path.isfile(folder / name / one) for one in _FILES[name])]
     return ("prior.json", *(f"{name}/{file}" for name in components for file in _FILES[name]))

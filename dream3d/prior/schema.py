@@ -157,6 +157,12 @@ VAE: Rules = {
     "mid_block_add_attention": YES_NO,
 }
 PATCH_PCA: Rules = {"patch_size": whole(1, 64), "channels": WIDTH}
+DECODER: Rules = {
+    "block_out_channels": each(WIDTH, 1, LEVELS + 1),
+    "layers_per_block": FEW,
+    "norm_num_groups": WIDTH,
+    "pixel_shuffle": whole(1, 64),
+}
 SETTINGS: Rules = {
     "name": text(100),
     "version": whole(0, 10**6),

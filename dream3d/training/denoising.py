@@ -10,7 +10,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from dream3d.prior.attention import Context
-from dream3d.prior.codec import Codec, PatchPCA
+from dream3d.prior.codec import Codec
+from dream3d.prior.patch_pca import PatchPCA
 from dream3d.prior.unet import call_unet
 from dream3d.training.data import Batch
 from dream3d.training.inputs import FrozenInputs

@@ -27,6 +27,24 @@ def diffuse(x0: Tensor, noise: Tensor, alpha_bar: Tensor, kind: PredictionType) 
     return alpha * x0 + sigma * noise, target
 
 
+def error_of_x0(error: Tensor, alpha_bar: Tensor, kind: PredictionType) -> Tensor:
+    """The error of predicted clean latents (N, C, h, w) that an error of the network's output is, at (N,) variances.
+
+    x0 = alpha * x_t - sigma * v, or (x_t - sigma * noise) / alpha.
+    """
+    factor = (1 - alpha_bar).sqrt() if kind == "v_prediction" else ((1 - alpha_bar) / alpha_bar).sqrt()
+    return -factor[:, None, None, None] * error
+
+
+def image_errors(images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean absolute errors of (N, 3, H, W): of the pixels, and of differences between neighbours in rows and columns.
+
+    The second one counts speckle and blurred edges, which the first hardly sees.
+    """
+    error = images - truth
+    return error.abs().mean(), (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
+
+
 def level_weights(alpha_bar: Tensor, kind: PredictionType, weighting: str, gamma: float) -> Tensor:
     """Weights of the squared error at signal variances (N,): ones, or Min-SNR's (Hang et al. 2023).
 

@@ -18,12 +18,13 @@ from dream3d.bounds import Between, Seed, Settings, Share
 from dream3d.errors import UsageError
 from dream3d.prior.layout import AttentionKind
 from dream3d.recipe.settings import apply_change, parse_settings
+from dream3d.training.decoder_recipe import DecoderRecipe
 from dream3d.training.retrieval_recipe import RetrievalRecipe
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Products = Literal["auto", "on", "off"]
 Weighting = Literal["none", "min_snr"]
-TaskName = Literal["multiview", "retrieval"]
+TaskName = Literal["multiview", "retrieval", "decoder"]
 
 MAX_BATCH = 16_384
 """Images in a step."""
@@ -142,9 +143,12 @@ class TrainingRecipe(Settings):
     network: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of ``UNet2DConditionModel`` for a network from scratch; empty to go on with the start's."""
     task: TaskName = "multiview"
-    """``multiview`` trains the network, ``retrieval`` an image adapter for the start, whose network is frozen."""
+    """``multiview`` trains the network, ``retrieval`` an image adapter for the start, whose network is frozen, and
+    ``decoder`` a decoder for a start with a linear codec."""
     retrieval: RetrievalRecipe = field(default_factory=RetrievalRecipe)
     """Of the task ``retrieval``."""
+    decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
+    """Of the task ``decoder``."""
 
     def __post_init__(self) -> None:
         """See :class:`Settings`; raises UsageError too for settings that do not go together."""
@@ -161,9 +165,11 @@ class TrainingRecipe(Settings):
                 f"data.shares has {len(data.shares)} numbers for {len(data.view_folders)} folders of data.views; "
                 "give one for each folder"
             )
+        if self.network and self.task != "multiview":
+            raise UsageError(f'task = "{self.task}" goes on with a prior that is there; leave [network] out')
         if self.task == "retrieval":
             self._check_retrieval()
-        elif batch.image_mode_fraction and not data.images:
+        elif self.task == "multiview" and batch.image_mode_fraction and not data.images:
             raise UsageError(
                 f"batch.image_mode_fraction is {batch.image_mode_fraction} and data.images is empty; "
                 "name a folder of image shards, or set the fraction to 0"
@@ -185,13 +191,13 @@ class TrainingRecipe(Settings):
                 f'retrieval.modes is "{self.retrieval.modes}" and data.images is empty; name a folder of image shards, '
                 'or set it to "3d"'
             )
-        if self.network:
-            raise UsageError('task = "retrieval" trains an adapter for a prior that is there; leave [network] out')
 
     @property
     def uses_images(self) -> bool:
         """Whether images without cameras are among the data."""
-        return self.retrieval.modes != "3d" if self.task == "retrieval" else self.batch.image_mode_fraction > 0
+        if self.task == "retrieval":
+            return self.retrieval.modes != "3d"
+        return self.task == "multiview" and self.batch.image_mode_fraction > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for json."""

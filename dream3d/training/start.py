@@ -43,8 +43,9 @@ class Start:
 
     def _copy_prior(self, folder: Path) -> None:
         codec = "vae" if (self.folder / "vae").is_dir() else "codec"
-        for name in (codec, "text_encoder", "tokenizer", "scheduler"):
-            copy_folder(self.folder / name, folder / name)
+        for name in (codec, "decoder", "text_encoder", "tokenizer", "scheduler"):
+            if name != "decoder" or (self.folder / name).is_dir():
+                copy_folder(self.folder / name, folder / name)
         shutil.copyfile(self.folder / "prior.json", folder / "prior.json")
         if (self.folder / "attribution.csv").is_file():
             shutil.copyfile(self.folder / "attribution.csv", folder / "attribution.csv")

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dream3d.dataset.records import Split
 from dream3d.dataset.shards import read_images, read_objects, shards
-from dream3d.prior.codec import PatchPCA, fit_patch_pca, save_patch_pca
 from dream3d.prior.folder import read_settings
+from dream3d.prior.patch_pca import PatchPCA, fit_patch_pca, save_patch_pca
 from dream3d.prior.schema import read_json
 from dream3d.prior.unet import MultiViewUNet
 from dream3d.training.data import over_background

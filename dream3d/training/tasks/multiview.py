@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
 from dream3d.training.data import Batch
-from dream3d.training.denoising import heldout_losses, predict_noised, weights_of_latents
-from dream3d.training.events import Observer, Outcome, StepEvent
+from dream3d.training.denoising import heldout_losses, predict_noised
+from dream3d.training.events import Observer, Outcome
 from dream3d.training.fast import speed_up
-from dream3d.training.inputs import FrozenInputs
-from dream3d.training.logs import StepLog
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.network import make_network
 from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
 from dream3d.training.outputs import SHEET_PROMPTS, names_in, write_samples, write_trained_prior
 from dream3d.training.recipe import BatchRecipe, DataRecipe, TrainingRecipe
-from dream3d.training.task import Loss, Task, Trained
+from dream3d.training.task import Loss, Trained
+from dream3d.training.tasks.base import RecipeTask
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-class MultiviewTask(Task[Batch]):
+class MultiviewTask(RecipeTask[Batch]):
     """All parameters of a UNet on views of objects with cameras, and on captioned images without."""
 
-    advice = "lower optimizer.rate or clip, or use precision bf16 or fp32"
     defaults = TrainingRecipe(data=DataRecipe(views="none"), batch=BatchRecipe(image_mode_fraction=0)).to_dict()
-    free = ("every", "sample_prompts", "name")
 
     def __init__(self, recipe: TrainingRecipe, out: Path, accelerator: Accelerator) -> None:
         """Reads everything; raises DatasetError, PriorError or UsageError for what does not fit."""
-        self.recipe, self.accelerator = recipe, accelerator
-        self.steps, self.checkpoint_every = recipe.steps, recipe.every.checkpoint
-        self.out, self.result = out, out / "prior"
-        out.mkdir(parents=True, exist_ok=True)
-        self.inputs = FrozenInputs(recipe, out, accelerator)
+        super().__init__(recipe, out, accelerator)
         self.unet, self.average = self._network().train(), self._network().requires_grad_(False)
         self.trained = Trained(
             "unet",
@@ -58,9 +50,6 @@ class MultiviewTask(Task[Batch]):
             decay=recipe.optimizer.ema,
         )
         self.network = accelerator.prepare(self.unet)
-        self.channels = weights_of_latents(self.inputs.codec, recipe.loss.channel_power, accelerator.device)
-        self.metrics = StepLog(out / "metrics.csv", ("step", "mode", "loss", "rate", "norm", "seconds"))
-        self.heldout = StepLog(out / "heldout.csv", ("step", "timestep", "loss"))
 
     def _network(self) -> UNet2DConditionModel:
         """The network at step 0; the same one whenever it is called."""
@@ -71,14 +60,6 @@ class MultiviewTask(Task[Batch]):
         )
         speed_up(unet, recipe, recipe.attention, device)
         return unet.to(device)
-
-    def settings(self) -> dict[str, Any]:
-        """The recipe."""
-        return self.recipe.to_dict()
-
-    def rate(self, step: int) -> float:
-        """See :func:`learning_rate`."""
-        return learning_rate(self.recipe, step)
 
     def draw(self, step: int) -> Batch:
         """The batch of a step, which is the same whenever it is drawn.
@@ -105,16 +86,6 @@ class MultiviewTask(Task[Batch]):
         loss = weighted_loss(predicted, target, levels, self.channels)
         return Loss("image" if batch.cameras is None else "3d", len(batch.images), {"diffusion": loss})
 
-    def log(self, event: StepEvent) -> None:
-        """A row of ``metrics.csv``."""
-        numbers = (f"{value:.6g}" for value in (event.loss, event.rate, event.norm))
-        self.metrics.add(event.step, event.mode, *numbers, f"{event.seconds:.4f}")
-
-    def rewind(self, step: int) -> None:
-        """Forget rows of later steps."""
-        self.metrics.rewind(step)
-        self.heldout.rewind(step)
-
     def write(self, step: int, seconds: float) -> None:
         """Held-out losses and samples of the moving average, each every so many steps."""
         every = self.recipe.every
@@ -132,13 +103,6 @@ class MultiviewTask(Task[Batch]):
             prompts = recipe.sample_prompts or tuple(names_in(inputs)[:SHEET_PROMPTS])
             sheet = self.out / "samples" / f"step-{step:08d}.png"
             write_samples(sheet, self.result, prompts, step, self.average.device)
-
-
-def learning_rate(recipe: TrainingRecipe, step: int) -> float:
-    """The rate after ``step`` steps: a linear warm-up times half a cosine, see OptimizerRecipe."""
-    optimizer = recipe.optimizer
-    warm = min(1.0, (step + 1) / optimizer.warmup) if optimizer.warmup else 1.0
-    return optimizer.rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / (optimizer.cosine or recipe.steps)))
 
 
 def make_trainer(recipe: TrainingRecipe, out: Path, device: str = "cpu") -> Trainer[MultiviewTask]:

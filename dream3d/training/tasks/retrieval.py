@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,17 +24,14 @@ from dream3d.prior.layout import files_of
 from dream3d.prior.schema import read_json
 from dream3d.prior.unet import MultiViewUNet, load_unet
 from dream3d.training.data import attribution
-from dream3d.training.denoising import LEVELS, predict_noised, weights_of_latents
-from dream3d.training.events import StepEvent
+from dream3d.training.denoising import LEVELS, predict_noised
 from dream3d.training.fast import speed_up
 from dream3d.training.guided_data import GuidedBatch, GuidedSampler
-from dream3d.training.inputs import FrozenInputs
-from dream3d.training.logs import StepLog
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
 from dream3d.training.recipe import DataRecipe, TrainingRecipe
-from dream3d.training.task import Loss, Task, Trained
-from dream3d.training.tasks.multiview import learning_rate
+from dream3d.training.task import Loss, Trained
+from dream3d.training.tasks.base import RecipeTask
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,20 +64,15 @@ class Guide(nn.Module):
         return made
 
 
-class RetrievalTask(Task[GuidedBatch]):
+class RetrievalTask(RecipeTask[GuidedBatch]):
     """The resampler and the projections of an adapter; network, codec, text and image encoder are frozen."""
 
-    advice = "lower optimizer.rate or clip, or use precision bf16 or fp32"
     defaults = TrainingRecipe(task="retrieval", data=DataRecipe(views="none", images="none")).to_dict()
-    free = ("every", "sample_prompts", "name")
+    measured = ("text", "pictures")
 
     def __init__(self, recipe: TrainingRecipe, out: Path, accelerator: Accelerator) -> None:
         """Reads everything; raises DatasetError, PriorError or UsageError for what does not fit."""
-        self.recipe, self.accelerator = recipe, accelerator
-        self.steps, self.checkpoint_every = recipe.steps, recipe.every.checkpoint
-        self.out, self.result = out, out / "prior"
-        out.mkdir(parents=True, exist_ok=True)
-        self.inputs = FrozenInputs(recipe, out, accelerator)
+        super().__init__(recipe, out, accelerator)
         start, device = self.inputs.start, accelerator.device
         if start.two_d:
             raise PriorError(f"{start.folder} is a 2D model; train a multi-view prior from it first")
@@ -95,9 +87,6 @@ class RetrievalTask(Task[GuidedBatch]):
         guide = Guide(self.adapter, self.unet, recipe.retrieval.text_weight, dtype)
         self.guide = accelerator.prepare(guide.to(device))
         self.trained = self._trained()
-        self.channels = weights_of_latents(self.inputs.codec, recipe.loss.channel_power, accelerator.device)
-        self.metrics = StepLog(out / "metrics.csv", ("step", "mode", "loss", "rate", "norm", "seconds"))
-        self.heldout = StepLog(out / "heldout.csv", ("step", "timestep", "text", "pictures"))
 
     def _adapter(self, folder: Path) -> ImageAdapter:
         """The adapter at step 0: the start's own, or a new one whose projections are those of the text."""
@@ -137,14 +126,6 @@ class RetrievalTask(Task[GuidedBatch]):
             "adapter", parameters, adamw, list(parameters.values()), optimizer.clip, average, decay=optimizer.ema
         )
 
-    def settings(self) -> dict[str, Any]:
-        """The recipe."""
-        return self.recipe.to_dict()
-
-    def rate(self, step: int) -> float:
-        """See :func:`dream3d.training.tasks.multiview.learning_rate`."""
-        return learning_rate(self.recipe, step)
-
     def draw(self, step: int) -> GuidedBatch:
         """The batch of a step, which is the same whenever it is drawn; 3D and 2D mode take turns."""
         batch, modes = self.recipe.batch, self.recipe.retrieval.modes
@@ -177,16 +158,6 @@ class RetrievalTask(Task[GuidedBatch]):
         features = self.encoder.features(batch.pictures.flatten(0, 1)).unflatten(0, shape)
         blank = batch.blank.to(features.device)[:, None, None, None]
         return torch.where(blank, self.encoder.blank(), features)
-
-    def log(self, event: StepEvent) -> None:
-        """A row of ``metrics.csv``."""
-        numbers = (f"{value:.6g}" for value in (event.loss, event.rate, event.norm))
-        self.metrics.add(event.step, event.mode, *numbers, f"{event.seconds:.4f}")
-
-    def rewind(self, step: int) -> None:
-        """Forget rows of later steps."""
-        self.metrics.rewind(step)
-        self.heldout.rewind(step)
 
     def write(self, step: int, seconds: float) -> None:
         """Held-out losses, every so many steps."""
