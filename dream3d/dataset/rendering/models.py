@@ -106,15 +106,17 @@ def _obj_actors(path: Path) -> list[Any]:
     importer.Update()
     everything: Any = renderer.GetActors()
     actors = [a for a in list(everything) if a.GetMapper() and a.GetMapper().GetInput().GetNumberOfPoints()]
+    decoded = list[Any]()
     for actor in actors:
-        if actor.GetTexture() is not None:
+        texture = actor.GetTexture()
+        if texture is not None and texture not in decoded:  # materials with one file may share its texture
             # VTK's own readers take 16 bits for an index into rainbow colours, and CMYK for RGBA.
-            with opened(
-                Path(actor.GetTexture().GetInputAlgorithm().GetFileName()), LIMITS.max_texture_pixels, TEXTURES
-            ) as image:
+            name = Path(texture.GetInputAlgorithm().GetFileName())
+            with opened(name, LIMITS.max_texture_pixels, TEXTURES) as image:
                 pixels = rgba_of(image)
             opaque = bool((pixels[..., 3] == 255).all())
-            actor.GetTexture().SetInputData(_grid(pixels[..., :3] if opaque else pixels))
+            texture.SetInputData(_grid(pixels[..., :3] if opaque else pixels))
+            decoded.append(texture)
         # Many exporters write a black or dark diffuse colour beside a texture and mean the texture.
         if actor.GetTexture() is not None and max(actor.GetProperty().GetDiffuseColor()) < 0.3:
             actor.GetProperty().SetDiffuseColor(1, 1, 1)
