@@ -94,6 +94,18 @@ def test_a_texture_is_drawn_with_straight_alpha(scene: OffscreenScene, tmp_path:
         assert (pixels[:, 2] == 0).all()
 
 
+@pytest.mark.parametrize("second", ["skin", "other"])
+def test_parts_may_share_a_texture(scene: OffscreenScene, tmp_path: Path, second: str) -> None:
+    path = box_obj(tmp_path / "box.obj")
+    words = path.read_text().splitlines()
+    path.write_text("\n".join([*words[:-3], "g top", f"usemtl {second}", *words[-3:]]) + "\n")
+    (tmp_path / "box.mtl").write_text("".join(f"newmtl {name}\nmap_Kd skin.png\n" for name in ("skin", "other")))
+    scene.load(path, SourceAsset("box", path, "box"))
+    rgba = scene.render(LEVEL, 20.0).rgba
+    solid = rgba[rgba[..., 3] == 255].astype(int)
+    assert np.abs(solid[:, 1] - solid[:, 0] * (128 / 255)).max() < 3  # orange all over
+
+
 def test_every_light_lights_and_they_differ(scene: OffscreenScene, tmp_path: Path) -> None:
     path = cube_glb(tmp_path / "cube.glb")
     scene.load(path, SourceAsset("cube", path, "cube"))
