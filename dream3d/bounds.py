@@ -71,7 +71,8 @@ Seed = Annotated[int, Between(0, MAX_SEED)]
 class Settings:
     """Base of frozen dataclasses of settings: making one checks the type and the bounds of every field.
 
-    Raises UsageError. A subclass with rules of its own calls this ``__post_init__`` first.
+    Where a float is meant, a whole number becomes one, since not every library takes both. Raises UsageError.
+    A subclass with rules of its own calls this ``__post_init__`` first.
     """
 
     spoken = "recipe key {!r}"
@@ -80,7 +81,9 @@ class Settings:
     def __post_init__(self) -> None:
         """See the class."""
         for name, hint in field_hints(type(self)).items():  # type: ignore[arg-type]
-            check_setting(getattr(self, name), hint, name, self.spoken)
+            value = getattr(self, name)
+            check_setting(value, hint, name, self.spoken)
+            object.__setattr__(self, name, with_floats(value, hint))
 
 
 class Options(Settings):
@@ -128,6 +131,19 @@ def check_setting(
         if len(value) > MAX_TEXT_CHARACTERS:
             raise UsageError(f"{called} has {len(value)} characters; the limit is {MAX_TEXT_CHARACTERS}")
     return None
+
+
+def with_floats(value: Any, hint: Any) -> Any:
+    """A value that :func:`check_setting` accepted, with floats for whole numbers where the type says float."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return with_floats(value, inner[0])
+    if origin in (Union, types.UnionType):
+        return value if int in inner else with_floats(value, next(one for one in inner if fits(value, one)))
+    if origin is tuple:
+        kinds = inner if inner[-1] is not ... else inner[:1] * len(value)
+        return tuple(with_floats(part, kind) for part, kind in zip(value, kinds, strict=True))
+    return float(value) if hint is float else value
 
 
 _FINITE = Between(-sys.float_info.max, sys.float_info.max)

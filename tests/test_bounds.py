@@ -20,7 +20,7 @@ from dream3d.dataset.rendering.dataset import DatasetPlan
 from dream3d.dataset.rendering.views import ViewsRecipe
 from dream3d.errors import UsageError
 from dream3d.prior.sampling import SamplingRecipe
-from dream3d.recipe.generation import Linear, Recipe
+from dream3d.recipe.generation import Linear, OptimizerRecipe, Recipe, TargetRecipe
 from dream3d.recipe.overrides import Overrides, changed_recipe
 from dream3d.recipe.presets import PRESETS, preset
 from dream3d.recipe.settings import parse_settings
@@ -105,6 +105,22 @@ def test_settings_of_any_values_are_valid_or_refused(data: st.DataObject) -> Non
     for _ in range(data.draw(st.integers(1, 3))):
         base = put(base, data.draw(st.sampled_from(places)), data.draw(JSON))
     is_fit(kind, base)
+
+
+@pytest.mark.parametrize(
+    ("made", "meant"),
+    [
+        (OptimizerRecipe(betas=(0, 0.99)).betas, (0.0, 0.99)),  # torch refuses pairs of one float and one int
+        (Linear(1, 0.5, 10), Linear(1.0, 0.5, 10)),
+        (TargetRecipe(noise=1).noise, 1.0),
+        (TargetRecipe(noise=None).noise, None),
+        (CameraRange(elevation_deg=(0, 35)).elevation_deg, (0.0, 35.0)),
+        (TargetRecipe(elevations_deg=(5, 10)).elevations_deg, (5.0, 10.0)),
+        (TargetRecipe(views=4).views, 4),
+    ],
+)
+def test_whole_numbers_become_floats_where_floats_are_meant(made: object, meant: object) -> None:
+    assert repr(made) == repr(meant)
 
 
 @given(JSON)
