@@ -76,10 +76,11 @@ def add_decoder(prior: Path, linear: PatchPCA) -> PatchPCA:
 
 
 def save_decoder(arguments: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write a decoder, its matrices in eight bits, as the new folder ``folder``."""
+    """Write a decoder, its matrices in eight bits, as the new folder ``folder``; of ``arguments``, those of its sizes."""
     from safetensors.torch import save_file
 
     folder.mkdir()
-    write_json(folder / "config.json", {"_class_name": "Decoder", **arguments})
+    sizes = {name: value for name, value in arguments.items() if name in DECODER}
+    write_json(folder / "config.json", {"_class_name": "Decoder", **sizes})
     packed = {name: value.contiguous() for name, value in pack(weights).items()}
     write_atomically(folder / STOCK_WEIGHTS, lambda path: save_file(packed, path))

@@ -74,7 +74,8 @@ export OMP_NUM_THREADS=1
 # glibc gives large blocks back to the system and asks for them again at every step; kept, a step is a third shorter.
 export GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456
 MINI=$PWD/examples/mini
-(cd "$BUILD" && dream3d train "$MINI/mini.toml" --out first && dream3d train "$MINI/mini-finish.toml" --out mini)
+(cd "$BUILD" && dream3d train "$MINI/mini.toml" --out first && dream3d train "$MINI/mini-finish.toml" --out mini &&
+    dream3d train "$MINI/decoder.toml" --out decoder)
 unset GLIBC_TUNABLES
 [ -d "$BUILD/encoder/image_encoder" ] || dream3d train-encoder "$BUILD/catalogue" "$BUILD/furniture" "$BUILD/made" \
     --out "$BUILD/encoder" --seed 1
@@ -82,6 +83,6 @@ unset GLIBC_TUNABLES
     --out "$BUILD/judge/encoder" --seed 2
 
 # 5. One folder, in eight bits, as it lies in dream3d/priors/mini.
-python examples/mini/bundle.py --prior "$BUILD/mini/prior" --encoder "$BUILD/encoder" --out "$BUILD/bundle" \
+python examples/mini/bundle.py --prior "$BUILD/decoder/prior" --encoder "$BUILD/encoder" --out "$BUILD/bundle" \
     --licence-data "CC0-1.0 and CC-BY-3.0, see attribution.csv"
 echo "the prior: $BUILD/bundle; try it: dream3d views 'an elk skull' --prior $BUILD/bundle"
