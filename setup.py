@@ -24,7 +24,14 @@ setup(
     packages=find_packages(include=["dream3d", "dream3d.*"]),
     # The mini prior travels inside the package: it works with no network and no second download.
     package_data={
-        "dream3d": ["py.typed", "priors/**", "prior/official/configs/**", "report/model_viewer/**", "corpora/**"]
+        "dream3d": [
+            "py.typed",
+            "priors/**",
+            "prior/official/configs/**",
+            "report/model_viewer/**",
+            "corpora/**",
+            "evaluation/lists/**",
+        ]
     },
     install_requires=[
         "torch>=2.5",
