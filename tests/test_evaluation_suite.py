@@ -428,3 +428,9 @@ def test_the_classifier_knows_what_it_is_shown() -> None:
     assert probabilities.shape == (2, 1000)
     assert probabilities.sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
     assert len(classifier.digest) == 64
+
+
+@pytest.mark.usefixtures("no_classifier")
+def test_without_the_extra_the_classifier_says_how_to_get_it() -> None:
+    with pytest.raises(UsageError, match=r"pip install 'dream3d\[evaluate\]'"):
+        EfficientNetLite2()

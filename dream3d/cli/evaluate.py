@@ -39,7 +39,7 @@ prompts_option = partial(typer.Option, rich_help_panel="Prompts")
 
 SubjectsArgument = Annotated[
     list[str],
-    typer.Argument(help="Priors, folders of assets, and models; each is a column.", metavar="ASSETS|PRIOR..."),
+    typer.Argument(help="Priors, folders of assets, and models; each is a column.", metavar="SUBJECT..."),
 ]
 OutDirOption = Annotated[Path, typer.Option(help="Folder for results, table and page; a second call goes on with it.")]
 ProtocolOption = Annotated[
@@ -59,7 +59,9 @@ CorpusOption = Annotated[
 ]
 JudgeOption = Annotated[
     str | None,
-    typer.Option(help="Prior whose image encoder judges.", show_default="the first prior that has one, or mini"),
+    typer.Option(
+        help="Prior whose image encoder judges, or folder of a CLIP.", show_default="the first prior's, or mini's"
+    ),
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps of priors.", show_default="the prior's")]
 

@@ -107,7 +107,8 @@ def _name(prior: DiffusionPrior, priors: list[DiffusionPrior]) -> str:
 
 
 def _judges(judge: str | None, priors: list[DiffusionPrior], device: str) -> tuple[Judges, Color]:
-    """Who judges, and the colour behind assets: that of the first prior, or else of the judge."""
+    """Who judges, and the colour behind assets: that of the first prior, or else of the judge, or of mini."""
+    from dream3d.evaluation.clip import ClipFolder, is_clip
     from dream3d.evaluation.encoders import EfficientNetLite2, PriorEncoder, is_installed
     from dream3d.evaluation.suite.measure import Judges
     from dream3d.prior.folder import read_settings
@@ -115,9 +116,12 @@ def _judges(judge: str | None, priors: list[DiffusionPrior], device: str) -> tup
     from dream3d.weights.loading import find_folder
 
     own = next((prior.folder for prior in priors if (prior.folder / FOLDER / "config.json").is_file()), None)
+    classifier = EfficientNetLite2(device) if is_installed() else None
+    if judge is not None and is_clip(Path(judge)):
+        colors = priors[0].background if priors else read_settings(find_folder("mini")).background
+        return Judges(ClipFolder(Path(judge), device), classifier), colors
     folder = find_folder(judge) if judge is not None else own or find_folder("mini")
     settings = read_settings(folder)
-    classifier = EfficientNetLite2(device) if is_installed() else None
     background = priors[0].background if priors else settings.background
     return Judges(PriorEncoder(folder, settings.name, device), classifier), background
 

@@ -15,7 +15,7 @@ from dream3d.evaluation.suite.cases import Case, Color
 from dream3d.evaluation.suite.measure import Judges, evaluate
 from dream3d.evaluation.suite.page import evaluation_page
 from dream3d.evaluation.suite.store import FORMAT, PAGE, RECORD, Result, ResultStore, claim_folder
-from dream3d.evaluation.suite.subjects import Subject
+from dream3d.evaluation.suite.subjects import Subject, TruthSubject
 from dream3d.evaluation.suite.summary import Summary, summarise, with_differences
 from dream3d.files import remove_leftovers, write_json, write_text
 from dream3d.version import __version__
@@ -80,7 +80,7 @@ def run_evaluation(
     summaries = []
     for subject in evaluation.subjects:
         if subject.background not in references:
-            references[subject.background] = _reference(evaluation, subject.background)
+            references[subject.background] = _reference(evaluation, subject.background, store)
         results = evaluate(
             subject,
             evaluation.cases,
@@ -131,8 +131,7 @@ def _captions(evaluation: Evaluation) -> dict[str, Tensor]:
     return dict(zip(prompts, evaluation.judges.encoder.embed_texts(prompts), strict=True))
 
 
-def _reference(evaluation: Evaluation, background: Color) -> Tensor | None:
-    """(M, F) features of the held-out renders over a colour; None without them."""
-    truths = (case.truth_over(background) for case in evaluation.cases)
-    features = [evaluation.judges.features(truth)[0] for truth in truths if truth is not None]
-    return torch.cat(features) if features else None
+def _reference(evaluation: Evaluation, background: Color, store: ResultStore) -> Tensor | None:
+    """(M, F) features of the held-out renders over a colour; None without them. They are kept as any other result."""
+    truth = evaluate(TruthSubject(background), evaluation.cases, [0], evaluation.judges, store)
+    return torch.cat([one.features for one in truth]) if truth else None

@@ -25,6 +25,8 @@ RECORD, PAGE = "evaluation.json", "evaluation.html"
 MAX_RESULT_BYTES = 2**28
 MAX_RECORD_BYTES = 2**28
 NEEDED = ("views", "vectors", "text")
+ALWAYS = ("text_image", "view_agreement", "consistency", "janus")
+"""Figures that every answer has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +103,8 @@ def _checked(facts: object, tensors: Mapping[str, Tensor]) -> Result:
     matching = (result.vectors, result.features, result.probabilities)
     if result.views.dtype != torch.uint8 or result.views.dim() != 4 or any(len(one) != count for one in matching):
         raise ValueError("parts that do not belong together")
+    if not result.failure and (not figures.keys() >= set(ALWAYS) or result.vectors.shape[1:] != result.text.shape):
+        raise ValueError("parts are missing")
     if not all(bool(torch.isfinite(one).all()) for one in (*matching, result.text)):
         raise ValueError("numbers that are not finite")
     return result
