@@ -99,6 +99,11 @@ def test_every_protocol_has_prompts_and_a_limit() -> None:
             assert not any(prompt.startswith("#") for prompt in prompts)
 
 
+def test_quick_is_the_gallery() -> None:
+    lines = (Path(__file__).parent.parent / "prompts/gallery.txt").read_text("utf-8").splitlines()
+    assert packaged_prompts("quick") == [line for line in lines if line and not line.startswith("#")]
+
+
 def test_a_case_of_an_object_has_its_longest_caption_its_cameras_and_its_views(tmp_path: Path) -> None:
     objects = read_split([write_shapes(tmp_path, [("red", "table")], copies=1)], ["heldout"])
     (case,) = cases_of_objects(objects, is_exact=True)
@@ -315,6 +320,19 @@ def test_a_model_that_cannot_be_read_is_told_and_not_tried_again(tmp_path: Path,
     page = (tmp_path / "out/evaluation.html").read_text("utf-8")
     assert "a &lt;bad&gt;" in page
     assert run_evaluation(evaluation, tmp_path / "out")[1] == 0
+
+
+def test_pictures_of_the_first_prompts_alone_are_kept_in_memory(
+    tmp_path: Path, judges: Judges, prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dream3d.evaluation.suite.measure.MAX_PICTURED", 1)
+    monkeypatch.setattr("dream3d.evaluation.suite.page.MAX_PICTURED", 1)
+    (summary,), _ = run_evaluation(drawing(prior, judges), tmp_path)
+    assert [len(one.views) for one in summary.results] == [4, 4, 0, 0, 0, 0]
+    assert summary.prompts == 3
+    page = (tmp_path / "evaluation.html").read_text("utf-8")
+    assert page.count("data:image/png") == 1
+    assert "The first 1 of 3 prompts." in page
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from dream3d.evaluation.encoders import ClassifyingEncoder, TextImageEncoder
 from dream3d.evaluation.pixels import WINDOW, psnr, ssim
 from dream3d.evaluation.similarity import image_image_similarity, text_image_similarity, view_agreement
 from dream3d.evaluation.suite.cases import Case, Color
-from dream3d.evaluation.suite.store import Result, ResultStore, failed
+from dream3d.evaluation.suite.store import MAX_PICTURED, Result, ResultStore, failed
 from dream3d.evaluation.suite.subjects import Subject
 
 
@@ -49,10 +49,11 @@ def evaluate(
 ) -> list[Result]:
     """The results of one subject for every case and seed, in order; those that are in the store are not made again.
 
-    What a subject has no answer to is left out. A model that cannot be read is a result with a ``failure``.
+    What a subject has no answer to is left out. Views are there for the first :data:`MAX_PICTURED` cases alone. A model
+    that cannot be read is a result with a ``failure``.
     """
     results = []
-    for case in cases:
+    for number, case in enumerate(cases):
         for seed in seeds:
             key = subject.key(case, seed)
             if key is None:
@@ -62,6 +63,8 @@ def evaluate(
             if result is None:
                 result = _answer(subject, case, seed, judges)
                 store.keep(path, result)
+            if number >= MAX_PICTURED:  # a thousand prompts' views of large assets would fill the memory
+                result = replace(result, views=result.views[:0].clone())
             results.append(result)
             on_result(result)
     return results

@@ -8,13 +8,11 @@ from html import escape
 import numpy as np
 
 from dream3d.evaluation.intervals import Interval
-from dream3d.evaluation.suite.store import Result
+from dream3d.evaluation.suite.store import MAX_PICTURED, Result
 from dream3d.evaluation.suite.summary import FIGURES, Summary
 from dream3d.images import enlarged, png_bytes, side_by_side
 from dream3d.report.page import data_uri, html_page
 
-MAX_PICTURED = 100
-"""Prompts with pictures on the page; the table is of all."""
 PICTURE_SIDE = 96
 _STYLE = """
 main { max-width: 1300px; margin: 0 auto; padding: 1.6rem 1.2rem 3rem }
@@ -119,11 +117,12 @@ def _failures(summaries: Sequence[Summary]) -> str:
 
 def _pictures(summaries: Sequence[Summary]) -> str:
     """A row for each prompt, with the first answer of every subject."""
-    answers = [{one.prompt: one for one in reversed(summary.results) if not one.failure} for summary in summaries]
+    answers = [{one.prompt: one for one in reversed(summary.results) if len(one.views)} for summary in summaries]
     prompts = list(dict.fromkeys(one.prompt for summary in summaries for one in summary.results))
+    pictured = [prompt for prompt in prompts if any(prompt in found for found in answers)]
     heads = "".join(f"<th>{escape(one.name)}</th>" for one in summaries)
     rows = []
-    for prompt in prompts[:MAX_PICTURED]:
+    for prompt in pictured:
         cells = "".join(f"<td>{_strip(found[prompt]) if prompt in found else ''}</td>" for found in answers)
         rows.append(f"<tr><td>{escape(prompt)}</td>{cells}</tr>")
     more = (

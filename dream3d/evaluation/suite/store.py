@@ -22,6 +22,8 @@ VERSION = 1
 FORMAT = f"dream3d evaluation {VERSION}"
 RESULTS = "results"
 RECORD, PAGE = "evaluation.json", "evaluation.html"
+MAX_PICTURED = 100
+"""Prompts whose pictures are kept in memory, and shown on the page; figures are of all."""
 MAX_RESULT_BYTES = 2**28
 MAX_RECORD_BYTES = 2**28
 NEEDED = ("views", "vectors", "text")
