@@ -15,6 +15,7 @@ import pytest
 import torch
 from colored_shapes import write_shapes
 from mesh_assets import axis_object
+from PIL import Image
 from safetensors.torch import save_file
 from tiny_judge import tiny_judges, write_tiny_judge
 from torch import Tensor
@@ -22,7 +23,7 @@ from typer.testing import CliRunner
 
 from dream3d.cameras import orbit
 from dream3d.cli.app import app
-from dream3d.errors import UsageError
+from dream3d.errors import DatasetError, UsageError
 from dream3d.evaluation.encoders import EfficientNetLite2, is_installed
 from dream3d.evaluation.protocols.priors import read_split
 from dream3d.evaluation.suite.cases import (
@@ -34,6 +35,7 @@ from dream3d.evaluation.suite.cases import (
 )
 from dream3d.evaluation.suite.measure import Judges, evaluate, measure
 from dream3d.evaluation.suite.report import Evaluation, run_evaluation
+from dream3d.evaluation.suite.sheets import read_sheet
 from dream3d.evaluation.suite.store import Result, ResultStore, claim_folder
 from dream3d.evaluation.suite.subjects import PriorSubject, TruthSubject, assets_subject
 from dream3d.evaluation.suite.summary import summarise, with_differences
@@ -145,6 +147,25 @@ def test_models_in_folders_of_their_own_are_called_after_them(tmp_path: Path) ->
     for name in ("a-red-box", "a-green-box"):
         models(tmp_path / name, mesh=colored_box(RED, RED, RED, RED))
     assert assets_subject("runs", [tmp_path], BLUE).prompts == ("a green box", "a red box")
+
+
+def test_views_of_other_systems_may_be_pictures(tmp_path: Path) -> None:
+    sheet = np.zeros((12, 48, 4), np.uint8)
+    for number in range(4):
+        sheet[2:10, 12 * number + 2 : 12 * number + 10] = (60 * number, 0, 255, 255)
+    Image.fromarray(sheet).save(tmp_path / "a-red-chair.png")
+    Image.fromarray(sheet[:, :40]).save(tmp_path / "a-tree.png")
+    subject = assets_subject("views", [tmp_path], BLUE)
+    assert subject.prompts == ("a red chair", "a tree")
+    views = subject.views(Case("a red chair", orbit(4)), 0)
+    assert views.shape == (4, 3, 12, 12)
+    assert views[:, 0, 6, 6].tolist() == pytest.approx([0, 60 / 255, 120 / 255, 180 / 255])
+    assert views[3, :, 0, 0].tolist() == pytest.approx(BLUE, abs=0.003)
+    assert read_sheet(tmp_path / "a-red-chair.png", 8, BLUE).shape == (4, 3, 8, 8)
+    with pytest.raises(DatasetError, match="40 x 12 pixels are not 4 square views"):
+        subject.views(Case("a tree", orbit(4)), 0)
+    models(tmp_path, b=colored_box(RED, RED, RED, RED))
+    assert assets_subject("models", [tmp_path], BLUE).prompts == ("b",)  # pictures beside models are previews
 
 
 def test_a_mesh_with_two_fronts_is_a_janus_and_one_with_four_sides_is_none(tmp_path: Path, judges: Judges) -> None:

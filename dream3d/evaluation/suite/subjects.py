@@ -15,6 +15,7 @@ from dream3d.dataset.check.file import CHECKS, check_file
 from dream3d.errors import Dream3DError, ExportError, UsageError
 from dream3d.evaluation.protocols.views import draw
 from dream3d.evaluation.suite.cases import Case, Color
+from dream3d.evaluation.suite.sheets import SUFFIXES, read_sheet
 from dream3d.files import hash_file
 from dream3d.mesh.export import Asset, read_provenance
 from dream3d.mesh.foreign import read_scene
@@ -76,7 +77,7 @@ class PriorSubject:
 
 @dataclass(frozen=True)
 class AssetsSubject:
-    """Finished models, by the words of their prompts; seed number i is the model i of a prompt."""
+    """Finished models, or their views, by the words of their prompts; seed number i is the file i of a prompt."""
 
     name: str
     files: Mapping[str, Sequence[Path]]
@@ -99,6 +100,8 @@ class AssetsSubject:
         """See :class:`Subject`. Raises DatasetError or ExportError for a file that cannot be used."""
         path = self._file(case, seed)
         assert path is not None  # who has no key is not asked
+        if path.suffix.lower() in SUFFIXES:
+            return read_sheet(path, ASSET_SIZE, self.background)
         shaded = shade_asset(read_model(path), case.cameras, ASSET_SIZE, self.background)
         return torch.from_numpy(shaded).movedim(-1, 1) / 255
 
@@ -145,15 +148,17 @@ def read_model(path: Path) -> Asset:
 
 
 def assets_subject(name: str, paths: Sequence[Path], background: Color) -> AssetsSubject:
-    """The models of files and folders. UsageError if there are none.
+    """The models of files and folders, see :func:`models_in`. UsageError if there are none.
 
-    Of a folder, those directly in it; if there are none, those of the folders in it, such as runs. A model's prompt is
-    what a GLB of dream3d says, else the file's name, or its folder's if all are called alike, with dashes for blanks.
+    A model's prompt is what a GLB of dream3d says, else the file's name, or its folder's if all are called alike, with
+    dashes for blanks.
     """
     models = [model for path in paths for model in models_in(path)]
     if not models:
         where = ", ".join(map(str, paths))
-        raise UsageError(f"{where}: no model ({', '.join(CHECKS)}); give a folder of assets, or a prior")
+        raise UsageError(
+            f"{where}: no model ({', '.join(CHECKS)}) and no sheet of views; give a folder of assets, or a prior"
+        )
     if len(models) > MAX_ASSETS:
         raise UsageError(f"{len(models)} models; the limit is {MAX_ASSETS}")
     named = sorted((*_origin(model), model) for model in models)
@@ -164,11 +169,14 @@ def assets_subject(name: str, paths: Sequence[Path], background: Color) -> Asset
 
 
 def models_in(path: Path) -> list[Path]:
-    """A model file itself; of a folder, the models in it, or if there are none, those of the folders in it."""
+    """A model file, or a sheet of views, itself.
+
+    Of a folder, the models in it; if there are none, those of the folders in it, such as runs, and else its sheets.
+    """
     if not os.path.isdir(path):
-        return [path] if os.path.isfile(path) and path.suffix.lower() in CHECKS else []
-    for pattern in ("*", "*/*"):
-        found = sorted(one for one in path.glob(pattern) if one.suffix.lower() in CHECKS and one.is_file())
+        return [path] if os.path.isfile(path) and path.suffix.lower() in (*CHECKS, *SUFFIXES) else []
+    for pattern, kinds in (("*", CHECKS), ("*/*", CHECKS), ("*", SUFFIXES)):
+        found = sorted(one for one in path.glob(pattern) if one.suffix.lower() in kinds and one.is_file())
         if found:
             return found
     return []
