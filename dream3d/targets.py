@@ -144,8 +144,10 @@ def find_target(
     # A schedule may leave some signal in its last step; a target from noise alone has none.
     x_t = noise.clone() if asked.noise == 1 else add_noise(latents, noise, alphas_cumprod[timestep])
 
+    told, together = (cameras, views) if guidance.prior_views == "together" else (None, 1)
+
     def predict(x: Tensor, t: int) -> Tensor:
-        return guided_target(*prior.predict_x0(x, t, cameras, conditioning, views), views, guidance)
+        return guided_target(*prior.predict_x0(x, t, told, conditioning, together), together, guidance)
 
     x0 = denoise(x_t, timestep, asked.denoise_steps, alphas_cumprod, predict)
     target = Target(cameras, x0, x_t, noise, alphas_cumprod[timestep], timestep, (low, high))

@@ -72,6 +72,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/design.md": (),
     "docs/doctor.md": (),
     "docs/dreambooth.md": (dog_photos,),
+    "docs/evaluate.md": (prompts,),
     "docs/evaluation.md": (prompts,),
     "docs/export.md": (),
     "docs/generate.md": (),
@@ -93,5 +94,5 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "examples/mini/README.md": (),
 }
 """What each document needs to be there. A new document gets a line here."""
-NEEDS_DATA = ("docs/dataset-captions.md", "docs/evaluation.md", "docs/training.md")
+NEEDS_DATA = ("docs/dataset-captions.md", "docs/evaluate.md", "docs/evaluation.md", "docs/training.md")
 """Documents that begin with a folder ``data`` of rendered shards."""

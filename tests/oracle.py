@@ -127,9 +127,10 @@ class OraclePrior:
         return (latents * 0.5 + 0.5).clamp(0, 1)
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
+        self, x_t: Tensor, timestep: int, cameras: Cameras | None, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """The posterior mean, per group of views; the same with and without the prompt."""
+        assert cameras is not None, "it knows objects as they are seen from somewhere"
         alpha_bar = float(self.alphas_cumprod[timestep])
         if self._drawn is None or self._drawn[0] is not cameras:  # asked at each step of denoising
             drawn = [draw(shapes, cameras, self.image_size)[0] * 2 - 1 for shapes in self.objects]

@@ -130,9 +130,10 @@ def test_a_name_that_no_file_can_have_is_one_line(args: list[str]) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    for command in ("generate", "resume", "doctor", "dreambooth", "replay", "variations", "view"):
-        text = (ROOT / "docs" / f"{command}.md").read_text("utf-8")
-        shown = CliRunner().invoke(app, [command, "--help"]).stdout
+    subcommands = ("evaluate measure", "evaluate study", "evaluate preferences")
+    for command in ("generate", "resume", "doctor", "dreambooth", "replay", "variations", "view", *subcommands):
+        text = (ROOT / "docs" / f"{command.split()[0]}.md").read_text("utf-8")
+        shown = CliRunner().invoke(app, [*command.split(), "--help"]).stdout
         options = {word for word in shown.replace(",", " ").split() if word.startswith("--")}
         assert not {option for option in options if f"`{option}" not in text}
 

@@ -39,6 +39,7 @@ from documents import (
 from typer.testing import CliRunner
 
 import dream3d.dataset.procedural.make as making
+import dream3d.evaluation.encoders as encoders
 import dream3d.personalise.recipe as personal
 import dream3d.prior.sampling as sampling
 import dream3d.training.recipe as training
@@ -115,6 +116,7 @@ def cut_costs(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for method in ("full", "lora"):
         monkeypatch.setitem(personal.DEFAULTS, ("mini", method), {"steps": 2, "batch": 1, "keep_sets": 1})
     monkeypatch.setattr(catalogue, "PACKAGED", small_prior)
+    monkeypatch.setattr(encoders, "is_installed", lambda: False)
     monkeypatch.setattr(finish, "SILHOUETTE_SIZE", 16)
     monkeypatch.setattr(finish, "PREVIEW_SIZE", 16)
     monkeypatch.setattr(write_turntable, "__kwdefaults__", {"frames": 2, "size": 32})

@@ -31,7 +31,7 @@ class Broken(OraclePrior):
         self.targets, self.value, self.asked = targets, value, -1
 
     def predict_x0(
-        self, x_t: torch.Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
+        self, x_t: torch.Tensor, timestep: int, cameras: Cameras | None, conditioning: Conditioning, views: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.asked += 1
         mean, _ = super().predict_x0(x_t, timestep, cameras, conditioning, views)

@@ -126,7 +126,9 @@ def test_nonsense_is_refused(make: Callable[[], object], message: str) -> None:
 
 
 def test_unknown_preset_names_the_known() -> None:
-    with pytest.raises(UsageError, match="unknown preset 'ultra'; the presets are mini, mvdream, mvdream-shading"):
+    with pytest.raises(
+        UsageError, match="unknown preset 'ultra'; the presets are mini, mvdream, mvdream-shading, mini-single-view"
+    ):
         preset("ultra")
 
 

@@ -75,10 +75,10 @@ class Watched(DiffusionPrior):
         self.asked: list[Cameras] = []
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
+        self, x_t: Tensor, timestep: int, cameras: Cameras | None, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """What the prior says."""
-        self.asked.append(cameras)
+        self.asked += [] if cameras is None else [cameras]
         return super().predict_x0(x_t, timestep, cameras, conditioning, views)
 
 
@@ -313,6 +313,7 @@ TABLE: Table[Trace] = {
     "guidance.t_max.until_step": falls(high(3), 4),
     "guidance.image_weight": rises(loss, 1e5, {"guidance.loss": "images"}),
     "guidance.weighting": falls(loss, "sigma"),
+    "guidance.prior_views": becomes(lambda run: len(run.asked), "alone", 0),  # it hears of no camera
     # Background
     "background.kind": changes(lambda run: type(run.state.scene.background), "network"),
     "background.random_probability": falls(moved("background."), 1.0, NETWORK),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import pytest
@@ -33,7 +34,7 @@ class Asked(OraclePrior):
         self.shown: list[tuple[torch.Tensor, int, int]] = []
 
     def predict_x0(
-        self, x_t: torch.Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
+        self, x_t: torch.Tensor, timestep: int, cameras: Cameras | None, conditioning: Conditioning, views: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """What the oracle says."""
         self.shown.append((x_t, timestep, views))
@@ -171,3 +172,27 @@ def test_the_run_folder_shows_the_rounds(tmp_path: Path) -> None:
         (2, "round 2 of 2: denoising 5 views in 3 steps"),
     ]
     assert [progress.step for progress in told if progress.targets is not None] == [1, 3]
+
+
+def test_a_prior_that_sees_one_view_at_a_time_hears_of_no_camera_and_of_no_other_view(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard = []
+    prior = OraclePrior(MASCOT, image_size=16)
+
+    def predict(x_t: torch.Tensor, timestep: int, cameras: Cameras | None, text: Conditioning, views: int) -> Any:
+        heard.append((cameras, views))
+        return x_t + 1, x_t
+
+    monkeypatch.setattr(prior, "predict_x0", predict)
+    guidance = replace(TINY.guidance, prior_views="alone", guidance_scale=3.0, rescale=1.0)
+    spread = torch.arange(1.0, 5.0).view(4, 1, 1, 1)  # views that differ in contrast
+    latents = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * spread
+    recipe = replace(TINY, guidance=guidance, targets=(TargetRecipe(denoise_steps=2),))
+    target = found(recipe, prior, latents)
+    assert heard == [(None, 1)] * 2
+    assert len(target.x0) == len(target.cameras) == 4
+    together = found(replace(recipe, guidance=replace(guidance, prior_views="together")), prior, latents)
+    assert [views for _, views in heard[2:]] == [4, 4]
+    assert all(cameras is not None for cameras, _ in heard[2:])
+    torch.testing.assert_close(together.cameras.c2w, target.cameras.c2w)

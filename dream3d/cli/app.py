@@ -15,6 +15,7 @@ from dream3d.cli.corpus import corpus
 from dream3d.cli.dataset import dataset
 from dream3d.cli.doctor import doctor
 from dream3d.cli.dreambooth import dreambooth
+from dream3d.cli.evaluate import evaluate
 from dream3d.cli.export import export
 from dream3d.cli.generate import generate
 from dream3d.cli.group import DebugOption, OneLineGroup, SectionedCommand
@@ -76,6 +77,7 @@ for _section, _functions in _COMMANDS.items():
 app.add_typer(models, name="models", rich_help_panel="Priors and training")
 app.add_typer(dataset, name="dataset", rich_help_panel="Priors and training")
 app.add_typer(corpus, name="corpus", rich_help_panel="Priors and training")
+app.add_typer(evaluate, name="evaluate", rich_help_panel="Priors and training")
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -35,7 +35,12 @@ OutOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(help="Random seed.")]
 PreviewOption = Annotated[int, typer.Option(help="Sample so many seeds in 2D, use the best.", show_default=False)]
-PresetOption = Annotated[str | None, recipe_option(help="mini, mvdream, mvdream-shading.", show_default="the prior's")]
+PresetOption = Annotated[
+    str | None,
+    recipe_option(
+        help="mini, mvdream, mvdream-shading, mini-single-view, mvdream-single-view.", show_default="the prior's"
+    ),
+]
 NegativeOption = Annotated[str | None, recipe_option(help="What to avoid.", show_default=_PRESET)]
 StepsOption = Annotated[int | None, recipe_option(help="Optimisation steps.", show_default=_PRESET)]
 ScaleOption = Annotated[float | None, recipe_option(help="How strictly to follow the prompt.", show_default=_PRESET)]

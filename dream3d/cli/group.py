@@ -140,7 +140,7 @@ def _without_blanks(param: Any) -> None:
     param.process_value = processed
 
 
-def command_group(text: str) -> typer.Typer:
+def command_group(text: str, kind: type[OneLineGroup] = OneLineGroup) -> typer.Typer:
     """A group of commands whose help begins with ``text``; without a command it shows its help."""
 
     def show_help(context: typer.Context) -> None:
@@ -148,7 +148,7 @@ def command_group(text: str) -> typer.Typer:
             typer.echo(context.get_help())
 
     options: dict[str, Any] = {"invoke_without_command": True, "rich_markup_mode": None}
-    return typer.Typer(cls=OneLineGroup, callback=show_help, help=text, pretty_exceptions_enable=False, **options)
+    return typer.Typer(cls=kind, callback=show_help, help=text, pretty_exceptions_enable=False, **options)
 
 
 def _write_sections(formatter: Any, rows: Iterable[tuple[Any, Any]]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dream3d.cameras import Cameras, orbit
 from dream3d.images import write_animation
 from dream3d.mesh.appearance import Appearance, Texture, VertexColors
+from dream3d.mesh.export import Asset
 from dream3d.mesh.raster import interpolate_at, rasterize
 from dream3d.mesh.srgb import display_values
 from dream3d.mesh.surface import Faces, FloatArray, seamless_normals, vertex_normals
@@ -55,6 +56,17 @@ def shade(
             image[seen] = color * (ambient + (1 - ambient) * np.clip(facing, 0, 1))
         images[view] = np.round(np.clip(_reduced(image, supersample), 0, 1) * 255)
     return images
+
+
+def shade_asset(
+    asset: Asset, cameras: Cameras, size: int, background: float | tuple[float, float, float]
+) -> NDArray[np.uint8]:
+    """(N, size, size, 3) sRGB images of an asset, its box centred, in the unit sphere, as :func:`shade` makes them."""
+    vertices = np.asarray(asset.vertices)
+    vertices = vertices - (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    vertices = vertices / max(float(np.linalg.norm(vertices, axis=1).max()), 1e-12)
+    faces = np.asarray(asset.faces, np.int64)
+    return shade(vertices, faces, asset.appearance, cameras, size, size, background=background, supersample=2)
 
 
 def write_turntable(

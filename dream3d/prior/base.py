@@ -61,11 +61,12 @@ class MultiViewPrior(Protocol):
         ...
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
+        self, x_t: Tensor, timestep: int, cameras: Cameras | None, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
         """Clean latents as predicted with the prompt and without it; both (B, C, h, w), no gradients.
 
-        ``x_t`` (B, C, h, w) holds groups of ``views`` consecutive images that are judged together, one camera each.
+        ``x_t`` (B, C, h, w) holds groups of ``views`` consecutive images that are judged together, one camera each;
+        without cameras (image mode, one view) each image is judged by itself.
         """
         ...
 

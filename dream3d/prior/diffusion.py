@@ -213,9 +213,9 @@ class DiffusionPrior:
         return prediction.to(x_t.dtype)
 
     def predict_x0(
-        self, x_t: Tensor, timestep: int, cameras: Cameras, conditioning: Conditioning, views: int
+        self, x_t: Tensor, timestep: int, cameras: Cameras | None, conditioning: Conditioning, views: int
     ) -> tuple[Tensor, Tensor]:
-        """Clean latents (B, C, h, w) as predicted with the prompt and without; ``views`` images are seen together."""
+        """Clean latents (B, C, h, w) as predicted with the prompt and without; see :meth:`predict`."""
         alpha_bar = float(self.alphas_cumprod[timestep])
         conditional, unconditional = (
             x0_from_prediction(x_t, prediction, alpha_bar, self.prediction_type)

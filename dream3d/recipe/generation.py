@@ -135,6 +135,10 @@ class GuidanceRecipe(Settings):
     weighting: Literal["uniform", "sigma"] = "uniform"
     """``uniform`` is the released loss; ``sigma`` multiplies it by 1 - abar_t, which keeps the pull of
     nearly clean timesteps from drowning the shape that the noisy ones agreed on."""
+    prior_views: Literal["together", "alone"] = "together"
+    """``together``: the prior sees the views of an object at once, with their cameras (MVDream). ``alone``: each as a
+    picture by itself, in image mode, as a single-view prior does (DreamFusion, Poole et al. 2022, without its words for
+    directions): a baseline, in which nothing keeps the back from being another front."""
 
     def __post_init__(self) -> None:
         """See :class:`Settings`; raises UsageError too if the range of timesteps is empty at some step."""

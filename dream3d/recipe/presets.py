@@ -1,4 +1,4 @@
-"""The presets: ``mini`` (minutes on a CPU), ``mvdream`` (the released numbers) and ``mvdream-shading``."""
+"""The presets: ``mini`` (minutes on a CPU), ``mvdream`` (the released numbers) and ``mvdream-shading``; baselines."""
 
 from __future__ import annotations
 
@@ -78,10 +78,18 @@ _MINI = Recipe(
     key=KeyRecipe(weight=2000.0, border=0.05),
 )
 
+
+def _single_view(recipe: Recipe) -> Recipe:
+    """The same with a prior that sees one view at a time: a baseline, with nothing else changed."""
+    guidance = replace(recipe.guidance, prior_views="alone")
+    return replace(recipe, name=f"{recipe.name}-single-view", guidance=guidance)
+
+
 PRESETS: dict[str, Recipe] = {
     "mini": _MINI,
     "mvdream": _MVDREAM,
     "mvdream-shading": replace(_MVDREAM, name="mvdream-shading", shading=ShadingRecipe(light_per="object")),
+    **{one.name: one for one in map(_single_view, (_MINI, _MVDREAM))},
 }
 
 

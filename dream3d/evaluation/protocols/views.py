@@ -22,13 +22,14 @@ def draw(
     views: int | None = None,
     together: int | None = None,
     steps: int | None = None,
+    cameras: Cameras | None = None,
 ) -> Tensor:
-    """(views, 3, S, S) in [0, 1] on the CPU, evenly around an object at 15 degrees of elevation.
+    """(views, 3, S, S) in [0, 1] on the CPU, evenly around an object at 15 degrees of elevation, or from ``cameras``.
 
     ``views`` is the prior's own number by default. They are sampled ``together`` at a time, by default as many as the
     prior was trained on. ``steps`` of sampling are the prior's own by default.
     """
-    cameras = orbit(views or prior.views)
+    cameras = orbit(views or prior.views) if cameras is None else cameras
     together = together or min(prior.views, len(cameras))
     recipe = sampling_for(prior.recommended_preset)
     recipe = recipe if steps is None else dataclasses.replace(recipe, steps=steps)

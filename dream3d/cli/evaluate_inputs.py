@@ -1,0 +1,167 @@
+"""From the words of ``dream3d evaluate`` to what is evaluated: priors, assets, prompts, held-out objects, judges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dream3d.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dream3d.evaluation.suite.cases import Case, Color, Protocol
+    from dream3d.evaluation.suite.measure import Judges
+    from dream3d.evaluation.suite.report import Evaluation
+    from dream3d.evaluation.suite.subjects import AssetsSubject, PriorSubject
+    from dream3d.prior.diffusion import DiffusionPrior
+
+PICTURES = 4
+"""Of a prompt, that a corpus is asked for."""
+PICTURE_SIDE = 224
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for; nothing was read yet. Raises UsageError for what does not go together."""
+
+    subjects: tuple[str, ...]
+    protocol: str | None
+    prompts: Path | None
+    limit: int | None
+    reference: Path | None
+    corpus: str | None
+    seeds: tuple[int, ...]
+    steps: int | None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit is 1 or more, got {self.limit}")
+        if self.steps is not None and not 1 <= self.steps <= 1000:
+            raise UsageError(f"--steps is 1 to 1000, got {self.steps}")
+        if self.prompts is not None and self.protocol in ("mvdream", "ind"):
+            raise UsageError(f"--protocol {self.protocol} takes its prompts from --reference; leave --prompts out")
+        if self.protocol in ("mvdream", "ind") and self.reference is None:
+            raise UsageError(
+                f"--protocol {self.protocol} needs --reference: a folder of shards with held-out objects, which "
+                "'dream3d dataset render' makes"
+            )
+        if self.reference is not None and self.protocol not in ("mvdream", "ind"):
+            raise UsageError("--reference goes with --protocol mvdream or ind")
+        if self.corpus is not None and self.protocol != "ood":
+            raise UsageError("--corpus goes with --protocol ood")
+
+
+def prepare(asked: Asked, judge: str | None, device_name: str) -> Evaluation:
+    """Everything that is needed, loaded. UsageError and its like for what cannot be used."""
+    from dream3d.cli.device import resolve_device
+    from dream3d.evaluation.suite.report import Evaluation
+    from dream3d.evaluation.suite.subjects import AssetsSubject, PriorSubject, TruthSubject, assets_subject
+    from dream3d.weights.loading import load_prior
+
+    device = resolve_device(device_name)
+    priors: dict[str, DiffusionPrior] = {}
+    for word in asked.subjects:
+        if not _is_assets(word):
+            priors[word] = load_prior(word, device)
+    judges, background = _judges(judge, list(priors.values()), device)
+    columns: dict[str, PriorSubject | AssetsSubject] = {}
+    for word, paths in _columns(asked.subjects).items():
+        if word in priors:
+            columns[word] = PriorSubject(_name(priors[word], list(priors.values())), priors[word], asked.steps)
+        else:
+            columns[word] = assets_subject(Path(word).name or word, paths, background)
+    protocol = _protocol(asked, bool(priors))
+    own = [prompt for one in columns.values() if isinstance(one, AssetsSubject) for prompt in one.prompts]
+    cases = _cases(asked, protocol, own)
+    truth = [TruthSubject(background)] if any(case.truth is not None for case in cases) else []
+    title = protocol.name if protocol else "the prompts of the assets" if asked.prompts is None else asked.prompts.name
+    return Evaluation(title, [*columns.values(), *truth], cases, asked.seeds, judges)
+
+
+def _is_assets(word: str) -> bool:
+    """Whether a word of the command line is a model, or a folder with models, and not the name of a prior."""
+    from dream3d.evaluation.suite.subjects import models_in
+    from dream3d.weights.catalogue import catalogue
+
+    known = any(info.name == word for info in catalogue())
+    return not known and not (Path(word) / "prior.json").is_file() and bool(models_in(Path(word)))
+
+
+def _columns(words: tuple[str, ...]) -> dict[str, list[Path]]:
+    """The columns by their words; models that were given one by one are one column."""
+    columns: dict[str, list[Path]] = {}
+    for word in words:
+        single = os.path.isfile(word) and _is_assets(word)
+        columns.setdefault("models" if single else word, []).append(Path(word))
+    return columns
+
+
+def _name(prior: DiffusionPrior, priors: list[DiffusionPrior]) -> str:
+    """The prior's own name; with its version and digest if another is called so too."""
+    alike = sum(other.name == prior.name for other in priors) > 1
+    return f"{prior.name} v{prior.settings.version} {prior.digest[:6]}" if alike else prior.name
+
+
+def _judges(judge: str | None, priors: list[DiffusionPrior], device: str) -> tuple[Judges, Color]:
+    """Who judges, and the colour behind assets: that of the first prior, or else of the judge, or of mini."""
+    from dream3d.evaluation.clip import ClipFolder, is_clip
+    from dream3d.evaluation.encoders import EfficientNetLite2, PriorEncoder, is_installed
+    from dream3d.evaluation.suite.measure import Judges
+    from dream3d.prior.folder import read_settings
+    from dream3d.prior.image_encoder import FOLDER
+    from dream3d.weights.loading import find_folder
+
+    own = next((prior.folder for prior in priors if (prior.folder / FOLDER / "config.json").is_file()), None)
+    classifier = EfficientNetLite2(device) if is_installed() else None
+    if judge is not None and is_clip(Path(judge)):
+        colors = priors[0].background if priors else read_settings(find_folder("mini")).background
+        return Judges(ClipFolder(Path(judge), device), classifier), colors
+    folder = find_folder(judge) if judge is not None else own or find_folder("mini")
+    settings = read_settings(folder)
+    background = priors[0].background if priors else settings.background
+    return Judges(PriorEncoder(folder, settings.name, device), classifier), background
+
+
+def _protocol(asked: Asked, has_priors: bool) -> Protocol | None:
+    """What was asked for; quick for priors without a list, and None for the prompts of a list or of the assets."""
+    from dream3d.evaluation.suite.cases import PROTOCOLS
+
+    name = asked.protocol or ("quick" if has_priors and asked.prompts is None else None)
+    return None if name is None else PROTOCOLS[name]
+
+
+def _cases(asked: Asked, protocol: Protocol | None, own: list[str]) -> list[Case]:
+    from dream3d.batch.prompts import read_lists
+    from dream3d.evaluation.protocols.priors import read_split
+    from dream3d.evaluation.suite.cases import cases_of_objects, cases_of_prompts, packaged_prompts
+
+    limit = asked.limit or (protocol.limit if protocol else None)
+    if asked.reference is not None and protocol is not None:
+        objects = read_split([asked.reference], ["heldout", "unseen"], limit)
+        return cases_of_objects(objects, protocol.has_truth)
+    if asked.prompts is not None:
+        prompts = [entry.prompt for entry in read_lists([asked.prompts])]
+    else:
+        prompts = packaged_prompts(protocol.prompts) if protocol else own
+    chosen = list(dict.fromkeys(prompts))[:limit]
+    if protocol is not None and protocol.has_pictures:
+        return cases_of_prompts(chosen, _pictures_of(asked.corpus))
+    return cases_of_prompts(chosen)
+
+
+def _pictures_of(corpus: str | None) -> Callable[[str], Tensor | None]:
+    """Finds the pictures (R, 3, S, S) of a prompt in a corpus; None where nothing in it is near enough."""
+    from dream3d.retrieval.opening import open_corpus
+    from dream3d.retrieval.references import references_of, squares
+
+    opened = open_corpus(corpus)
+
+    def find(prompt: str) -> Tensor | None:
+        references, _ = references_of(opened.search(prompt, PICTURES))
+        return squares(references, PICTURE_SIDE, (1.0, 1.0, 1.0)) if references else None
+
+    return find
