@@ -129,7 +129,7 @@ def extract_mesh(scene: Scene, recipe: MeshRecipe) -> tuple[FieldMesh, float]:
     field = scene.field
     mesh = mesh_from_field(field.density, field.color, opacity > 0.5, cameras, recipe, device=scene.device)
     outside = ~mesh.silhouettes
-    mesh = with_texture(mesh, field, recipe.texture, device=scene.device)
+    mesh = with_texture(mesh, field, recipe.texture, normal_map=recipe.normal_map, device=scene.device)
     return mesh, float(opacity[outside].mean()) if outside.any() else 0.0
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +26,9 @@ FormatOption = Annotated[
 FacesOption = Annotated[int | None, typer.Option(help="Faces of the mesh; 0: all of them.", show_default=_RUN)]
 TextureOption = Annotated[int | None, typer.Option(help="Texture's side; 0: vertex colours.", show_default=_RUN)]
 GridOption = Annotated[int | None, typer.Option(help="Cells along each side of the mesh grid.", show_default=_RUN)]
+NormalMapOption = Annotated[
+    bool | None, typer.Option("--normal-map/--no-normal-map", help="Shape as a second image.", show_default=_RUN)
+]
 SmoothingOption = Annotated[int | None, typer.Option(help="Rounds of smoothing at most.", show_default=_RUN)]
 
 
@@ -36,6 +40,7 @@ def export(
     texture: TextureOption = None,
     resolution: GridOption = None,
     smoothing: SmoothingOption = None,
+    normal_map: NormalMapOption = None,
     device: options.DeviceOption = "auto",
     quiet: options.QuietOption = False,
     debug: DebugOption = False,
@@ -46,7 +51,13 @@ def export(
     """
     out = _checked_out(run, out, format)
     checks.check_device_name(device)
-    given = {"faces": faces, "texture": texture, "resolution": resolution, "smoothing": smoothing}
+    given: dict[str, Any] = {
+        "faces": faces,
+        "texture": texture,
+        "resolution": resolution,
+        "smoothing": smoothing,
+        "normal_map": normal_map,
+    }
 
     from dream3d.cli.device import resolve_device
     from dream3d.cli.display import print_mesh
@@ -68,7 +79,7 @@ def export(
     say(f"surface     {closed}, silhouettes agree to {made.mesh.iou:.3f} IoU")
 
 
-def _check(changes: dict[str, int]) -> None:
+def _check(changes: Mapping[str, Any]) -> None:
     """UsageError, by the options' names, before the field is read."""
     from dream3d.bounds import check_setting, field_hints
     from dream3d.recipe.mesh import MeshRecipe

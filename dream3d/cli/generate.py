@@ -44,6 +44,9 @@ FacesOption = Annotated[int | None, recipe_option(help="Faces of the mesh; 0: al
 TextureOption = Annotated[
     int | None, recipe_option(help="Texture's side in pixels; 0: vertex colours.", show_default=_PRESET)
 ]
+NormalMapOption = Annotated[
+    bool | None, recipe_option("--normal-map/--no-normal-map", help="Shape as a second image.", show_default=_PRESET)
+]
 RunOption = Annotated[Path | None, options.run_option(help="Folder of the run.", show_default="runs/<prompt>-<seed>")]
 
 
@@ -64,6 +67,7 @@ def generate(
     resolution: GridOption = None,
     faces: FacesOption = None,
     texture: TextureOption = None,
+    normal_map: NormalMapOption = None,
     device: options.DeviceOption = "auto",
     vram: options.VramOption = None,
     precision: options.PrecisionOption = "auto",
@@ -80,7 +84,7 @@ def generate(
     from dream3d.prior.memory import plan_for
     from dream3d.recipe.overrides import Overrides
 
-    overrides = Overrides(preset, steps, guidance_scale, resolution, negative, faces, texture)
+    overrides = Overrides(preset, steps, guidance_scale, resolution, negative, faces, texture, normal_map)
     pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion)
     checks.check_preview_seeds(preview_seeds, seed)
     checkpoint_seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60

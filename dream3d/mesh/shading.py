@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.images import write_animation
-from dream3d.mesh.appearance import Appearance, Texture, VertexColors
+from dream3d.mesh.appearance import Appearance, Texture, VertexColors, image_at
 from dream3d.mesh.raster import interpolate_at, rasterize
 from dream3d.mesh.srgb import display_values
 from dream3d.mesh.surface import Faces, FloatArray, seamless_normals, vertex_normals
+from dream3d.mesh.tangents import bitangents, decoded, from_frame, tangents_of, unit
 
 
 def shade(
@@ -31,7 +32,7 @@ def shade(
 
     Brightness is ambient + (1 - ambient) * max(0, normal . direction to the camera); ``ambient`` 1 shows the bare
     colours. ``supersample`` draws that many times larger in both directions and averages. Light is applied to
-    display values: these images are for looking at, not for measuring light.
+    display values: these images are for looking at, not for measuring light. A texture's normal map counts.
     """
     texture = appearance if isinstance(appearance, Texture) else None
     if texture is not None:
@@ -40,6 +41,9 @@ def shade(
         colors = appearance.values if isinstance(appearance, VertexColors) else appearance
         skin, normals = display_values(np.asarray(colors)), vertex_normals(vertices, faces)
     attributes = np.concatenate([skin, normals, vertices.astype(np.float32)], axis=1)
+    if texture is not None and texture.normals is not None:
+        tangents = tangents_of(vertices, normals, faces, texture.uv)
+        attributes = np.concatenate([attributes, tangents[:, :3], bitangents(normals, tangents)], axis=1)
     large_height, large_width = height * supersample, width * supersample
     images = np.zeros((len(cameras), height, width, 3), dtype=np.uint8)
     for view in range(len(cameras)):  # one at a time: the buffers of one large view are memory enough
@@ -48,10 +52,15 @@ def shade(
         image = np.full((large_height, large_width, 3), background, dtype=np.float32)
         seen = fragments.face[0] >= 0
         if seen.any():
-            looks, normal, position = np.split(interpolate_at(seen[None], fragments, faces, attributes), 3, axis=1)
+            at_pixels = interpolate_at(seen[None], fragments, faces, attributes)
+            looks, normal, position, *frame = np.split(at_pixels, attributes.shape[1] // 3, axis=1)
             color = looks if texture is None else texture.at(looks[:, :2])
+            normal = unit(normal)
+            if texture is not None and texture.normals is not None:
+                mapped = decoded(image_at(texture.normals, looks[:, :2]))
+                normal = from_frame(mapped, (unit(frame[0]), unit(frame[1]), normal))
             eye = camera.c2w[0, :3, 3].float().cpu().numpy()
-            facing = (_unit(normal) * _unit(eye - position)).sum(axis=1, keepdims=True)
+            facing = (normal * unit(eye - position)).sum(axis=1, keepdims=True)
             image[seen] = color * (ambient + (1 - ambient) * np.clip(facing, 0, 1))
         images[view] = np.round(np.clip(_reduced(image, supersample), 0, 1) * 255)
     return images
@@ -71,7 +80,3 @@ def _reduced(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     corners = [(row, column) for row in range(factor) for column in range(factor)]
     total = sum((image[row::factor, column::factor] for row, column in corners[1:]), image[::factor, ::factor])
     return total / np.float32(factor * factor)
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -26,6 +26,7 @@ class Overrides(Options):
     negative: str | None = None
     faces: FaceCount | None = None
     texture: TextureSize | None = None
+    normal_map: bool | None = None
 
     def __post_init__(self) -> None:
         """See :class:`Options`; raises UsageError too for a negative prompt that is too long."""
@@ -41,7 +42,7 @@ class Overrides(Options):
         if self.guidance_scale is not None:
             guidance = dataclasses.replace(recipe.guidance, guidance_scale=self.guidance_scale)
             recipe = dataclasses.replace(recipe, guidance=guidance)
-        given = {name: getattr(self, name) for name in ("resolution", "faces", "texture")}
+        given = {name: getattr(self, name) for name in ("resolution", "faces", "texture", "normal_map")}
         mesh = {name: value for name, value in given.items() if value is not None}
         recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, **mesh))
         if self.negative is not None:
