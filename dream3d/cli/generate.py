@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dream3d.recipe.generation import Recipe
     from dream3d.recipe.overrides import Overrides
     from dream3d.retrieval.run_pictures import Guides
+    from dream3d.run.progress import Progress
 
 _PRESET = "the preset's"
 recipe_option = partial(typer.Option, rich_help_panel="Recipe")
@@ -47,6 +48,7 @@ TextureOption = Annotated[
 NormalMapOption = Annotated[
     bool | None, recipe_option("--normal-map/--no-normal-map", help="Shape as a second image.", show_default=_PRESET)
 ]
+LiveOption = Annotated[bool, options.run_option("--live", help="Show the run in the browser while it is at work.")]
 RunOption = Annotated[Path | None, options.run_option(help="Folder of the run.", show_default="runs/<prompt>-<seed>")]
 
 
@@ -74,6 +76,7 @@ def generate(
     compile_unet: options.CompileOption = False,
     run_dir: RunOption = None,
     checkpoint_minutes: options.CheckpointOption = 1.0,
+    live: LiveOption = False,
     quiet: options.QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -107,7 +110,7 @@ def generate(
         "unfamiliar": unfamiliar and dataclasses.asdict(unfamiliar),
         **gathered.record,
     }
-    _run(request, record, checkpoint_seconds, quiet)
+    _run(request, record, checkpoint_seconds, quiet, live)
 
 
 @dataclass(frozen=True)
@@ -191,12 +194,21 @@ def _warn(request: GenerateRequest) -> Unfamiliar | None:
     return warn_unfamiliar(request.prior, request.prompt)
 
 
-def _run(request: GenerateRequest, record: dict[str, Any], checkpoint_seconds: float, quiet: bool) -> None:
+def _run(request: GenerateRequest, record: dict[str, Any], checkpoint_seconds: float, quiet: bool, live: bool) -> None:
     from dream3d.cli.display import print_outcome, watching_run
     from dream3d.generate import generate as run_generate
 
-    with watching_run(request.run_dir, request.prompt, quiet=quiet) as observer:
-        outcome = run_generate(
-            **vars(request), observer=observer, checkpoint_seconds=checkpoint_seconds, request=record
-        )
+    with ExitStack() as shown:
+        observers = []
+        if live:
+            from dream3d.cli.browser import in_browser
+
+            observers.append(shown.enter_context(in_browser(request.run_dir, request.prompt, quiet=quiet)))
+        observers.append(shown.enter_context(watching_run(request.run_dir, request.prompt, quiet=quiet)))
+
+        def observe(progress: Progress) -> None:
+            for observer in observers:
+                observer(progress)
+
+        outcome = run_generate(**vars(request), observer=observe, checkpoint_seconds=checkpoint_seconds, request=record)
     print_outcome(outcome, quiet)

@@ -17,6 +17,10 @@ from dream3d.prior.base import Likeness
 StageName = Literal["prepare", "optimise", "extract", "export", "pictures"]
 
 
+Preview = Callable[[int, int], NDArray[np.uint8]]
+"""Renders so many views, of so many pixels a side: (views, size, size, 3) sRGB. One of 32 pixels costs milliseconds."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """One report. ``step`` counts finished steps of ``stage``, out of ``steps``."""
@@ -33,8 +37,8 @@ class Progress:
     """A sentence worth keeping in a log: a fallback taken, a level chosen."""
     targets: NDArray[np.uint8] | None = None
     """If a round began: some of the images that the field is now fitted to, (n, S, S, 3)."""
-    preview: Callable[[], NDArray[np.uint8]] | None = None
-    """Renders the current field, (H, W, 3) sRGB; costs some milliseconds, call it seldom."""
+    preview: Preview | None = None
+    """Of the current field; call it seldom."""
 
 
 class Measured(NamedTuple):
