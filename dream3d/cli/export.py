@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,10 @@ from dream3d.bounds import Options
 from dream3d.cli import options
 from dream3d.cli.group import DebugOption, say
 from dream3d.errors import UsageError
+
+if TYPE_CHECKING:
+    from dream3d.prior.diffusion import DiffusionPrior
+    from dream3d.remake import KeptField
 
 _RUN = "the run's"
 
@@ -29,6 +33,10 @@ GridOption = Annotated[int | None, typer.Option(help="Cells along each side of t
 NormalMapOption = Annotated[
     bool | None, typer.Option("--normal-map/--no-normal-map", help="Shape as a second image.", show_default=_RUN)
 ]
+RefineOption = Annotated[
+    bool | None,
+    typer.Option("--refine-texture/--no-refine-texture", help="Refine it by the run's prior.", show_default=_RUN),
+]
 SmoothingOption = Annotated[int | None, typer.Option(help="Rounds of smoothing at most.", show_default=_RUN)]
 
 
@@ -41,6 +49,7 @@ def export(
     resolution: GridOption = None,
     smoothing: SmoothingOption = None,
     normal_map: NormalMapOption = None,
+    refine_texture: RefineOption = None,
     device: options.DeviceOption = "auto",
     quiet: options.QuietOption = False,
     debug: DebugOption = False,
@@ -61,14 +70,18 @@ def export(
 
     from dream3d.cli.device import resolve_device
     from dream3d.cli.display import print_mesh
-    from dream3d.recipe.mesh import MeshRecipe
+    from dream3d.recipe.overrides import Overrides
     from dream3d.remake import read_field, remake
 
     changes = {name: value for name, value in given.items() if value is not None}
     _check(changes)
-    kept = read_field(run, resolve_device(device))
-    recipe: MeshRecipe = dataclasses.replace(kept.recipe.mesh, **changes)
-    made = remake(kept, out, recipe)
+    device = resolve_device(device)
+    kept = read_field(run, device)
+    recipe = Overrides(refine_texture=refine_texture).apply_on(kept.recipe)
+    recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, **changes))
+    made = remake(kept, out, recipe, _prior_of(kept, device) if recipe.refinement else None)
+    if made.refinement is not None and not quiet:
+        say(f"note: {made.refinement.sentence}", err=True)
     for note in () if quiet else made.mesh.notes:
         say(f"note: {note}", err=True)
     if quiet:
@@ -77,6 +90,17 @@ def export(
     closed = "closed" if made.mesh.watertight else "not closed"
     print_mesh(made.path, made.vertices, made.faces, made.mesh.texture)
     say(f"surface     {closed}, silhouettes agree to {made.mesh.iou:.3f} IoU")
+
+
+def _prior_of(kept: KeptField, device: str) -> DiffusionPrior:
+    """The prior that a run was made with, by the name in its ``run.json``."""
+    from dream3d.weights.loading import load_prior
+
+    request = kept.facts.get("request")
+    name = request.get("prior") if isinstance(request, Mapping) else None
+    if not isinstance(name, str):
+        raise UsageError("the run does not say which prior made it; use --no-refine-texture")
+    return load_prior(name, device)
 
 
 def _check(changes: Mapping[str, Any]) -> None:

@@ -48,6 +48,10 @@ TextureOption = Annotated[
 NormalMapOption = Annotated[
     bool | None, recipe_option("--normal-map/--no-normal-map", help="Shape as a second image.", show_default=_PRESET)
 ]
+RefineOption = Annotated[
+    bool | None,
+    recipe_option("--refine-texture/--no-refine-texture", help="Refine it by the prior.", show_default=_PRESET),
+]
 LiveOption = Annotated[bool, options.run_option("--live", help="Show the run in the browser while it is at work.")]
 RunOption = Annotated[Path | None, options.run_option(help="Folder of the run.", show_default="runs/<prompt>-<seed>")]
 
@@ -70,6 +74,7 @@ def generate(
     faces: FacesOption = None,
     texture: TextureOption = None,
     normal_map: NormalMapOption = None,
+    refine_texture: RefineOption = None,
     device: options.DeviceOption = "auto",
     vram: options.VramOption = None,
     precision: options.PrecisionOption = "auto",
@@ -86,8 +91,11 @@ def generate(
     """
     from dream3d.prior.memory import plan_for
     from dream3d.recipe.overrides import Overrides
+    from dream3d.weights.loading import lasting_name
 
-    overrides = Overrides(preset, steps, guidance_scale, resolution, negative, faces, texture, normal_map)
+    overrides = Overrides(
+        preset, steps, guidance_scale, resolution, negative, faces, texture, normal_map, refine_texture
+    )
     pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion)
     checks.check_preview_seeds(preview_seeds, seed)
     checkpoint_seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
@@ -99,9 +107,6 @@ def generate(
     unfamiliar = _warn(request)
     if preview_seeds:
         request = _with_best_seed(request, preview_seeds, run_dir, quiet)
-
-    from dream3d.weights.loading import lasting_name
-
     record = {
         "prior": lasting_name(prior),
         "vram": vram,

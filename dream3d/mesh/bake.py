@@ -104,12 +104,21 @@ def painted(
     """
     image = np.zeros((size * size, 3), np.float32)
     image[:] = rest if rest is not None else colors.mean(axis=0) if len(colors) else 0.5
-    image[pixel] = colors
-    empty = np.ones(size * size, bool)
-    empty[pixel] = False
+    texel = nearest_texels(pixel, size)
+    image[texel >= 0] = colors[texel[texel >= 0]]
+    return np.round(image * 255).astype(np.uint8).reshape(size, size, 3)
+
+
+def nearest_texels(pixel: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """(size * size,) which of the texels (T,) each pixel of an image has the colour of.
+
+    Its own, or that of the nearest within :data:`BLED`; -1 further away.
+    """
+    texel = np.full(size * size, -1, np.int64)
+    texel[pixel] = np.arange(len(pixel))
+    empty = texel < 0
     if len(pixel) and empty.any():
         away, nearest = ndimage.distance_transform_edt(empty.reshape(size, size), return_indices=True)
         row, column = np.nonzero((away > 0) & (away <= BLED * math.sqrt(2)))
-        source = nearest[0][row, column] * size + nearest[1][row, column]
-        image[row * size + column] = image[source]
-    return np.round(image * 255).astype(np.uint8).reshape(size, size, 3)
+        texel[row * size + column] = texel[nearest[0][row, column] * size + nearest[1][row, column]]
+    return texel

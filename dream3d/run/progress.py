@@ -85,6 +85,50 @@ def silent(progress: Progress) -> None:
 
 
 @dataclass(frozen=True)
+class Score:
+    """How well a textured mesh fits the prior, seen by cameras between those that its texture was fitted at."""
+
+    agreement: float
+    """PSNR, dB, of its views and what the prior makes of them from little noise."""
+    similarity: float | None
+    """To the prompt, by the prior's image encoder; None without one."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What the refinement of a texture came to."""
+
+    before: Score
+    after: Score
+
+    @property
+    def kept(self) -> bool:
+        """Whether one of the figures rose: if none does, the texture stays as it was."""
+        if self.after.agreement > self.before.agreement:
+            return True
+        one, other = self.after.similarity, self.before.similarity
+        return one is not None and other is not None and one > other
+
+    @property
+    def sentence(self) -> str:
+        """What a user is told."""
+        parts = [f"views agree with the prior's to {self.before.agreement:.1f} dB, then {self.after.agreement:.1f} dB"]
+        if self.before.similarity is not None and self.after.similarity is not None:
+            parts.append(f"similarity to the prompt {self.before.similarity:.3f}, then {self.after.similarity:.3f}")
+        return f"the refined texture is {'kept' if self.kept else 'not kept'}: {'; '.join(parts)}"
+
+    def to_dict(self) -> dict[str, bool | float | None]:
+        """The figures in ``run.json``."""
+        return {
+            "texture_refined": self.kept,
+            "texture_agreement_before": self.before.agreement,
+            "texture_agreement_after": self.after.agreement,
+            "texture_similarity_before": self.before.similarity,
+            "texture_similarity_after": self.after.similarity,
+        }
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a finished run made."""
 
@@ -113,3 +157,5 @@ class Outcome:
     """How well the silhouettes of the last round's target fit one solid thing, 0..1; None without rounds."""
     janus: float | None = None
     """How much the mesh's back repeats its front, 0..1."""
+    refinement: Refinement | None = None
+    """Of the mesh's texture by the prior, if it was asked for."""
