@@ -179,4 +179,5 @@ def words(hint: Any) -> str:
         return f"{count}, each {words(inner[0])}"
     if origin is not None or dataclasses.is_dataclass(hint):
         return "a table"
-    return {float: "a number", int: "a whole number", str: "text", type(None): "nothing"}.get(hint, str(hint))
+    known = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "nothing"}
+    return known.get(hint, str(hint))

@@ -25,10 +25,11 @@ from dream3d.mesh.shading import shade, write_turntable
 from dream3d.mesh.surface import cap_area
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.mesh import MeshRecipe
+from dream3d.refine import refine_texture
 from dream3d.render.scene import Scene
 from dream3d.run.folder import RunFolder
 from dream3d.run.job import Job
-from dream3d.run.progress import Observer, Outcome, Progress
+from dream3d.run.progress import Observer, Outcome, Progress, Refinement
 
 SILHOUETTE_VIEWS = 8
 SILHOUETTE_SIZE = 128
@@ -69,6 +70,7 @@ def finish(
     observer(Progress("extract", 1, 1, message=_describe(mesh, floaters)))
     for note in mesh.notes:
         observer(Progress("extract", 1, 1, message=note))
+    mesh, refinement = _refined(mesh, prior, job, observer)
     observer(Progress("export", 0, 1))
     report = write_asset(mesh, {key: run.facts[key] for key in PROVENANCE if key in run.facts}, job.out)
     for companion in companions_of(job.out):
@@ -97,7 +99,25 @@ def finish(
         peak_memory_bytes=peak_memory_bytes(),
         consistency=rounds[-1]["cross_view_consistency"] if rounds else None,
         janus=janus_score(images_of(mesh, prior, JANUS_VIEWS)),
+        refinement=refinement,
     )
+
+
+def _refined(
+    mesh: FieldMesh, prior: MultiViewPrior, job: Job, observer: Observer
+) -> tuple[FieldMesh, Refinement | None]:
+    """The mesh with the texture that the recipe asks for, and what came of it."""
+    asked = job.recipe.refinement
+    if asked is None or not mesh.texture:
+        return mesh, None
+    observer(Progress("extract", 0, asked.updates, message="refining the texture by the prior"))
+
+    def report(update: int) -> None:
+        observer(Progress("extract", update, asked.updates))
+
+    mesh, refinement = refine_texture(mesh, prior, job.recipe, asked, job.prompt, job.seed, job.device, report)
+    observer(Progress("extract", asked.updates, asked.updates, message=refinement.sentence))
+    return mesh, refinement
 
 
 def render_views(scene: Scene, views: int, size: int) -> NDArray[np.uint8]:
@@ -129,7 +149,7 @@ def extract_mesh(scene: Scene, recipe: MeshRecipe) -> tuple[FieldMesh, float]:
     field = scene.field
     mesh = mesh_from_field(field.density, field.color, opacity > 0.5, cameras, recipe, device=scene.device)
     outside = ~mesh.silhouettes
-    mesh = with_texture(mesh, field, recipe.texture, device=scene.device)
+    mesh = with_texture(mesh, field, recipe.texture, normal_map=recipe.normal_map, device=scene.device)
     return mesh, float(opacity[outside].mean()) if outside.any() else 0.0
 
 
@@ -149,6 +169,7 @@ def figures_of(outcome: Outcome) -> dict[str, Any]:
         "prompt_rank": outcome.likeness and outcome.likeness.rank,
         "cross_view_consistency": outcome.consistency,
         "janus": outcome.janus,
+        **(outcome.refinement.to_dict() if outcome.refinement else {}),
         "seconds": round(outcome.seconds, 1),
         "peak_memory_bytes": outcome.peak_memory_bytes,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def optimise(
 def _attempt(distillation: distill.Distillation, session: Session, told: Conditioning) -> bool:
     """All steps from the newest checkpoint on; False if the field went wrong and is to begin again."""
     steps_in_all = distillation.recipe.steps
-    with session.steps_of(distillation, preview=lambda: render_views(distillation.scene, 1, 32)[0]) as steps:
+    with session.steps_of(distillation, preview=partial(render_views, distillation.scene)) as steps:
         for step in steps:
             if not session.look(step, distillation):
                 return False

@@ -32,7 +32,7 @@ OPTIONS = (
     "--use-gl=angle",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # this machine alone
     "--disable-background-networking",
     "--disable-component-update",
     "--hide-scrollbars",

@@ -25,7 +25,7 @@ from dream3d.cli.pace import Pace
 from dream3d.run.progress import Progress
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], dtype=np.uint8)
-REPORT = Progress("optimise", 30, 120, 0.1234, (20, 640), 0.125, preview=lambda: PIXELS)
+REPORT = Progress("optimise", 30, 120, 0.1234, (20, 640), 0.125, preview=lambda views, size: PIXELS[None])
 
 
 @pytest.fixture(autouse=True)
@@ -193,10 +193,10 @@ def test_a_finished_display_says_done() -> None:
 def test_images_are_rendered_seldom() -> None:
     clock, asked = Clock(), [0]
 
-    def preview() -> NDArray[np.uint8]:
+    def preview(views: int, size: int) -> NDArray[np.uint8]:
         asked[0] += 1
         clock.now += 0.5
-        return PIXELS
+        return PIXELS[None]
 
     view = LiveView(Screen(100).console, "x", clock)
     for step in range(100):

@@ -133,7 +133,7 @@ def test_progress_tells_every_stage_in_order(first: Run) -> None:
     assert [report.step for report in steps] == list(range(1, 5))
     assert (steps[0].timestep_range, steps[3].timestep_range) == ((999, 999), (500, 500))
     assert steps[-1].preview is not None
-    assert steps[-1].preview().shape == (32, 32, 3)
+    assert steps[-1].preview(2, 32).shape == (2, 32, 32, 3)
 
 
 def test_peak_memory_is_measured(first: Run) -> None:

@@ -109,7 +109,7 @@ def test_author_and_licence_reach_asset_and_page(whole: tuple[Path, list[str]], 
     assert "author: Ann; licence: CC0-1.0; source: zoo" in page
     assert "fusion alpha" in page
     kept = read_field(folder / "run")
-    remake(kept, tmp_path / "again.glb", kept.recipe.mesh)
+    remake(kept, tmp_path / "again.glb", kept.recipe)
     assert (tmp_path / "again.glb").read_bytes() == (folder / "chair.glb").read_bytes()
 
 

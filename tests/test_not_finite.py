@@ -95,7 +95,7 @@ def test_the_numbers_of_a_gpu_are_read_every_twenty_steps(monkeypatch: pytest.Mo
     told: list[Progress] = []
     session, state = Session(told.append), distill.start(TINY.with_steps(43), OraclePrior(MASCOT), 0)
     one = state.step(0, OraclePrior(MASCOT).encode_prompt("", ""))
-    with session.steps_of(state, lambda: None) as steps:  # type: ignore[arg-type, return-value]
+    with session.steps_of(state, lambda views, size: None) as steps:  # type: ignore[arg-type, return-value]
         state.device = torch.device("cuda")
         for step in steps:
             session.after(step, one)

@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 import torch
 from mesh_fields import Balls
-from recipe_effects import Runs, Table, assert_complete, becomes, changes, falls, rises
+from recipe_effects import Runs, Table, assert_complete, becomes, changes, falls, places, rises
 from tiny_prior import write_tiny_prior
 from torch import Tensor
 
@@ -248,6 +248,7 @@ def watched(**values: Any) -> dict[str, Any]:
 STRONG = {"guidance.guidance_scale": 1000.0}
 NETWORK = {"background": BackgroundRecipe("network", 0.0)}
 SHADED = {"shading": ShadingRecipe(from_step=0, albedo_probability=0.0, textureless_probability=0.0)}
+REDUCED = {"mesh.resolution": 32, "mesh.faces": 500, "mesh.texture": 64}
 KEYED = {"key": KeyRecipe(low=0.1, high=0.9)}
 
 TABLE: Table[Trace] = {
@@ -363,11 +364,13 @@ TABLE: Table[Trace] = {
     "mesh.smoothing": changes(lambda run: surface(run).vertices.tobytes(), 0),
     "mesh.faces": falls(vertices, 100, {"mesh.resolution": 32}),
     "mesh.texture": becomes(lambda run: getattr(mesh(run).image, "shape", None), 64, (64, 64, 3)),
+    "mesh.normal_map": becomes(lambda run: mesh(run).normals is None, False, True, REDUCED),
 }
 
 
 def test_every_field_has_an_entry() -> None:
-    assert_complete(TABLE, Recipe)
+    elsewhere = {place: "tests/test_recipe_effects_refinement.py" for place in places(Recipe) if "refinement" in place}
+    assert_complete(TABLE, Recipe, elsewhere)
 
 
 @pytest.mark.parametrize("place", TABLE)

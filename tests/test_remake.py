@@ -63,18 +63,22 @@ def test_the_result_tells_texture_and_whether_the_surface_is_closed(run: Path) -
 
 def test_options_change_the_asset_and_its_provenance(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "other.glb"
-    code, output = export(run, "--out", out, "--faces", 150, "--texture", 128, "--resolution", 20, "--smoothing", 0)
+    code, output = export(
+        run, "--out", out, "--faces", 150, "--texture", 128, "--resolution", 20, "--smoothing", 0, "--no-normal-map"
+    )
     assert code == 0, output
     asset = read_asset(out)
     assert len(asset.faces) <= 165
     assert isinstance(asset.appearance, Texture)
     assert asset.appearance.image.shape == (128, 128, 3)
+    assert asset.appearance.normals is None
     assert read_provenance(out)["recipe"]["mesh"] == {
         "resolution": 20,
         "min_component_fraction": 0.01,
         "smoothing": 0,
         "faces": 150,
         "texture": 128,
+        "normal_map": False,
     }
     assert read_provenance(out)["prompt"] == "a mascot"
     assert f"{out} ({len(asset.vertices)} vertices, {len(asset.faces)} faces, texture of 128 pixels)" in output
@@ -104,7 +108,7 @@ def test_a_textured_obj_of_a_run_keeps_its_files_and_gets_them_back(tmp_path: Pa
     folder = mascot_run(tmp_path, "mascot.obj")
     copies, originals = companions_of(folder / "mesh.obj"), companions_of(tmp_path / "out/mascot.obj")
     assert [one.name for one in copies] == [one.name for one in originals]
-    assert len(copies) == 2
+    assert len(copies) == 3  # the image, the normal map and the material
     assert {one.name for one in copies} <= set(read_run(folder)["files"])
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     shutil.rmtree(tmp_path / "out")

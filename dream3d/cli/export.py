@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,10 @@ from dream3d.bounds import Options
 from dream3d.cli import options
 from dream3d.cli.group import DebugOption, say
 from dream3d.errors import UsageError
+
+if TYPE_CHECKING:
+    from dream3d.prior.diffusion import DiffusionPrior
+    from dream3d.remake import KeptField
 
 _RUN = "the run's"
 
@@ -25,6 +30,13 @@ FormatOption = Annotated[
 FacesOption = Annotated[int | None, typer.Option(help="Faces of the mesh; 0: all of them.", show_default=_RUN)]
 TextureOption = Annotated[int | None, typer.Option(help="Texture's side; 0: vertex colours.", show_default=_RUN)]
 GridOption = Annotated[int | None, typer.Option(help="Cells along each side of the mesh grid.", show_default=_RUN)]
+NormalMapOption = Annotated[
+    bool | None, typer.Option("--normal-map/--no-normal-map", help="Shape as a second image.", show_default=_RUN)
+]
+RefineOption = Annotated[
+    bool | None,
+    typer.Option("--refine-texture/--no-refine-texture", help="Refine it by the run's prior.", show_default=_RUN),
+]
 SmoothingOption = Annotated[int | None, typer.Option(help="Rounds of smoothing at most.", show_default=_RUN)]
 
 
@@ -36,6 +48,8 @@ def export(
     texture: TextureOption = None,
     resolution: GridOption = None,
     smoothing: SmoothingOption = None,
+    normal_map: NormalMapOption = None,
+    refine_texture: RefineOption = None,
     device: options.DeviceOption = "auto",
     quiet: options.QuietOption = False,
     debug: DebugOption = False,
@@ -46,18 +60,28 @@ def export(
     """
     out = _checked_out(run, out, format)
     checks.check_device_name(device)
-    given = {"faces": faces, "texture": texture, "resolution": resolution, "smoothing": smoothing}
+    given: dict[str, Any] = {
+        "faces": faces,
+        "texture": texture,
+        "resolution": resolution,
+        "smoothing": smoothing,
+        "normal_map": normal_map,
+    }
 
     from dream3d.cli.device import resolve_device
     from dream3d.cli.display import print_mesh
-    from dream3d.recipe.mesh import MeshRecipe
+    from dream3d.recipe.overrides import Overrides
     from dream3d.remake import read_field, remake
 
     changes = {name: value for name, value in given.items() if value is not None}
     _check(changes)
-    kept = read_field(run, resolve_device(device))
-    recipe: MeshRecipe = dataclasses.replace(kept.recipe.mesh, **changes)
-    made = remake(kept, out, recipe)
+    device = resolve_device(device)
+    kept = read_field(run, device)
+    recipe = Overrides(refine_texture=refine_texture).apply_on(kept.recipe)
+    recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, **changes))
+    made = remake(kept, out, recipe, _prior_of(kept, device) if recipe.refinement else None)
+    if made.refinement is not None and not quiet:
+        say(f"note: {made.refinement.sentence}", err=True)
     for note in () if quiet else made.mesh.notes:
         say(f"note: {note}", err=True)
     if quiet:
@@ -68,7 +92,18 @@ def export(
     say(f"surface     {closed}, silhouettes agree to {made.mesh.iou:.3f} IoU")
 
 
-def _check(changes: dict[str, int]) -> None:
+def _prior_of(kept: KeptField, device: str) -> DiffusionPrior:
+    """The prior that a run was made with, by the name in its ``run.json``."""
+    from dream3d.weights.loading import load_prior
+
+    request = kept.facts.get("request")
+    name = request.get("prior") if isinstance(request, Mapping) else None
+    if not isinstance(name, str):
+        raise UsageError("the run does not say which prior made it; use --no-refine-texture")
+    return load_prior(name, device)
+
+
+def _check(changes: Mapping[str, Any]) -> None:
     """UsageError, by the options' names, before the field is read."""
     from dream3d.bounds import check_setting, field_hints
     from dream3d.recipe.mesh import MeshRecipe

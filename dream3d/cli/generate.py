@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dream3d.recipe.generation import Recipe
     from dream3d.recipe.overrides import Overrides
     from dream3d.retrieval.run_pictures import Guides
+    from dream3d.run.progress import Progress
 
 _PRESET = "the preset's"
 recipe_option = partial(typer.Option, rich_help_panel="Recipe")
@@ -49,6 +50,14 @@ FacesOption = Annotated[int | None, recipe_option(help="Faces of the mesh; 0: al
 TextureOption = Annotated[
     int | None, recipe_option(help="Texture's side in pixels; 0: vertex colours.", show_default=_PRESET)
 ]
+NormalMapOption = Annotated[
+    bool | None, recipe_option("--normal-map/--no-normal-map", help="Shape as a second image.", show_default=_PRESET)
+]
+RefineOption = Annotated[
+    bool | None,
+    recipe_option("--refine-texture/--no-refine-texture", help="Refine it by the prior.", show_default=_PRESET),
+]
+LiveOption = Annotated[bool, options.run_option("--live", help="Show the run in the browser while it is at work.")]
 RunOption = Annotated[Path | None, options.run_option(help="Folder of the run.", show_default="runs/<prompt>-<seed>")]
 
 
@@ -69,12 +78,15 @@ def generate(
     resolution: GridOption = None,
     faces: FacesOption = None,
     texture: TextureOption = None,
+    normal_map: NormalMapOption = None,
+    refine_texture: RefineOption = None,
     device: options.DeviceOption = "auto",
     vram: options.VramOption = None,
     precision: options.PrecisionOption = "auto",
     compile_unet: options.CompileOption = False,
     run_dir: RunOption = None,
     checkpoint_minutes: options.CheckpointOption = 1.0,
+    live: LiveOption = False,
     quiet: options.QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -84,8 +96,11 @@ def generate(
     """
     from dream3d.prior.memory import plan_for
     from dream3d.recipe.overrides import Overrides
+    from dream3d.weights.loading import lasting_name
 
-    overrides = Overrides(preset, steps, guidance_scale, resolution, negative, faces, texture)
+    overrides = Overrides(
+        preset, steps, guidance_scale, resolution, negative, faces, texture, normal_map, refine_texture
+    )
     pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion)
     checks.check_preview_seeds(preview_seeds, seed)
     checkpoint_seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
@@ -97,9 +112,6 @@ def generate(
     unfamiliar = _warn(request)
     if preview_seeds:
         request = _with_best_seed(request, preview_seeds, run_dir, quiet)
-
-    from dream3d.weights.loading import lasting_name
-
     record = {
         "prior": lasting_name(prior),
         "vram": vram,
@@ -108,7 +120,7 @@ def generate(
         "unfamiliar": unfamiliar and dataclasses.asdict(unfamiliar),
         **gathered.record,
     }
-    _run(request, record, checkpoint_seconds, quiet)
+    _run(request, record, checkpoint_seconds, quiet, live)
 
 
 @dataclass(frozen=True)
@@ -192,12 +204,21 @@ def _warn(request: GenerateRequest) -> Unfamiliar | None:
     return warn_unfamiliar(request.prior, request.prompt)
 
 
-def _run(request: GenerateRequest, record: dict[str, Any], checkpoint_seconds: float, quiet: bool) -> None:
+def _run(request: GenerateRequest, record: dict[str, Any], checkpoint_seconds: float, quiet: bool, live: bool) -> None:
     from dream3d.cli.display import print_outcome, watching_run
     from dream3d.generate import generate as run_generate
 
-    with watching_run(request.run_dir, request.prompt, quiet=quiet) as observer:
-        outcome = run_generate(
-            **vars(request), observer=observer, checkpoint_seconds=checkpoint_seconds, request=record
-        )
+    with ExitStack() as shown:
+        observers = []
+        if live:
+            from dream3d.cli.browser import in_browser
+
+            observers.append(shown.enter_context(in_browser(request.run_dir, request.prompt, quiet=quiet)))
+        observers.append(shown.enter_context(watching_run(request.run_dir, request.prompt, quiet=quiet)))
+
+        def observe(progress: Progress) -> None:
+            for observer in observers:
+                observer(progress)
+
+        outcome = run_generate(**vars(request), observer=observe, checkpoint_seconds=checkpoint_seconds, request=record)
     print_outcome(outcome, quiet)

@@ -21,6 +21,8 @@ from dream3d.run.progress import Progress, StageName
 
 PREVIEW_PIXELS = 24
 """Side of the image: 24 columns and 12 rows of a terminal."""
+PREVIEW_SIZE = 32
+"""Pixels a side that are rendered for it."""
 PREVIEW_SECONDS = 2.0
 """Least time from one image to the next: each costs the run some milliseconds."""
 SIDE_BY_SIDE_COLUMNS = 62
@@ -80,7 +82,7 @@ class LiveView:
         if progress.targets is not None:
             self._target = _thumbnail(progress.targets[0])
         if progress.preview is not None and self._clock() >= self._next_image:
-            self._image = _thumbnail(progress.preview())
+            self._image = _thumbnail(progress.preview(1, PREVIEW_SIZE)[0])
             # Counted from the end of the drawing, so that slow images cannot take over the run.
             self._next_image = self._clock() + PREVIEW_SECONDS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,21 +39,31 @@ class Texture:
     """(V, 2) place of every vertex in the image: (0, 0) is its upper left corner, (1, 1) the lower right one."""
     image: NDArray[np.uint8]
     """(H, W, 3) sRGB display values."""
+    normals: NDArray[np.uint8] | None = None
+    """(H, W, 3) normal map, of a size of its own: directions as glTF has them, see :mod:`dream3d.mesh.tangents`."""
 
     def select(self, vertices: NDArray[np.int64], count: int) -> Texture:
         """The texture for ``vertices`` (U,) out of ``count``; ExportError if it cannot be written."""
-        uv, image = np.asarray(self.uv), np.asarray(self.image)
+        uv = np.asarray(self.uv)
         if uv.shape != (count, 2) or not ((uv >= 0) & (uv <= 1)).all():
             raise ExportError(f"texture coordinates must be in [0, 1] and of shape ({count}, 2), got {uv.shape}")
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ExportError(f"a texture's image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
-        return Texture(uv[vertices].astype(np.float32), image)
+        for what, image in (("texture's image", self.image), ("normal map", self.normals)):
+            if image is None:
+                continue
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+                raise ExportError(f"a {what} must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        return replace(self, uv=uv[vertices].astype(np.float32))
 
     def at(self, uv: NDArray[np.floating]) -> NDArray[np.float32]:
         """(N, 3) colours in [0, 1] at places (N, 2) of the image, bilinear between the centres of its pixels."""
-        colors = np.empty((len(uv), 3), np.float32)
-        look_up(self.image, np.ascontiguousarray(uv, np.float32), colors)
-        return colors
+        return image_at(self.image, uv)
+
+
+def image_at(image: NDArray[np.uint8], uv: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, 3) values in [0, 1] of an image (H, W, 3) at places (N, 2), as :meth:`Texture.at`."""
+    colors = np.empty((len(uv), 3), np.float32)
+    look_up(image, np.ascontiguousarray(uv, np.float32), colors)
+    return colors
 
 
 Appearance = VertexColors | Texture

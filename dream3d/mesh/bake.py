@@ -39,6 +39,10 @@ class Texels:
     """(T, 3) world units."""
     normals: NDArray[np.float32]
     """(T, 3) unit length, outwards."""
+    face: NDArray[np.int64]
+    """(T,) the face that each shows."""
+    weights: NDArray[np.float64]
+    """(T, 3) of the face's corners."""
 
 
 def texels_of(vertices: FloatArray, faces: Faces, layout: Layout, size: int) -> Texels:
@@ -55,7 +59,7 @@ def texels_of(vertices: FloatArray, faces: Faces, layout: Layout, size: int) -> 
     positions = np.einsum("tk,tkc->tc", weight, vertices[face].astype(np.float64))
     normals = np.einsum("tk,tkc->tc", weight, vertex_normals(vertices, faces)[face].astype(np.float64))
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    return Texels(pixel, positions.astype(np.float32), normals.astype(np.float32))
+    return Texels(pixel, positions.astype(np.float32), normals.astype(np.float32), owner[pixel], weight)
 
 
 def colors_along_normals(
@@ -90,20 +94,31 @@ def colors_along_normals(
     return torch.cat(parts).numpy() if parts else np.zeros((0, 3), np.float32)
 
 
-def painted(pixel: NDArray[np.int64], colors: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
+def painted(
+    pixel: NDArray[np.int64], colors: NDArray[np.float32], size: int, rest: tuple[float, float, float] | None = None
+) -> NDArray[np.uint8]:
     """(size, size, 3) image with ``colors`` (T, 3) at texels (T,), which bleed over the edges of the charts.
 
     :data:`BLED` texels around a chart get the nearest colour, so that filters which reach over a seam find no other;
-    what is further away gets the mean colour, which compresses well.
+    what is further away gets the colour ``rest``, by default the mean, which compresses well.
     """
     image = np.zeros((size * size, 3), np.float32)
-    image[:] = colors.mean(axis=0) if len(colors) else 0.5
-    image[pixel] = colors
-    empty = np.ones(size * size, bool)
-    empty[pixel] = False
+    image[:] = rest if rest is not None else colors.mean(axis=0) if len(colors) else 0.5
+    texel = nearest_texels(pixel, size)
+    image[texel >= 0] = colors[texel[texel >= 0]]
+    return np.round(image * 255).astype(np.uint8).reshape(size, size, 3)
+
+
+def nearest_texels(pixel: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """(size * size,) which of the texels (T,) each pixel of an image has the colour of.
+
+    Its own, or that of the nearest within :data:`BLED`; -1 further away.
+    """
+    texel = np.full(size * size, -1, np.int64)
+    texel[pixel] = np.arange(len(pixel))
+    empty = texel < 0
     if len(pixel) and empty.any():
         away, nearest = ndimage.distance_transform_edt(empty.reshape(size, size), return_indices=True)
         row, column = np.nonzero((away > 0) & (away <= BLED * math.sqrt(2)))
-        source = nearest[0][row, column] * size + nearest[1][row, column]
-        image[row * size + column] = image[source]
-    return np.round(image * 255).astype(np.uint8).reshape(size, size, 3)
+        texel[row * size + column] = texel[nearest[0][row, column] * size + nearest[1][row, column]]
+    return texel

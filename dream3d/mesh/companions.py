@@ -1,4 +1,4 @@
-"""Files beside a mesh's that belong to it: an OBJ's material and image, which are found by their names in it."""
+"""Files beside a mesh's that belong to it: an OBJ's material and images, which are found by their names in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dream3d.files import write_atomically
 
 _OURS = re.compile(rb"# dream3d [^\n]*\nmtllib ([A-Za-z0-9_][A-Za-z0-9_-]{0,60}-[0-9a-f]{12})\.mtl\n")
 _HEAD_BYTES = 4096
+NORMAL_MAP = "-normal.png"
+"""How the name of a normal map ends."""
 
 
 def companion_stem(path: Path) -> str:
@@ -27,8 +29,21 @@ def companions_of(path: Path) -> list[Path]:
             found = _OURS.match(file.read(_HEAD_BYTES))
     except OSError:
         return []
-    names = [f"{found[1].decode()}{extension}" for extension in (".png", ".mtl")] if found else []
-    return [path.with_name(name) for name in names if path.with_name(name).is_file()]
+    if found is None:
+        return []
+    stem = found[1].decode()
+    endings = [".png", *([NORMAL_MAP] if _names_normal_map(path.with_name(f"{stem}.mtl")) else []), ".mtl"]
+    companions = [path.with_name(f"{stem}{ending}") for ending in endings]
+    return [companion for companion in companions if companion.is_file()]
+
+
+def _names_normal_map(material: Path) -> bool:
+    """Whether a material names the normal map that would be its own; any other file of that name is somebody else's."""
+    try:
+        with material.open("rb") as file:
+            return f"\nnorm {material.stem}{NORMAL_MAP}\n".encode() in file.read(_HEAD_BYTES)
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from dream3d.mesh.decimate import decimate
 from dream3d.mesh.grid import SMALLEST_DENSITY, DensityFn, raw_from_density, sample_density_grid
 from dream3d.mesh.iso import IsoChoice, Masks, choose_iso_level, mean_iou
 from dream3d.mesh.layout import Layout
+from dream3d.mesh.normal_map import normal_colors
 from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.smooth import smooth
 from dream3d.mesh.surface import Faces, Surface, drop_small_components, is_watertight, vertex_normals
@@ -47,6 +48,10 @@ class FieldMesh:
     """The surface laid flat, if it has a texture."""
     image: NDArray[np.uint8] | None = None
     """(S, S, 3) the texture, sRGB display values."""
+    fine: Surface | None = None
+    """The surface as it was before its faces became fewer, if they did."""
+    normals: NDArray[np.uint8] | None = None
+    """(S, S, 3) a normal map with the shape of the fine surface, if there is a texture and a fine surface."""
 
     @property
     def watertight(self) -> bool:
@@ -64,7 +69,7 @@ class FieldMesh:
         if self.layout is None or self.image is None:
             return self.surface.vertices, self.surface.faces, VertexColors(self.colors)
         layout = self.layout
-        return self.surface.vertices[layout.source], layout.faces, Texture(layout.uv, self.image)
+        return self.surface.vertices[layout.source], layout.faces, Texture(layout.uv, self.image, self.normals)
 
 
 def mesh_from_field(
@@ -95,17 +100,23 @@ def mesh_from_field(
     extracted = surface.faces
     vertices, _ = smooth(surface.vertices, extracted, recipe.smoothing, fit)
     fewer = decimate(vertices, extracted, recipe.faces)
+    fine = replace(surface, vertices=vertices) if len(fewer.faces) < len(extracted) else None
     surface = replace(surface, vertices=fewer.vertices, faces=fewer.faces)
     colors = color_vertices(surface, color_fn, device=device)
     drawn = drawn_with(surface.vertices, surface.faces)
     notes = [fewer.note] if fewer.note else []
     if not is_watertight(surface.faces):
         notes.append("the surface is not closed everywhere")
-    return FieldMesh(surface, colors, choice, mean_iou(drawn, masks), drawn, tuple(notes))
+    return FieldMesh(surface, colors, choice, mean_iou(drawn, masks), drawn, tuple(notes), fine=fine)
 
 
-def with_texture(mesh: FieldMesh, field: ColorField, size: int, *, device: torch.device | str = "cpu") -> FieldMesh:
-    """The mesh with a texture of ``size`` pixels a side, which shows the field's colours; as it is for size 0."""
+def with_texture(
+    mesh: FieldMesh, field: ColorField, size: int, *, normal_map: bool = False, device: torch.device | str = "cpu"
+) -> FieldMesh:
+    """The mesh with a texture of ``size`` pixels a side, which shows the field's colours; as it is for size 0.
+
+    With a ``normal_map`` a second image of that size keeps the shape of the fine surface, if the mesh has one.
+    """
     if size == 0:
         return mesh
     surface = mesh.surface
@@ -113,7 +124,11 @@ def with_texture(mesh: FieldMesh, field: ColorField, size: int, *, device: torch
     texels = texels_of(surface.vertices, surface.faces, layout, size)
     colors = colors_along_normals(field, texels.positions, texels.normals, surface.voxel, device)
     notes = (*mesh.notes, note) if note else mesh.notes
-    return replace(mesh, layout=layout, image=painted(texels.pixel, colors, size), notes=notes)
+    mesh = replace(mesh, layout=layout, image=painted(texels.pixel, colors, size), notes=notes)
+    if not normal_map or mesh.fine is None:
+        return mesh
+    directions = normal_colors(mesh.fine, surface.vertices, surface.faces, layout, texels)
+    return replace(mesh, normals=painted(texels.pixel, directions, size, rest=(0.5, 0.5, 1)))
 
 
 def extract_surface(grid: NDArray[np.float32], level: float, min_component_fraction: float = 0.0) -> Surface:

@@ -9,6 +9,7 @@ import trimesh
 
 from dream3d.errors import ExportError
 from dream3d.mesh.appearance import VertexColors
+from dream3d.mesh.companions import companions_of
 from dream3d.mesh.export import Asset, Placement, check_extension
 from dream3d.mesh.formats.glb import glb_document, provenance_of
 from dream3d.mesh.formats.readback import appearance_of
@@ -52,6 +53,7 @@ def read_mesh(path: Path) -> Asset:
         assert isinstance(mesh, trimesh.Trimesh)
         vertices = Placement((0.0, 0.0, 0.0), 1.0).to_world(np.asarray(mesh.vertices)).astype(np.float32)
         grey = VertexColors(np.full((len(vertices), 3), 0.7, np.float32))
-        return Asset(vertices, np.asarray(mesh.faces, dtype=np.int64), appearance_of(mesh.visual) or grey)
+        beside = {one.name: one.read_bytes() for one in companions_of(path)}
+        return Asset(vertices, np.asarray(mesh.faces, dtype=np.int64), appearance_of(mesh.visual, beside) or grey)
     except Exception as error:  # a foreign file can fail in any of a parser's ways
         raise ExportError(f"{path} is not a mesh ({type(error).__name__}: {error})") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,12 @@ from numpy.typing import NDArray
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.images import write_animation
-from dream3d.mesh.appearance import Appearance, Texture, VertexColors
+from dream3d.mesh.appearance import Appearance, Texture, VertexColors, image_at
 from dream3d.mesh.export import Asset
 from dream3d.mesh.raster import interpolate_at, rasterize
 from dream3d.mesh.srgb import display_values
 from dream3d.mesh.surface import Faces, FloatArray, seamless_normals, vertex_normals
+from dream3d.mesh.tangents import bitangents, decoded, from_frame, tangents_of, unit
 
 
 def shade(
@@ -32,30 +35,64 @@ def shade(
 
     Brightness is ambient + (1 - ambient) * max(0, normal . direction to the camera); ``ambient`` 1 shows the bare
     colours. ``supersample`` draws that many times larger in both directions and averages. Light is applied to
-    display values: these images are for looking at, not for measuring light.
+    display values: these images are for looking at, not for measuring light. A texture's normal map counts.
     """
     texture = appearance if isinstance(appearance, Texture) else None
-    if texture is not None:
-        skin, normals = np.pad(texture.uv.astype(np.float32), ((0, 0), (0, 1))), seamless_normals(vertices, faces)
+    large = height * supersample, width * supersample
+    images = np.zeros((len(cameras), height, width, 3), dtype=np.uint8)
+    for view, seen in enumerate(surfaces_seen(vertices, faces, appearance, cameras, *large, ambient=ambient)):
+        image = np.full((*large, 3), background, dtype=np.float32)
+        image[seen.mask] = (seen.looks if texture is None else texture.at(seen.looks[:, :2])) * seen.light
+        images[view] = np.round(np.clip(_reduced(image, supersample), 0, 1) * 255)
+    return images
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the pixels of a view show of a mesh, as far as they see it."""
+
+    mask: NDArray[np.bool_]
+    """(H, W) the P pixels that do."""
+    looks: NDArray[np.float32]
+    """(P, 3) colours, display values; of a textured mesh places in the image, and a 0."""
+    light: NDArray[np.float32]
+    """(P, 1) brightness that these are multiplied by."""
+
+
+def surfaces_seen(
+    vertices: FloatArray,
+    faces: Faces,
+    appearance: Appearance | NDArray[np.floating] | NDArray[np.uint8],
+    cameras: Cameras,
+    height: int,
+    width: int,
+    *,
+    ambient: float,
+) -> Iterator[Seen]:
+    """What each view sees of a mesh, and the light on it, as :func:`shade` has it; one at a time, to save memory."""
+    bent: NDArray[np.uint8] | None = None
+    if isinstance(appearance, Texture):
+        uv, bent = appearance.uv, appearance.normals
+        skin, normals = np.pad(uv.astype(np.float32), ((0, 0), (0, 1))), seamless_normals(vertices, faces)
     else:
         colors = appearance.values if isinstance(appearance, VertexColors) else appearance
         skin, normals = display_values(np.asarray(colors)), vertex_normals(vertices, faces)
     attributes = np.concatenate([skin, normals, vertices.astype(np.float32)], axis=1)
-    large_height, large_width = height * supersample, width * supersample
-    images = np.zeros((len(cameras), height, width, 3), dtype=np.uint8)
-    for view in range(len(cameras)):  # one at a time: the buffers of one large view are memory enough
+    if bent is not None:
+        tangents = tangents_of(vertices, normals, faces, uv)
+        attributes = np.concatenate([attributes, tangents[:, :3], bitangents(normals, tangents)], axis=1)
+    for view in range(len(cameras)):
         camera = Cameras(cameras.c2w[view : view + 1], cameras.fovy_deg[view : view + 1])
-        fragments = rasterize(vertices, faces, camera, large_height, large_width)
-        image = np.full((large_height, large_width, 3), background, dtype=np.float32)
-        seen = fragments.face[0] >= 0
-        if seen.any():
-            looks, normal, position = np.split(interpolate_at(seen[None], fragments, faces, attributes), 3, axis=1)
-            color = looks if texture is None else texture.at(looks[:, :2])
-            eye = camera.c2w[0, :3, 3].float().cpu().numpy()
-            facing = (_unit(normal) * _unit(eye - position)).sum(axis=1, keepdims=True)
-            image[seen] = color * (ambient + (1 - ambient) * np.clip(facing, 0, 1))
-        images[view] = np.round(np.clip(_reduced(image, supersample), 0, 1) * 255)
-    return images
+        fragments = rasterize(vertices, faces, camera, height, width)
+        mask = fragments.face[0] >= 0
+        at_pixels = interpolate_at(mask[None], fragments, faces, attributes)
+        looks, normal, position, *frame = np.split(at_pixels, attributes.shape[1] // 3, axis=1)
+        normal = unit(normal)
+        if bent is not None:
+            normal = from_frame(decoded(image_at(bent, looks[:, :2])), (unit(frame[0]), unit(frame[1]), normal))
+        eye = camera.c2w[0, :3, 3].float().cpu().numpy()
+        facing = (normal * unit(eye - position)).sum(axis=1, keepdims=True)
+        yield Seen(mask, looks, ambient + (1 - ambient) * np.clip(facing, 0, 1))
 
 
 def shade_asset(
@@ -83,7 +120,3 @@ def _reduced(image: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     corners = [(row, column) for row in range(factor) for column in range(factor)]
     total = sum((image[row::factor, column::factor] for row, column in corners[1:]), image[::factor, ::factor])
     return total / np.float32(factor * factor)
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

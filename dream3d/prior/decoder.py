@@ -76,7 +76,7 @@ def add_decoder(prior: Path, linear: PatchPCA) -> PatchPCA:
 
 
 def save_decoder(arguments: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write a decoder, its matrices in eight bits, as the new folder ``folder``; of ``arguments``, those of its sizes."""
+    """Write a decoder, its matrices in eight bits, as a new folder; of ``arguments`` those that are its sizes."""
     from safetensors.torch import save_file
 
     folder.mkdir()

@@ -16,6 +16,7 @@ from dream3d.bounds import Between, Settings, Share, check_setting
 from dream3d.cameras import CameraRange
 from dream3d.errors import UsageError
 from dream3d.recipe.mesh import MeshRecipe as MeshRecipe
+from dream3d.recipe.refinement import TextureRefinement
 from dream3d.recipe.settings import parse_settings
 
 MAX_STEPS = 1_000_000
@@ -299,6 +300,8 @@ class Recipe(Settings):
     mesh: MeshRecipe = MeshRecipe()
     negative_prompt: str = ""
     watch: WatchRecipe = WatchRecipe()
+    refinement: TextureRefinement | None = None
+    """Of the asset's texture, by the prior."""
 
     def __post_init__(self) -> None:
         """See :class:`Settings`; raises UsageError too for parts in no order, too many samples, a light outlived."""

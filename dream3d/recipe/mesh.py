@@ -33,6 +33,8 @@ class MeshRecipe(Settings):
     """Of the asset, about; 0 keeps all that were extracted."""
     texture: TextureSize = 1024
     """Side of the texture, pixels; 0 colours vertices instead."""
+    normal_map: bool = True
+    """A second image over a textured surface whose faces were reduced: it keeps the shape that these have lost."""
 
     def __post_init__(self) -> None:
         """See :class:`Settings`; raises UsageError too for a mesh or a texture too small to show anything."""

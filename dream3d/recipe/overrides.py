@@ -12,6 +12,7 @@ from dream3d.errors import UsageError, shown
 from dream3d.recipe.generation import Count, GuidanceScale, Recipe
 from dream3d.recipe.mesh import FaceCount, Resolution, TextureSize
 from dream3d.recipe.presets import preset
+from dream3d.recipe.refinement import TextureRefinement
 from dream3d.recipe.settings import apply_change, parse_settings
 
 
@@ -26,6 +27,8 @@ class Overrides(Options):
     negative: str | None = None
     faces: FaceCount | None = None
     texture: TextureSize | None = None
+    normal_map: bool | None = None
+    refine_texture: bool | None = None
 
     def __post_init__(self) -> None:
         """See :class:`Options`; raises UsageError too for a negative prompt that is too long."""
@@ -35,15 +38,21 @@ class Overrides(Options):
 
     def apply_to(self, recommended: str) -> Recipe:
         """The recipe of the preset, or of the recommended one, changed; raises UsageError."""
-        recipe = preset(self.preset or recommended)
+        return self.apply_on(preset(self.preset or recommended))
+
+    def apply_on(self, recipe: Recipe) -> Recipe:
+        """The recipe, whatever its preset, changed; raises UsageError."""
         if self.steps is not None:
             recipe = recipe.with_steps(self.steps)
         if self.guidance_scale is not None:
             guidance = dataclasses.replace(recipe.guidance, guidance_scale=self.guidance_scale)
             recipe = dataclasses.replace(recipe, guidance=guidance)
-        given = {name: getattr(self, name) for name in ("resolution", "faces", "texture")}
+        given = {name: getattr(self, name) for name in ("resolution", "faces", "texture", "normal_map")}
         mesh = {name: value for name, value in given.items() if value is not None}
         recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, **mesh))
+        if self.refine_texture is not None:
+            asked = recipe.refinement or TextureRefinement()
+            recipe = dataclasses.replace(recipe, refinement=asked if self.refine_texture else None)
         if self.negative is not None:
             recipe = dataclasses.replace(recipe, negative_prompt=self.negative.strip())
         return recipe

@@ -26,13 +26,21 @@ def data_uri(kind: str, content: bytes) -> str:
 
 
 def html_page(
-    title: str, style: str, body: str, *, scripts: Sequence[str] = (), classic: str = "", beside: bool = False
+    title: str,
+    style: str,
+    body: str,
+    *,
+    scripts: Sequence[str] = (),
+    classic: str = "",
+    beside: bool = False,
+    served: bool = False,
 ) -> str:
     """A whole document. ``body``, and only it, is HTML already.
 
     A Content-Security-Policy forbids the network, all addresses but data inside the page, and all scripts but these:
     ``scripts`` are modules, ``classic`` is one that runs before them. With ``beside``, images and frames may come from
-    the page's own place. ValueError for a script that cannot stand in a page.
+    the page's own place. With ``served``, the page may ask the server that it came from.
+    ValueError for a script that cannot stand in a page.
     """
     for script in (*scripts, classic):
         if "</script" in script.lower() or "<script" in script.lower():
@@ -41,14 +49,15 @@ def html_page(
     # The viewer's decoder of compressed meshes is WebAssembly.
     allowed = " ".join([*hashes, "'wasm-unsafe-eval'"] if scripts else hashes) or "'none'"
     own = "'self' file:" if beside else ""
+    server = " 'self'" if served else ""
     policy = "; ".join(
         (
             "default-src 'none'",
             f"script-src {allowed}",
             "style-src 'unsafe-inline'",
-            f"img-src data: blob: {own}".strip(),
+            f"img-src data: blob:{server} {own}".strip(),
             "media-src data:",
-            "connect-src data: blob:",
+            f"connect-src data: blob:{server}",
             f"frame-src {own}" if own else "frame-src 'none'",
             "base-uri 'none'",
             "form-action 'none'",
@@ -59,7 +68,8 @@ def html_page(
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n'
         f"<style>{COLORS}{style}</style>\n</head>\n<body>\n{body}\n{first}{modules}</body>\n</html>\n"
     )
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import webbrowser
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request gets."""
+
+    kind: str
+    """Its MIME type."""
+    content: bytes
 
 
 class PageServer(ThreadingHTTPServer):
@@ -29,6 +39,13 @@ class PageServer(ThreadingHTTPServer):
         """Where the page is."""
         return f"http://{HOST}:{self.server_port}/"
 
+    def answer(self, path: str) -> Answer | None:
+        """What is at a path, if anything."""
+        return Answer("text/html; charset=utf-8", self.page) if path == "/" else None
+
+    def answered(self, path: str) -> None:
+        """A browser has taken what is at a path."""
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no matter."""
 
@@ -48,21 +65,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_page: bool) -> None:
         if self.headers.get("Host") not in {f"{name}:{self.server.server_port}" for name in self.names}:
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
-        elif self.path != "/":
+            return
+        answer = self.server.answer(self.path)
+        if answer is None:
             self.send_error(HTTPStatus.NOT_FOUND)
-        else:
-            self.send_response(HTTPStatus.OK)
-            for name, value in (
-                ("Content-Type", "text/html; charset=utf-8"),
-                ("Content-Length", str(len(self.server.page))),
-                ("Cache-Control", "no-store"),
-                ("X-Content-Type-Options", "nosniff"),
-                ("X-Frame-Options", "DENY"),
-            ):
-                self.send_header(name, value)
-            self.end_headers()
-            if with_page:
-                self.wfile.write(self.server.page)
+            return
+        self.send_response(HTTPStatus.OK)
+        for name, value in (
+            ("Content-Type", answer.kind),
+            ("Content-Length", str(len(answer.content))),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        if with_page:
+            self.wfile.write(answer.content)
+            self.server.answered(self.path)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nobody wants to read of every request."""

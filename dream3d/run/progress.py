@@ -17,6 +17,10 @@ from dream3d.prior.base import Likeness
 StageName = Literal["prepare", "optimise", "extract", "export", "pictures"]
 
 
+Preview = Callable[[int, int], NDArray[np.uint8]]
+"""Renders so many views, of so many pixels a side: (views, size, size, 3) sRGB. One of 32 pixels costs milliseconds."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """One report. ``step`` counts finished steps of ``stage``, out of ``steps``."""
@@ -33,8 +37,8 @@ class Progress:
     """A sentence worth keeping in a log: a fallback taken, a level chosen."""
     targets: NDArray[np.uint8] | None = None
     """If a round began: some of the images that the field is now fitted to, (n, S, S, 3)."""
-    preview: Callable[[], NDArray[np.uint8]] | None = None
-    """Renders the current field, (H, W, 3) sRGB; costs some milliseconds, call it seldom."""
+    preview: Preview | None = None
+    """Of the current field; call it seldom."""
 
 
 class Measured(NamedTuple):
@@ -81,6 +85,50 @@ def silent(progress: Progress) -> None:
 
 
 @dataclass(frozen=True)
+class Score:
+    """How well a textured mesh fits the prior, seen by cameras between those that its texture was fitted at."""
+
+    agreement: float
+    """PSNR, dB, of its views and what the prior makes of them from little noise."""
+    similarity: float | None
+    """To the prompt, by the prior's image encoder; None without one."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What the refinement of a texture came to."""
+
+    before: Score
+    after: Score
+
+    @property
+    def kept(self) -> bool:
+        """Whether one of the figures rose: if none does, the texture stays as it was."""
+        if self.after.agreement > self.before.agreement:
+            return True
+        one, other = self.after.similarity, self.before.similarity
+        return one is not None and other is not None and one > other
+
+    @property
+    def sentence(self) -> str:
+        """What a user is told."""
+        parts = [f"views agree with the prior's to {self.before.agreement:.1f} dB, then {self.after.agreement:.1f} dB"]
+        if self.before.similarity is not None and self.after.similarity is not None:
+            parts.append(f"similarity to the prompt {self.before.similarity:.3f}, then {self.after.similarity:.3f}")
+        return f"the refined texture is {'kept' if self.kept else 'not kept'}: {'; '.join(parts)}"
+
+    def to_dict(self) -> dict[str, bool | float | None]:
+        """The figures in ``run.json``."""
+        return {
+            "texture_refined": self.kept,
+            "texture_agreement_before": self.before.agreement,
+            "texture_agreement_after": self.after.agreement,
+            "texture_similarity_before": self.before.similarity,
+            "texture_similarity_after": self.after.similarity,
+        }
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a finished run made."""
 
@@ -109,3 +157,5 @@ class Outcome:
     """How well the silhouettes of the last round's target fit one solid thing, 0..1; None without rounds."""
     janus: float | None = None
     """How much the mesh's back repeats its front, 0..1."""
+    refinement: Refinement | None = None
+    """Of the mesh's texture by the prior, if it was asked for."""

@@ -6,19 +6,16 @@ import contextlib
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from dream3d import watch
 from dream3d.errors import NotFiniteError
 from dream3d.images import contact_sheet, enlarged, write_png
 from dream3d.run.checkpointer import Checkpointer, RunState
 from dream3d.run.folder import RunFolder
-from dream3d.run.progress import Measured, Observer, Progress, StepReport, read, silent
+from dream3d.run.progress import Measured, Observer, Preview, Progress, StepReport, read, silent
 from dream3d.run.signals import Signals, listening
 from dream3d.watch import Figures
 
@@ -64,10 +61,10 @@ class Session:
         return watch.seed_of(asked, watch.count_of("restart", self._looks))
 
     @contextmanager
-    def steps_of(self, state: WatchedState, preview: Callable[[], NDArray[np.uint8]]) -> Iterator[Iterator[int]]:
+    def steps_of(self, state: WatchedState, preview: Preview) -> Iterator[Iterator[int]]:
         """The steps that are still to be done, after the newest checkpoint if there is one.
 
-        ``preview`` renders the field as it is, (H, W, 3). While the context is open, :meth:`after` ends each step.
+        ``preview`` renders the field as it is. While the context is open, :meth:`after` ends each step.
         """
         done, notices = 0, list[str]()
         self._reports, self._rows, self._latest = {}, [], None

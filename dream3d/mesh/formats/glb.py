@@ -3,7 +3,7 @@
 trimesh writes glTF too, but only with 8-bit vertex colours, stored as they are. glTF's COLOR_0 is *linear*: display
 values have to be converted, and 8 bits of linear light leave 14 values for the darkest quarter of the display range,
 where the display has 64, which shows as bands. So colours are floats here, and this small writer exists. A texture is
-an embedded PNG of display values, as glTF wants its images.
+an embedded PNG of display values, as glTF wants its images; so is a normal map, whose values are directions.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from dream3d.mesh.appearance import Appearance, Texture, VertexColors
 from dream3d.mesh.formats.base import Exporter, ExportMesh
 from dream3d.mesh.srgb import display_values, linear_from_srgb
 from dream3d.mesh.surface import seamless_normals, vertex_normals
+from dream3d.mesh.tangents import tangents_of
 from dream3d.version import __version__
 
 _EXTRAS_KEY = "dream3d"
 _MAGIC, _JSON_CHUNK, _BIN_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
 _COMPONENT_TYPES = {"<f4": 5126, "<u4": 5125}
-_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
+_TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
 
 
@@ -50,6 +51,15 @@ def glb_bytes(
     else:
         attributes["TEXCOORD_0"] = appearance.uv
         surface["baseColorTexture"] = {"index": 0}
+    material: dict[str, Any] = {"pbrMetallicRoughness": surface, "doubleSided": False}
+    images = []
+    if isinstance(appearance, Texture):
+        images.append(appearance.image)
+        if appearance.normals is not None:
+            # Without it programs make tangents of their own, and those of the baking are the right ones.
+            attributes["TANGENT"] = tangents_of(positions, normals, faces, appearance.uv)
+            material["normalTexture"] = {"index": 1}
+            images.append(appearance.normals)
     buffer = _Buffer()
     indices = buffer.add_array(faces.reshape(-1, 1).astype("<u4"), _ELEMENT_ARRAY_BUFFER)
     numbers = {name: buffer.add_array(values.astype("<f4"), _ARRAY_BUFFER) for name, values in attributes.items()}
@@ -61,11 +71,12 @@ def glb_bytes(
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "asset", "extras": node_extras}],
         "meshes": [{"primitives": [{"attributes": numbers, "indices": indices, "material": 0, "mode": 4}]}],
-        "materials": [{"pbrMetallicRoughness": surface, "doubleSided": False}],
+        "materials": [material],
     }
-    if isinstance(appearance, Texture):
-        view = buffer.add_view(png_bytes(appearance.image))
-        document |= {"textures": [{"source": 0}], "images": [{"bufferView": view, "mimeType": "image/png"}]}
+    if images:
+        views = [buffer.add_view(png_bytes(image)) for image in images]
+        document["textures"] = [{"source": number} for number in range(len(views))]
+        document["images"] = [{"bufferView": view, "mimeType": "image/png"} for view in views]
     document |= {
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,

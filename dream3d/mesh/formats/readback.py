@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from PIL import Image
 
 from dream3d.mesh.appearance import Appearance, Texture, VertexColors
+from dream3d.mesh.companions import NORMAL_MAP
 from dream3d.mesh.formats.base import Exporter, ExportMesh
 from dream3d.mesh.srgb import display_values, srgb_from_linear
 
@@ -54,7 +56,7 @@ def find_difference(
         (read,) = scene.geometry.values()
     problem = _geometry_difference(read, exporter, mesh)
     if problem is None and exporter.appearances:
-        problem = _appearance_difference(read, mesh.appearance, mesh.faces)
+        problem = _appearance_difference(read, mesh.appearance, mesh.faces, beside or {})
     if problem is None and exporter.read_provenance and exporter.read_provenance(data) != mesh.provenance:
         return "the provenance differs"
     return problem
@@ -73,11 +75,15 @@ def _geometry_difference(read: Any, exporter: Exporter, mesh: ExportMesh) -> str
     return f"its positions are off by {off:.2g}" if off > POSITION_TOLERANCE else None
 
 
-def _appearance_difference(read: Any, wanted: Appearance, faces: NDArray[np.int64]) -> str | None:
-    found = appearance_of(read.visual)
+def _appearance_difference(
+    read: Any, wanted: Appearance, faces: NDArray[np.int64], beside: Mapping[str, bytes]
+) -> str | None:
+    found = appearance_of(read.visual, beside)
     if isinstance(wanted, Texture):
         if not isinstance(found, Texture) or not np.array_equal(found.image, wanted.image):
             return "its texture is gone or another"
+        if not _same(found.normals, wanted.normals):
+            return "its normal map is gone or another"
         off = np.abs(found.uv[read.faces] - wanted.uv[faces]).max()
         return f"its texture coordinates are off by {off:.2g}" if off > POSITION_TOLERANCE else None
     if not isinstance(found, VertexColors):
@@ -86,12 +92,24 @@ def _appearance_difference(read: Any, wanted: Appearance, faces: NDArray[np.int6
     return f"its colours are off by {off:.2g}" if off > COLOR_TOLERANCE else None
 
 
-def appearance_of(visual: Any) -> Appearance | None:
-    """What trimesh read of a file of ours besides the geometry, in display values; None if nothing."""
+def _same(one: NDArray[np.uint8] | None, other: NDArray[np.uint8] | None) -> bool:
+    return one is other if one is None or other is None else np.array_equal(one, other)
+
+
+def appearance_of(visual: Any, beside: Mapping[str, bytes] | None = None) -> Appearance | None:
+    """What trimesh read of a file of ours besides the geometry, in display values; None if nothing.
+
+    ``beside`` are the files beside a mesh's, by name: of an OBJ's material trimesh reads no normal map.
+    """
     material = getattr(visual, "material", None)
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if image is not None and visual.uv is not None:  # trimesh counts v from the bottom of the image
-        return Texture(np.asarray(visual.uv) * (1, -1) + (0, 1), np.asarray(image.convert("RGB")))
+        bent: Any = getattr(material, "normalTexture", None)
+        named = next((data for name, data in (beside or {}).items() if name.endswith(NORMAL_MAP)), None)
+        if bent is None and named is not None:
+            bent = Image.open(io.BytesIO(named), formats=["PNG"])
+        normals = None if bent is None else np.asarray(bent.convert("RGB"))
+        return Texture(np.asarray(visual.uv) * (1, -1) + (0, 1), np.asarray(image.convert("RGB")), normals)
     # A mesh with a material keeps its vertex colours as an attribute, and there only GLB has a material.
     attributes = getattr(visual, "vertex_attributes", {})
     if "color" in attributes:

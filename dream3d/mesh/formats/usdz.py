@@ -2,7 +2,7 @@
 
 The layout is that of the USDZ File Format Specification (Pixar, version 1.3): a zip without compression or encryption,
 the layer as its first file, the data of every file at a multiple of 64 bytes. Colours of vertices are linear, as USD
-wants its colours; the texture is a PNG of display values.
+wants its colours; the texture is a PNG of display values, a normal map one of directions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 from PIL import Image
-from trimesh.visual.material import SimpleMaterial
+from trimesh.visual.material import PBRMaterial
 
 from dream3d.files import parse_json
 from dream3d.images import png_bytes
@@ -30,7 +30,7 @@ from dream3d.version import __version__
 
 ALIGNMENT = 64
 """Bytes: so the data can be used where it lies in the file."""
-LAYER, IMAGE = "model.usda", "texture.png"
+LAYER, IMAGE, NORMALS = "model.usda", "texture.png", "normal.png"
 MAX_BYTES = 2**30
 """Of the layer, and of the image, that are read."""
 _PADDING_ID = 0x1986
@@ -45,6 +45,8 @@ def encode(mesh: ExportMesh) -> bytes:
     files = {LAYER: _layer(mesh).encode("ascii")}
     if isinstance(mesh.appearance, Texture):
         files[IMAGE] = png_bytes(mesh.appearance.image)
+        if mesh.appearance.normals is not None:
+            files[NORMALS] = png_bytes(mesh.appearance.normals)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
@@ -61,6 +63,7 @@ def encode(mesh: ExportMesh) -> bytes:
 def _layer(mesh: ExportMesh) -> str:
     """The scene: one mesh with one material."""
     textured = isinstance(mesh.appearance, Texture)
+    bent = isinstance(mesh.appearance, Texture) and mesh.appearance.normals is not None
     smooth = seamless_normals if textured else vertex_normals
     # JSON escapes all but ASCII; USD reads the backslashes of a string a second time.
     made_by = json.dumps(mesh.provenance).replace("\\", "\\\\").replace('"', '\\"')
@@ -107,11 +110,11 @@ def Xform "asset" (
         {{
             uniform token info:id = "UsdPreviewSurface"
             color3f inputs:diffuseColor.connect = </asset/material/color.outputs:{"rgb" if textured else "result"}>
-            float inputs:metallic = 0
+            float inputs:metallic = 0{_BENT if bent else ""}
             float inputs:roughness = 0.9
             token outputs:surface
         }}
-{_TEXTURE if textured else _COLORS}
+{_TEXTURE if textured else _COLORS}{_NORMALS if bent else ""}
     }}
 }}
 """
@@ -142,6 +145,22 @@ _TEXTURE = f"""
             token inputs:wrapT = "clamp"
             float3 outputs:rgb
         }}"""
+_BENT = """
+            normal3f inputs:normal.connect = </asset/material/bent.outputs:rgb>"""
+_NORMALS = f"""
+
+        def Shader "bent"
+        {{
+            uniform token info:id = "UsdUVTexture"
+            float4 inputs:bias = (-1, -1, -1, 0)
+            asset inputs:file = @{NORMALS}@
+            float4 inputs:scale = (2, 2, 2, 1)
+            token inputs:sourceColorSpace = "raw"
+            float2 inputs:st.connect = </asset/material/place.outputs:result>
+            token inputs:wrapS = "clamp"
+            token inputs:wrapT = "clamp"
+            float3 outputs:rgb
+        }}"""
 
 
 def _primvar(appearance: VertexColors | Texture) -> str:
@@ -160,7 +179,7 @@ def _tuples(values: NDArray[np.floating]) -> str:
 
 def decode(data: bytes) -> trimesh.Trimesh:
     """The mesh in a .usdz of ours, as trimesh has one; ValueError, KeyError or BadZipFile for anything else."""
-    layer, image = _files(data)
+    layer, image, normals = _files(data)
     vertices = _numbers(layer, "point3f[] points", 3)
     faces = _numbers(layer, "int[] faceVertexIndices", 3).astype(np.int64)
     counts = _numbers(layer, "int[] faceVertexCounts", 1)
@@ -170,9 +189,9 @@ def decode(data: bytes) -> trimesh.Trimesh:
         raise ValueError("faces name vertices that are not there")
     visual: Any
     if image is not None:
-        picture = Image.open(io.BytesIO(image), formats=["PNG"])
+        picture, bent = (one and Image.open(io.BytesIO(one), formats=["PNG"]) for one in (image, normals))
         places = _numbers(layer, "texCoord2f[] primvars:st", 2)
-        material = SimpleMaterial(image=picture)  # type: ignore[no-untyped-call]
+        material = PBRMaterial(baseColorTexture=picture, normalTexture=bent)  # type: ignore[no-untyped-call]
         visual = trimesh.visual.TextureVisuals(uv=places, material=material)  # type: ignore[no-untyped-call]
     else:
         visual = trimesh.visual.TextureVisuals()  # type: ignore[no-untyped-call]
@@ -189,14 +208,14 @@ def provenance_of(data: bytes) -> dict[str, Any]:
     return made_by
 
 
-def _files(data: bytes) -> tuple[str, bytes | None]:
-    """The layer, and the image if there is one; both stored as they are, which bounds what they can be."""
+def _files(data: bytes) -> tuple[str, bytes | None, bytes | None]:
+    """The layer, and the image and the normal map if there are; stored as they are, which bounds what they can be."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for info in archive.infolist():
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > min(MAX_BYTES, len(data)):
                 raise ValueError(f"a file in it is compressed or larger than {MAX_BYTES} bytes")
-        image = archive.read(IMAGE) if IMAGE in archive.namelist() else None
-        return archive.read(LAYER).decode("ascii"), image
+        image, normals = (archive.read(one) if one in archive.namelist() else None for one in (IMAGE, NORMALS))
+        return archive.read(LAYER).decode("ascii"), image, normals
 
 
 def _numbers(layer: str, name: str, columns: int) -> NDArray[np.float64]:

@@ -1,0 +1,36 @@
+"""The settings of a texture's refinement by the prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from dream3d.bounds import Between, Settings, Share
+from dream3d.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TextureRefinement(Settings):
+    """A texture moved towards what the prior makes of views of its mesh (docs/export.md). No value was tuned."""
+
+    noise: Annotated[float, Between(0, 1, above=True)] = 0.2
+    """Fraction of the noise schedule at which the views are denoised from: little, so that they stay what they are."""
+    denoise_steps: Annotated[int, Between(1, 100)] = 4
+    """DDIM steps from the noised views to the prior's."""
+    elevations_deg: Annotated[tuple[float, ...], Between(-90, 90)] = (0.0, 30.0)
+    """Of the orbits, each of as many views as the prior judges together."""
+    updates: Annotated[int, Between(1, 10_000)] = 60
+    """Of the texture."""
+    learning_rate: Annotated[float, Between(0, 1, above=True)] = 0.02
+    """Of Adam at the first update, in colours of a range of 1: about how far a texel moves. It falls in a line to 0."""
+    cells: Annotated[int, Between(2, 128)] = 64
+    """Along each side of the volume: texels in a cell change alike, between cells linearly. Finer than a pixel of the
+    prior's images, it shows their samples; coarser, it blurs."""
+    largest_change: Share = 0.3
+    """Of a texel's colour, in each channel."""
+
+    def __post_init__(self) -> None:
+        """See :class:`Settings`; raises UsageError too for no orbit."""
+        super().__post_init__()
+        if not self.elevations_deg:
+            raise UsageError("refinement.elevations_deg is empty; name an elevation in degrees at least")

@@ -1,0 +1,83 @@
+"""Every field of the recipe of a texture's refinement has an effect."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from recipe_effects import Runs, Table, assert_complete, becomes, changes, rises
+from test_optimise import TINY
+from test_refine import BALL, Judging, grey_ball
+
+from dream3d.errors import UsageError
+from dream3d.recipe.generation import Recipe
+from dream3d.recipe.overrides import changed_recipe
+from dream3d.recipe.refinement import TextureRefinement
+from dream3d.refine import refine_texture
+from dream3d.run.progress import Refinement
+
+Image = NDArray[np.uint8]
+BASE = TextureRefinement(denoise_steps=1, updates=2, cells=4, elevations_deg=(0.0,))
+
+
+def image_of(asked: TextureRefinement) -> Image:
+    """The texture of a grey ball, refined and kept whatever the score."""
+    with mock.patch.object(Refinement, "kept", True):
+        # Two balls that it could be: how much noise there is decides between them.
+        mesh, _ = refine_texture(grey_ball(), Judging(BALL, GREEN), TINY, asked, "a ball", 0)
+    assert mesh.image is not None
+    return mesh.image
+
+
+GREEN = tuple(type(one)(one.center, one.radius * 0.8, (0.1, 0.7, 0.2)) for one in BALL)
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs[TextureRefinement, Image]:
+    return Runs(image_of)
+
+
+def pixels(image: Image) -> bytes:
+    return image.tobytes()
+
+
+def recolored(image: Image) -> float:
+    """How far the texels went."""
+    base = grey_ball().image
+    assert base is not None
+    return float(np.abs(image.astype(float) - base).mean())
+
+
+TABLE: Table[Image] = {
+    "noise": changes(pixels, 0.99),
+    "denoise_steps": changes(pixels, 4, {"noise": 0.99}),
+    "elevations_deg": changes(pixels, (40.0,)),
+    "updates": rises(recolored, 6),
+    "learning_rate": rises(recolored, 0.05),
+    "cells": changes(pixels, 8),
+    "largest_change": becomes(recolored, 0.0, 0),
+}
+
+
+def test_every_field_has_an_entry() -> None:
+    assert_complete(TABLE, TextureRefinement)
+
+
+@pytest.mark.parametrize("place", TABLE)
+def test_a_field_has_its_effect(runs: Runs[TextureRefinement, Image], place: str) -> None:
+    runs.check(BASE, place, TABLE[place])
+
+
+def test_it_is_off_unless_asked_for() -> None:
+    assert changed_recipe({}, "mini").refinement is None
+    asked = changed_recipe({"refine_texture": "true", "refinement.updates": "7"}, "mini")
+    assert asked.refinement == TextureRefinement(updates=7)
+    assert Recipe.from_dict(asked.to_dict()) == asked
+    assert changed_recipe({"refine_texture": "false"}, "mini").refinement is None
+
+
+def test_without_an_orbit_there_is_nothing_to_draw() -> None:
+    with pytest.raises(UsageError, match="elevations_deg is empty"):
+        TextureRefinement(elevations_deg=())
