@@ -2,7 +2,7 @@
 
 Read top to bottom, :meth:`Distillation.step` is the method. To change it, change it here: how the prior is asked is in
 ``targets.py``, the formulas are in ``guidance.py``, what is rendered in ``render/scene.py``, every number in
-``recipe/generation.py``.
+``recipe/``.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from dream3d.kernels.hash_encode import HashGridSpec, hash_encode_reference, has
 from dream3d.kernels.hash_grid import HASH_GRID
 from dream3d.kernels.operations import report as choices
 from dream3d.kernels.samples import Marching, Samples, positions_of
-from dream3d.recipe.generation import RenderRecipe
+from dream3d.recipe.scene import RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 from dream3d.version import __version__
 

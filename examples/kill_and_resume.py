@@ -34,8 +34,9 @@ from dream3d.batch.work import Result, Shared, do_job
 from dream3d.cli.app import app
 from dream3d.generate import generate, resume
 from dream3d.mesh.shading import write_turntable
-from dream3d.recipe.generation import FieldRecipe, MeshRecipe, Recipe, RenderRecipe, Stage, TargetRecipe
+from dream3d.recipe.generation import MeshRecipe, Recipe, Stage, TargetRecipe
 from dream3d.recipe.presets import preset
+from dream3d.recipe.scene import FieldRecipe, RenderRecipe
 from dream3d.run.progress import Observer
 from dream3d.weights.loading import load_prior
 

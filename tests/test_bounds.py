@@ -20,9 +20,10 @@ from dream3d.dataset.rendering.dataset import DatasetPlan
 from dream3d.dataset.rendering.views import ViewsRecipe
 from dream3d.errors import UsageError
 from dream3d.prior.sampling import SamplingRecipe
-from dream3d.recipe.generation import Linear, OptimizerRecipe, Recipe, TargetRecipe
+from dream3d.recipe.generation import OptimizerRecipe, Recipe, TargetRecipe
 from dream3d.recipe.overrides import Overrides, changed_recipe
 from dream3d.recipe.presets import PRESETS, preset
+from dream3d.recipe.scene import Linear
 from dream3d.recipe.settings import parse_settings
 from dream3d.training.recipe import TrainingRecipe
 from dream3d.training.tasks.contrastive import ContrastiveRecipe

@@ -10,7 +10,7 @@ import torch
 
 from dream3d.field.radiance import RadianceField, blob_bias
 from dream3d.kernels.hash_grid import TorchHashGrid
-from dream3d.recipe.generation import FieldRecipe, Linear
+from dream3d.recipe.scene import FieldRecipe, Linear
 
 DENSITY = json.loads((Path(__file__).parent / "data" / "mvdream_fixtures.json").read_text())["density"]
 SMALL = FieldRecipe(levels=3, log2_entries=10, base_resolution=4, per_level_scale=1.5, hidden_width=8)

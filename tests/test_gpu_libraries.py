@@ -19,7 +19,7 @@ from dream3d.kernels.hash_encode import hash_encode_reference, hash_grid_spec
 from dream3d.kernels.hash_grid import HASH_GRID, TinyCudaHashGrid
 from dream3d.kernels.march import VISIBLE_SAMPLES
 from dream3d.kernels.samples import Marching, positions_of
-from dream3d.recipe.generation import RenderRecipe
+from dream3d.recipe.scene import RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dream3d import guidance
-from dream3d.recipe.generation import GuidanceRecipe, Linear
+from dream3d.recipe.generation import GuidanceRecipe
 from dream3d.recipe.presets import preset
+from dream3d.recipe.scene import Linear
 
 FIXTURES = json.loads((Path(__file__).parent / "data" / "mvdream_fixtures.json").read_text())
 CASES = {case["name"]: case for case in FIXTURES["x0_recon_cfg_rescale"]["cases"]}

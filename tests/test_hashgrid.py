@@ -11,7 +11,7 @@ from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_encode import HashGridSpec, hash_encode, hash_encode_reference, hash_grid_spec
 from dream3d.kernels.hash_grid import HASH_GRID, TorchHashGrid
 from dream3d.kernels.numba_hash import POINTS_PER_PIECE, NumbaHashGrid
-from dream3d.recipe.generation import FieldRecipe
+from dream3d.recipe.scene import FieldRecipe
 
 SMALL = hash_grid_spec(levels=3, features=2, log2_entries=9, base_resolution=4, per_level_scale=2.0)
 """4^3 = 64 and 8^3 = 512 points fit in 2^9 rows; 16^3 is hashed into 512."""

@@ -14,7 +14,7 @@ from dream3d.kernels.march import VISIBLE_SAMPLES, intersect_cube, march
 from dream3d.kernels.numba_march import RAYS_PER_PIECE
 from dream3d.kernels.numba_march import march as compiled_march
 from dream3d.kernels.samples import Marching, Samples
-from dream3d.recipe.generation import RenderRecipe
+from dream3d.recipe.scene import RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from dream3d.generate import generate
 from dream3d.mesh.shading import write_turntable
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.recipe.generation import FieldRecipe, MeshRecipe, Recipe, RenderRecipe, Stage, TargetRecipe
+from dream3d.recipe.generation import MeshRecipe, Recipe, Stage, TargetRecipe
 from dream3d.recipe.presets import preset
+from dream3d.recipe.scene import FieldRecipe, RenderRecipe
 
 ROOT = Path(__file__).parent.parent
 SMALL: Recipe = replace(

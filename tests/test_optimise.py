@@ -9,16 +9,9 @@ from oracle import MASCOT, OraclePrior
 from dream3d.cameras import orbit
 from dream3d.distill import regularizers, start
 from dream3d.field.radiance import RadianceField
-from dream3d.recipe.generation import (
-    FieldRecipe,
-    Linear,
-    Recipe,
-    RenderRecipe,
-    ShadingRecipe,
-    Stage,
-    TargetRecipe,
-)
+from dream3d.recipe.generation import Recipe, Stage, TargetRecipe
 from dream3d.recipe.presets import preset
+from dream3d.recipe.scene import FieldRecipe, Linear, RenderRecipe, ShadingRecipe
 from dream3d.render.light import sample_light
 from dream3d.run.progress import read
 from dream3d.targets import KeyedImages

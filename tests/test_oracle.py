@@ -23,8 +23,9 @@ from dream3d.mesh.iso import mean_iou
 from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.surface import cap_area
-from dream3d.recipe.generation import KeyRecipe, Linear, MeshRecipe, Recipe, Stage, TargetRecipe
+from dream3d.recipe.generation import KeyRecipe, MeshRecipe, Recipe, Stage, TargetRecipe
 from dream3d.recipe.presets import preset
+from dream3d.recipe.scene import Linear
 
 SIZE = 64
 UNSEEN = orbit(8, elevation_deg=42, azimuth_deg=20, fovy_deg=33)

@@ -14,8 +14,9 @@ from dream3d import distill
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.memory import MemoryPlan
-from dream3d.recipe.generation import FieldRecipe, Recipe, Stage
+from dream3d.recipe.generation import Recipe, Stage
 from dream3d.recipe.presets import preset
+from dream3d.recipe.scene import FieldRecipe
 from dream3d.run.progress import StepReport, read
 
 

@@ -11,18 +11,9 @@ import torch
 
 from dream3d.cameras import CameraRange
 from dream3d.errors import UsageError
-from dream3d.recipe.generation import (
-    FieldRecipe,
-    GuidanceRecipe,
-    KeyRecipe,
-    Linear,
-    MeshRecipe,
-    Recipe,
-    ShadingRecipe,
-    Stage,
-    TargetRecipe,
-)
+from dream3d.recipe.generation import GuidanceRecipe, KeyRecipe, MeshRecipe, Recipe, Stage, TargetRecipe
 from dream3d.recipe.presets import PRESETS, preset
+from dream3d.recipe.scene import FieldRecipe, Linear, ShadingRecipe
 
 FIXTURES = json.loads((Path(__file__).parent / "data" / "mvdream_fixtures.json").read_text())
 

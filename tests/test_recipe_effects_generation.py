@@ -24,20 +24,16 @@ from dream3d.mesh.surface import Surface
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.recipe.generation import (
-    BackgroundRecipe,
-    FieldRecipe,
     GuidanceRecipe,
     KeyRecipe,
-    Linear,
     MeshRecipe,
     OptimizerRecipe,
     Recipe,
-    RenderRecipe,
-    ShadingRecipe,
     Stage,
     TargetRecipe,
     WatchRecipe,
 )
+from dream3d.recipe.scene import BackgroundRecipe, FieldRecipe, Linear, RenderRecipe, ShadingRecipe
 from dream3d.render.renderer import Rendering
 from dream3d.run.folder import provenance
 from dream3d.run.progress import Progress

@@ -12,7 +12,7 @@ from dream3d.field.background import FixedBackground, NetworkBackground, build_b
 from dream3d.kernels.composite import accumulate_along_rays, transmittance_from_density, weights_from_density
 from dream3d.kernels.march import intersect_cube, march
 from dream3d.kernels.samples import Samples, positions_of
-from dream3d.recipe.generation import BackgroundRecipe, RenderRecipe
+from dream3d.recipe.scene import BackgroundRecipe, RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 from dream3d.render.renderer import Light, Renderer, Rendering
 

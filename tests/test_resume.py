@@ -20,7 +20,8 @@ from test_optimise import TINY
 from dream3d import distill
 from dream3d.errors import CheckpointError, Dream3DError, NewerCheckpointError, UsageError
 from dream3d.generate import generate, resume
-from dream3d.recipe.generation import BackgroundRecipe, MeshRecipe
+from dream3d.recipe.generation import MeshRecipe
+from dream3d.recipe.scene import BackgroundRecipe
 from dream3d.run import checkpointer as resuming
 from dream3d.run import checkpoints
 from dream3d.run.folder import RunFolder, read_run

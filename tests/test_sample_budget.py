@@ -16,8 +16,8 @@ from dream3d.field.radiance import RadianceField
 from dream3d.kernels import hash_encode, nerfacc
 from dream3d.kernels.march import RAYS_PER_CHUNK, visible_samples
 from dream3d.kernels.samples import Marching, Samples
-from dream3d.recipe.generation import FieldRecipe, RenderRecipe, ShadingRecipe
 from dream3d.recipe.presets import preset
+from dream3d.recipe.scene import FieldRecipe, RenderRecipe, ShadingRecipe
 from dream3d.render import renderer as renderer_module
 from dream3d.render.light import sample_light
 from dream3d.render.occupancy import OccupancyGrid

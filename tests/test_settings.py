@@ -7,8 +7,9 @@ from typing import Any, Literal
 import pytest
 
 from dream3d.errors import UsageError
-from dream3d.recipe.generation import Recipe, ShadingRecipe, TargetRecipe
+from dream3d.recipe.generation import Recipe, TargetRecipe
 from dream3d.recipe.presets import PRESETS, preset
+from dream3d.recipe.scene import ShadingRecipe
 from dream3d.recipe.settings import apply_change, parse_settings
 
 

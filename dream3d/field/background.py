@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dream3d.field.radiance import kaiming_uniform
-from dream3d.recipe.generation import BackgroundRecipe
+from dream3d.recipe.scene import BackgroundRecipe
 
 Color = tuple[float, float, float]
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_encode import hash_grid_spec
 from dream3d.kernels.hash_grid import HASH_GRID
-from dream3d.recipe.generation import FieldRecipe, OptimizerRecipe
+from dream3d.recipe.generation import OptimizerRecipe
+from dream3d.recipe.scene import FieldRecipe
 
 
 def blob_bias(positions: Tensor, scale: float, radius: float) -> Tensor:

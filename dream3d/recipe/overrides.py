@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 from dream3d.bounds import Options, check_text
 from dream3d.checks import check_prompt_length
 from dream3d.errors import UsageError, shown
-from dream3d.recipe.generation import Count, GuidanceScale, Recipe
+from dream3d.recipe.generation import GuidanceScale, Recipe
 from dream3d.recipe.mesh import FaceCount, Resolution, TextureSize
 from dream3d.recipe.presets import preset
 from dream3d.recipe.refinement import TextureRefinement
+from dream3d.recipe.scene import Count
 from dream3d.recipe.settings import apply_change, parse_settings
 
 

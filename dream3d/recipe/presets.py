@@ -7,19 +7,15 @@ from dataclasses import replace
 from dream3d.cameras import CameraRange
 from dream3d.errors import UsageError
 from dream3d.recipe.generation import (
-    BackgroundRecipe,
-    FieldRecipe,
     GuidanceRecipe,
     KeyRecipe,
-    Linear,
     MeshRecipe,
     OptimizerRecipe,
     Recipe,
-    RenderRecipe,
-    ShadingRecipe,
     Stage,
     TargetRecipe,
 )
+from dream3d.recipe.scene import BackgroundRecipe, FieldRecipe, Linear, RenderRecipe, ShadingRecipe
 
 MVDREAM_NEGATIVE_PROMPT = (
     "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, "

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from dream3d.cameras import Cameras
-from dream3d.recipe.generation import ShadingRecipe
+from dream3d.recipe.scene import ShadingRecipe
 from dream3d.render.renderer import Light
 
 

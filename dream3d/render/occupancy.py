@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dream3d.recipe.generation import RenderRecipe
+from dream3d.recipe.scene import RenderRecipe
 
 DensityFn = Callable[[Tensor], Tensor]
 

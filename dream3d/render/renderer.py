@@ -16,7 +16,7 @@ from dream3d.kernels.choose import choose
 from dream3d.kernels.composite import RAY_WEIGHTS, accumulate_along_rays
 from dream3d.kernels.march import DIAGONAL, VISIBLE_SAMPLES
 from dream3d.kernels.samples import Marching, Samples, positions_of
-from dream3d.recipe.generation import RenderRecipe
+from dream3d.recipe.scene import RenderRecipe
 from dream3d.render.occupancy import OccupancyGrid
 
 SAMPLES_AT_ONCE = 2**19

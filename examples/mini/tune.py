@@ -25,8 +25,9 @@ from dream3d.mesh.shading import shade
 from dream3d.mesh.surface import cap_area
 from dream3d.names import slug
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.recipe.generation import Linear, Recipe, Stage, TargetRecipe
+from dream3d.recipe.generation import Recipe, Stage, TargetRecipe
 from dream3d.recipe.presets import preset
+from dream3d.recipe.scene import Linear
 from dream3d.weights.loading import load_prior
 
 PROMPTS = ("an elk skull", "a wooden chair", "a piano", "a horse", "a blue elephant", "a teapot")
