@@ -55,8 +55,8 @@ def test_stretching_keeps_the_shape_of_every_schedule() -> None:
     assert short.guidance.t_min == Linear(0.98, 0.02, 800)
     half = preset("mini").with_steps(preset("mini").steps // 2)
     assert half.field.sharpness.until_step == preset("mini").field.sharpness.until_step // 2
-    assert [target.denoise_steps for target in half.targets] == [8, 3, 2, 1]
-    assert [target.denoise_steps for target in preset("mini").with_steps(4600).targets] == [16, 6, 5, 2]
+    assert [target.denoise_steps for target in half.targets] == [8, 2, 1, 1]
+    assert [target.denoise_steps for target in preset("mini").with_steps(4600).targets] == [16, 3, 2, 2]
     assert half.rounds == [step // 2 for step in preset("mini").rounds]
     assert short.shading is not None
     assert (short.shading.from_step, short.shading.orientation.until_step) == (500, 500)

@@ -33,7 +33,7 @@ _MVDREAM = Recipe(
 
 _MINI = Recipe(
     name="mini",
-    steps=540,
+    steps=500,
     # The ranges that the prior's training views were rendered in (prior.json), but 10 % nearer: the prior is not told
     # the distance and draws what fills the image, so that everything comes out 10 % smaller, away from the border.
     cameras=CameraRange(
@@ -42,7 +42,7 @@ _MINI = Recipe(
         relative_distance=(0.765, 0.9),
         distance_rule="sin",
     ),
-    stages=(Stage(0, 32, 1), Stage(80, 48, 1), Stage(330, 64, 1)),
+    stages=(Stage(0, 32, 1), Stage(80, 48, 1), Stage(300, 64, 1)),
     # Levels that are all dense, up to 40 cells along a side: a finer one fits the speckle of the prior's images, which
     # makes ragged surfaces. The wide soft blob lets thin parts far from the middle grow: what starts out empty is
     # skipped by the rays and stays empty.
@@ -58,13 +58,13 @@ _MINI = Recipe(
         blob_radius=0.65,
     ),
     render=RenderRecipe(samples_per_diagonal=96, occupancy_every=4, occupancy_warmup=32),
-    # Twelve views at a time, three of them an update: from noise, then twice from the field's own renders. Then
-    # MVDream's own steps at little noise: many small targets average out the speckle that the rounds' views leave.
+    # First twelve views from noise, drawn together: what the prior knows. Then many small targets of four views at falling
+    # noise, from the field's own renders: their disagreements average out, which twelve views at once leave as roughness.
     targets=(
         TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
-        TargetRecipe(180, None, 12, 3, 6, 0.7, (5.0,)),
-        TargetRecipe(330, None, 12, 3, 5, 0.4, (35.0,)),
-        TargetRecipe(440, updates=4, denoise_steps=2, noise=0.3),
+        TargetRecipe(180, updates=5, denoise_steps=3, noise=0.7),
+        TargetRecipe(300, updates=5, denoise_steps=2, noise=0.5),
+        TargetRecipe(420, updates=5, denoise_steps=2, noise=0.3),
     ),
     guidance=GuidanceRecipe(loss="images", guidance_scale=5.0, rescale=0.7),
     background=BackgroundRecipe(kind="fixed"),

@@ -59,6 +59,17 @@ def mvdream_steps(recipe: Recipe) -> Recipe:
     return replace(recipe, steps=240, guidance=guidance, key=key, field=field, stages=stages, targets=targets)
 
 
+def three_rounds(recipe: Recipe) -> Recipe:
+    """The form before: twelve views from noise, then twice from the field's own renders; then a short polish."""
+    targets = (
+        TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
+        TargetRecipe(180, None, 12, 3, 6, 0.7, (5.0,)),
+        TargetRecipe(330, None, 12, 3, 5, 0.4, (35.0,)),
+        TargetRecipe(440, updates=4, denoise_steps=2, noise=0.3),
+    )
+    return replace(recipe, steps=540, targets=targets, stages=(*recipe.stages[:2], Stage(330, 64, 1)))
+
+
 def each(setting: str, *values: object) -> Form:
     """The recipe's first rounds alone, as many as there are values of this setting of their targets."""
 
@@ -126,20 +137,24 @@ LIGHT = both(MEDIUM, rounds(views=8))
 FORMS: dict[str, Form] = {
     "shipped": lambda recipe: recipe,
     "no rounds": mvdream_steps,
-    "three rounds alone": lambda recipe: replace(recipe, steps=440, targets=recipe.targets[:3]),
-    "one round": starts(0),
-    "two rounds": starts(0, 230),
-    "8 views": rounds(views=8),
-    "16 views": rounds(views=16),
-    "four views an update, 64 px": both(rounds(views_per_update=4), size(64)),
-    "more denoising steps": steps(25, 10, 8),
+    "three rounds and a polish": three_rounds,
+    "three rounds alone": lambda recipe: replace(
+        three_rounds(recipe), steps=440, targets=three_rounds(recipe).targets[:3]
+    ),
+    "more denoising steps": steps(25, 5, 4, 4),
     "6 levels": field(levels=6),
-    "elevations 0 and 30 in each round": rounds(elevations_deg=(0.0, 30.0)),
     "guidance 3": guidance(guidance_scale=3.0),
     "guidance 8": guidance(guidance_scale=8.0),
-    "less noise": noises(1.0, 0.55, 0.3),
-    "more noise": noises(1.0, 0.85, 0.6),
+    "less noise": noises(1.0, 0.55, 0.4, 0.2),
+    "more noise": noises(1.0, 0.85, 0.6, 0.4),
     "300 updates": lambda recipe: recipe.with_steps(300),
+    # Of three rounds.
+    "one round": both(three_rounds, starts(0)),
+    "two rounds": both(three_rounds, starts(0, 230)),
+    "8 views": both(three_rounds, rounds(views=8)),
+    "16 views": both(three_rounds, rounds(views=16)),
+    "four views an update, 64 px": both(three_rounds, rounds(views_per_update=4), size(64)),
+    "elevations 0 and 30 in each round": both(three_rounds, rounds(elevations_deg=(0.0, 30.0))),
     # What the prototype had, and what led from there to the shipped one.
     "prototype": prototype,
     "prototype, two rounds": both(prototype, starts(0, 230)),
