@@ -58,8 +58,8 @@ _MINI = Recipe(
         blob_radius=0.65,
     ),
     render=RenderRecipe(samples_per_diagonal=96, occupancy_every=4, occupancy_warmup=32),
-    # First twelve views from noise, drawn together: what the prior knows. Then many small targets of four views at falling
-    # noise, from the field's own renders: their disagreements average out, which twelve views at once leave as roughness.
+    # First twelve views from noise, drawn together: what the prior knows. Then many small targets of four views at
+    # falling noise, from the field's own renders: what they disagree about averages out, and does not become roughness.
     targets=(
         TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
         TargetRecipe(180, updates=5, denoise_steps=3, noise=0.7),
