@@ -79,7 +79,7 @@ def test_list_shows_what_is_here_and_what_is_not() -> None:
     result = models("list")
     assert result.exit_code == 0
     rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
-    assert rows["mini"][1:5] == ["yes", "55", "MB", "CC-BY-4.0"]
+    assert rows["mini"][1:5] == ["yes", "56", "MB", "CC-BY-4.0"]
     assert rows["big"][1:5] == ["no", "0", "MB", "OpenRAIL"]
 
 
@@ -90,14 +90,14 @@ def test_info_tells_sources_and_places(cache: Path) -> None:
     assert f"to     {cache}/downloads/big/big.pt (not downloaded)" in shown
     assert "sha256 recorded at the first download" in shown
     assert f"folder   {cache}/priors/big" in shown
-    assert "55 MB, inside the package" in models("info", "mini").stdout
+    assert "56 MB, inside the package" in models("info", "mini").stdout
 
 
 @pytest.mark.usefixtures("no_network")
 def test_every_other_command_works_without_a_network() -> None:
     assert models("list").exit_code == 0
     assert models("info", "big").exit_code == 0
-    assert models("verify").stdout == "mini: files checked: 9\nbig: not installed\n"
+    assert models("verify").stdout == "mini: files checked: 11\nbig: not installed\n"
 
 
 @pytest.mark.parametrize("value", ["maybe", "2"])

@@ -131,7 +131,7 @@ def test_each_rescale_halves_what_is_left() -> None:
 
 
 def test_looks_are_at_the_ends_of_equal_parts() -> None:
-    assert [step for step in range(541) if is_due(PRESETS["mini"], step)] == [135, 270, 405, 540]
+    assert [step for step in range(501) if is_due(PRESETS["mini"], step)] == [125, 250, 375, 500]
     one = replace(TINY.with_steps(1), watch=WatchRecipe(looks=4))
     assert [step for step in range(2) if is_due(one, step)] == [1]
     assert not any(is_due(replace(TINY, watch=WatchRecipe(looks=0)), step) for step in range(9))
