@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+from torch import nn
+
+from dream3d.files import remove_leftovers, replace_folder
+from dream3d.prior.layout import files_of
 from dream3d.training.denoising import weights_of_latents
 from dream3d.training.events import StepEvent
 from dream3d.training.inputs import FrozenInputs
 from dream3d.training.logs import StepLog
 from dream3d.training.recipe import TrainingRecipe
-from dream3d.training.task import Task
+from dream3d.training.task import Task, Trained
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,6 +44,29 @@ class RecipeTask(Task[Batch]):
         self.channels = weights_of_latents(self.inputs.codec, recipe.loss.channel_power, accelerator.device)
         self.metrics = StepLog(out / "metrics.csv", ("step", "mode", "loss", "rate", "norm", "seconds"))
         self.heldout = StepLog(out / "heldout.csv", ("step", "timestep", *self.measured))
+
+    def averaged(self, part: str, network: nn.Module) -> Trained:
+        """All parameters of a network under the recipe's AdamW, with a moving average; ``part`` is their prefix."""
+        optimizer, parameters = self.recipe.optimizer, dict(network.named_parameters())
+        adamw = torch.optim.AdamW(
+            parameters.values(), lr=optimizer.rate, betas=(0.9, 0.99), weight_decay=optimizer.weight_decay
+        )
+        average = {name: value.detach().clone() for name, value in parameters.items()}
+        return Trained(part, parameters, adamw, list(parameters.values()), optimizer.clip, average, decay=optimizer.ema)
+
+    def write_start_with(self, part: str, write: Callable[[Path], None]) -> None:
+        """As the result, a copy of the start with a new folder ``part``: ``write`` makes it at the path it is given."""
+        start = self.inputs.start.folder
+
+        def fill(folder: Path) -> None:
+            for name in (*files_of(start, optional=True), "attribution.csv"):
+                if not name.startswith(f"{part}/") and (start / name).is_file():
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(start / name, folder / name)
+            write(folder / part)
+
+        remove_leftovers(self.result.parent, self.result.name[:40], folders=True)
+        replace_folder(self.result, fill)
 
     def settings(self) -> dict[str, Any]:
         """The recipe."""

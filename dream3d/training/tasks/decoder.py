@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +13,8 @@ from diffusers.models.autoencoders.vae import Decoder
 from torch import Tensor
 
 from dream3d.errors import PriorError, UsageError
-from dream3d.files import remove_leftovers, replace_folder
 from dream3d.prior.decoder import FOLDER, DecodedPatchPCA, decoder_network, save_decoder
 from dream3d.prior.folder import shapes_of
-from dream3d.prior.layout import files_of
 from dream3d.prior.patch_pca import PatchPCA
 from dream3d.prior.unet import load_unet
 from dream3d.training.data import Batch
@@ -26,7 +23,7 @@ from dream3d.training.fast import speed_up
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.objective import error_of_x0, image_errors
 from dream3d.training.recipe import DataRecipe, TrainingRecipe
-from dream3d.training.task import Loss, Trained
+from dream3d.training.task import Loss
 from dream3d.training.tasks.base import RecipeTask
 
 if TYPE_CHECKING:
@@ -56,7 +53,7 @@ class DecoderTask(RecipeTask[Batch]):
         self.linear = PatchPCA(codec.patch_size, codec.basis, codec.mean, codec.scale)
         self.decoder = self._decoder(codec).train().to(device)
         self.codec = DecodedPatchPCA(self.linear, self.decoder)
-        self.trained = self._trained()
+        self.trained = self.averaged(FOLDER, self.decoder)
 
     def _decoder(self, codec: PatchPCA) -> Decoder:
         """The network at step 0: the start's own if it has the same sizes, or a new one, which adds nothing yet."""
@@ -71,16 +68,6 @@ class DecoderTask(RecipeTask[Batch]):
         if isinstance(codec, DecodedPatchPCA) and shapes_of(codec.network) == shapes_of(made):
             made.load_state_dict(codec.network.state_dict())
         return made
-
-    def _trained(self) -> Trained:
-        optimizer, parameters = self.recipe.optimizer, dict(self.decoder.named_parameters())
-        adamw = torch.optim.AdamW(
-            parameters.values(), lr=optimizer.rate, betas=(0.9, 0.99), weight_decay=optimizer.weight_decay
-        )
-        average = {name: value.detach().clone() for name, value in parameters.items()}
-        return Trained(
-            FOLDER, parameters, adamw, list(parameters.values()), optimizer.clip, average, decay=optimizer.ema
-        )
 
     def draw(self, step: int) -> Batch:
         """The objects of a step, which are the same whenever they are drawn."""
@@ -153,18 +140,8 @@ class DecoderTask(RecipeTask[Batch]):
 
     def finish(self, step: int, seconds: float) -> None:
         """A copy of the start with the moving average of the decoder in its folder ``decoder``."""
-        start = self.inputs.start.folder
-        weights = self._averaged().network.state_dict()
-
-        def fill(folder: Path) -> None:
-            for name in (*files_of(start, optional=True), "attribution.csv"):
-                if not name.startswith(f"{FOLDER}/") and (start / name).is_file():
-                    (folder / name).parent.mkdir(exist_ok=True)
-                    shutil.copyfile(start / name, folder / name)
-            save_decoder(asdict(self.recipe.decoder), weights, folder / FOLDER)
-
-        remove_leftovers(self.result.parent, self.result.name[:40], folders=True)
-        replace_folder(self.result, fill)
+        sizes, weights = asdict(self.recipe.decoder), self._averaged().network.state_dict()
+        self.write_start_with(FOLDER, lambda folder: save_decoder(sizes, weights, folder))
 
 
 def first_objects(batch: Batch, count: int) -> Batch:

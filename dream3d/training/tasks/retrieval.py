@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from dream3d.errors import PriorError
-from dream3d.files import remove_leftovers, replace_folder
 from dream3d.prior.attention import ContextKeys, cross_layers
 from dream3d.prior.folder import read_settings
 from dream3d.prior.image_adapter.adapter import ImageAdapter, layer_channels
@@ -20,7 +18,6 @@ from dream3d.prior.image_adapter.config import AdapterConfig, EncoderKind
 from dream3d.prior.image_adapter.features import PictureEncoder, load_encoder
 from dream3d.prior.image_adapter.folder import FOLDER, has_adapter, load_adapter, save_adapter
 from dream3d.prior.image_encoder import FOLDER as ENCODER_FOLDER
-from dream3d.prior.layout import files_of
 from dream3d.prior.schema import read_json
 from dream3d.prior.unet import MultiViewUNet, load_unet
 from dream3d.training.data import attribution
@@ -30,7 +27,7 @@ from dream3d.training.guided_data import GuidedBatch, GuidedSampler
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
 from dream3d.training.recipe import DataRecipe, TrainingRecipe
-from dream3d.training.task import Loss, Trained
+from dream3d.training.task import Loss
 from dream3d.training.tasks.base import RecipeTask
 
 if TYPE_CHECKING:
@@ -86,7 +83,7 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
         dtype = torch.bfloat16 if self.per_object else torch.float32
         guide = Guide(self.adapter, self.unet, recipe.retrieval.text_weight, dtype)
         self.guide = accelerator.prepare(guide.to(device))
-        self.trained = self._trained()
+        self.trained = self.averaged("adapter", self.adapter)
 
     def _adapter(self, folder: Path) -> ImageAdapter:
         """The adapter at step 0: the start's own, or a new one whose projections are those of the text."""
@@ -114,17 +111,6 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
             adapter = ImageAdapter(config, layer_channels(self.unet))
         adapter.start_from(self.unet)
         return adapter
-
-    def _trained(self) -> Trained:
-        optimizer = self.recipe.optimizer
-        parameters = dict(self.adapter.named_parameters())
-        adamw = torch.optim.AdamW(
-            parameters.values(), lr=optimizer.rate, betas=(0.9, 0.99), weight_decay=optimizer.weight_decay
-        )
-        average = {name: value.detach().clone() for name, value in parameters.items()}
-        return Trained(
-            "adapter", parameters, adamw, list(parameters.values()), optimizer.clip, average, decay=optimizer.ema
-        )
 
     def draw(self, step: int) -> GuidedBatch:
         """The batch of a step, which is the same whenever it is drawn; 3D and 2D mode take turns."""
@@ -206,18 +192,13 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
         averaged = ImageAdapter(self.adapter.config, layer_channels(self.unet))
         averaged.load_state_dict({**self.adapter.state_dict(), **self.trained.average})
 
-        def fill(folder: Path) -> None:
-            for name in (*files_of(start, optional=True), "attribution.csv"):
-                if not name.startswith(f"{FOLDER}/") and (start / name).is_file():
-                    (folder / name).parent.mkdir(exist_ok=True)
-                    shutil.copyfile(start / name, folder / name)
-            (folder / FOLDER).mkdir()
-            save_adapter(averaged, folder / FOLDER, facts, recipe.retrieval.compact)
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            save_adapter(averaged, folder, facts, recipe.retrieval.compact)
             text = attribution(self.inputs.objects, self.inputs.images)
-            (folder / FOLDER / "attribution.csv").write_text(text, encoding="utf-8")
+            (folder / "attribution.csv").write_text(text, encoding="utf-8")
 
-        remove_leftovers(self.result.parent, self.result.name[:40], folders=True)
-        replace_folder(self.result, fill)
+        self.write_start_with(FOLDER, write)
 
 
 def _encoder_of(folder: Path, device: torch.device) -> PictureEncoder:
