@@ -1,11 +1,13 @@
 """How well a finished run's exported assets show its field: with a texture, with vertex colours, and with all faces.
 
     dream3d generate "a chair" --steps 120 --out chair.glb
-    python examples/texture.py runs/a-chair-0 --out texture.json
+    python examples/texture.py runs/a-chair-0 --out texture.json --picture chair.png
 
 Each asset is written as GLB, read back, and drawn without light at 16 views; the field is rendered at the same views,
 and the two are compared by PSNR: over whole images, where the field's soft outline counts most, and over the pixels
 inside, where the field is opaque (0.99) and every asset is. All are drawn over the field's own background.
+
+The picture has a row for the plainest asset (all faces, vertex colours) and one for the textured one, under one light.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.finish import extract_mesh, write_asset
@@ -33,6 +36,7 @@ from dream3d.remake import KeptField, read_field
 from dream3d.render.scene import Scene
 
 VIEWS, SIDE = 16, 256
+PICTURE_SIDE = 512
 OPAQUE = 0.99
 
 
@@ -56,7 +60,7 @@ def make(kept: KeptField, recipe: MeshRecipe, path: Path) -> tuple[Asset, dict[s
     scene, began = kept.scene, time.perf_counter()
     mesh, _ = extract_mesh(scene, replace(recipe, texture=0))
     extracted = time.perf_counter()
-    mesh = with_texture(mesh, scene.field, recipe.texture, device=scene.device)
+    mesh = with_texture(mesh, scene.field, recipe.texture, normal_map=recipe.normal_map, device=scene.device)
     textured = time.perf_counter()
     report = write_asset(mesh, {}, path)
     figures = {
@@ -95,11 +99,21 @@ def compare(kept: KeptField, made: dict[str, Asset], cameras: Cameras) -> dict[s
     return result
 
 
+def draw(asset: Asset) -> NDArray[np.uint8]:
+    """A row of two views, (PICTURE_SIDE, 2 * PICTURE_SIDE, 3), under a light at the camera."""
+    faces = np.asarray(asset.faces, np.int64)
+    cameras = orbit(2, elevation_deg=15, azimuth_deg=35)
+    return np.concatenate(
+        list(shade(asset.vertices, faces, asset.appearance, cameras, PICTURE_SIDE, PICTURE_SIDE, supersample=2)), axis=1
+    )
+
+
 def main() -> None:
     """Write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--picture", type=Path)
     parser.add_argument("--faces", type=int, default=MeshRecipe.faces)
     parser.add_argument("--texture", type=int, default=MeshRecipe.texture)
     arguments = parser.parse_args()
@@ -114,6 +128,10 @@ def main() -> None:
         figures[name] |= values
         print(name, values, flush=True)
     arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    if arguments.picture is not None:
+        *_, plainest = made.values()
+        rows = [draw(plainest), draw(made["texture"])]
+        Image.fromarray(np.concatenate(rows)).save(arguments.picture)
 
 
 if __name__ == "__main__":
