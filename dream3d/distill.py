@@ -76,9 +76,9 @@ class Distillation:
         self.target: Target | None = None
         """What the next step learns from, unless it asks for another."""
         self._consistency: float | None = None
-        """Of the views of the last target that began a round."""
-        self.rounds: list[Tensor] = []
-        """:data:`SHOWN` images (S, S, 3) in uint8 of each round's target so far, one tensor per round."""
+        """Of the views of the last target that was kept to be looked at."""
+        self.shown_targets: list[Tensor] = []
+        """:data:`SHOWN` images (S, S, 3) in uint8 of each target of ``recipe.shown_targets`` so far."""
 
     def step(self, step: int, conditioning: Conditioning) -> StepReport:
         """Run step number ``step`` (from 0) towards what the prior is told."""
@@ -103,10 +103,10 @@ class Distillation:
         if step + 1 >= recipe.steps or recipe.target_at(step + 1)[1] > step:
             self.target = None
         seen = [loss.detach(), rendering.opacity.detach().mean(), scene.renderer.grid.fraction, *self._skipped]
-        rounds = tuple(self.rounds) if step == found_at and asked.updates is None else ()
-        consistency = self._consistency if rounds else None
+        shown = tuple(self.shown_targets) if step in recipe.shown_targets else ()
+        consistency = self._consistency if shown else None
         numbers, coarsened = torch.stack(seen), scene.renderer.coarsened
-        return StepReport(target.timestep, target.timestep_range, numbers, coarsened, rounds, consistency)
+        return StepReport(target.timestep, target.timestep_range, numbers, coarsened, shown, consistency)
 
     def _ask(self, step: int, conditioning: Conditioning) -> tuple[Target, Rendering, Tensor]:
         """The target of a step, what the prior was shown for it, and that in latents."""
@@ -119,11 +119,11 @@ class Distillation:
             rendering = self.scene.render(cameras, stage.resolution, light, streams["render"])
             latents = prior.encode_images(rendering.images(prior.image_size), streams["noise"])
         target = find_target(prior, recipe, step, cameras, latents.detach(), conditioning, streams["noise"])
-        if asked.updates is None and target.keyed is not None:
+        if step in recipe.shown_targets and target.keyed is not None:
             views = asked.views or prior.views
             images = target.keyed.images[:views].cpu()  # of the first object
             shown = torch.stack([images[index * views // SHOWN] for index in range(SHOWN)])
-            self.rounds.append((shown.movedim(1, -1) * 255).round().to(torch.uint8))
+            self.shown_targets.append((shown.movedim(1, -1) * 255).round().to(torch.uint8))
             self._consistency = cross_view_consistency(images, Cameras(around.c2w[:views], around.fovy_deg[:views]))
         return target, rendering, latents
 
@@ -174,7 +174,7 @@ class Distillation:
         state |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        state |= {f"round.{number}": images for number, images in enumerate(self.rounds)}
+        state |= {f"round.{number}": images for number, images in enumerate(self.shown_targets)}
         state |= {"updates.skipped": self._skipped}
         target = self.target.state_dict() if self.target else {}
         return state | {f"target.{name}": value for name, value in target.items()}
@@ -210,7 +210,8 @@ class Distillation:
             self.target = Target.from_state_dict(asked_for, self.prior) if asked_for else None
             if "updates" in parts:
                 self._skipped = parts["updates"]["skipped"].to(self.device)
-            self.rounds = [value for _, value in sorted(parts.get("round", {}).items(), key=lambda one: int(one[0]))]
+            shown = sorted(parts.get("round", {}).items(), key=lambda one: int(one[0]))
+            self.shown_targets = [value for _, value in shown]
         except (KeyError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint does not fit this run ({error})") from error
         self.scene.field.set_step(max(step - 1, 0))  # what the last step left
@@ -227,7 +228,9 @@ class Distillation:
         if self.recipe.guidance.loss == "images" or self.recipe.key is not None:  # else targets stay latents
             size = self.prior.image_size
             shown = torch.zeros(SHOWN, size, size, 3, dtype=torch.uint8)
-            expected |= {f"round.{number}": shown for number in range(sum(at < step for at in self.recipe.rounds))}
+            expected |= {
+                f"round.{number}": shown for number in range(sum(at < step for at in self.recipe.shown_targets))
+            }
         groups = [group["params"] for group in self.optimizer.param_groups]
         always = sum(map(len, groups[:-1])) if step else 0  # a background may have had no gradient yet
         for index, parameter in enumerate(itertools.chain.from_iterable(groups)):

@@ -82,7 +82,7 @@ def finish(
     observer(Progress("pictures", 1, 2))
     write_turntable(run.own("turntable.mp4"), *mesh.skin)
     observer(Progress("pictures", 2, 2))
-    shown, rounds = images_of(mesh, prior), run.rounds_before(job.recipe.steps)
+    shown, targets = images_of(mesh, prior), run.targets_before(job.recipe.steps)
     return Outcome(
         mesh_path=job.out,
         run_dir=run.path,
@@ -97,7 +97,7 @@ def finish(
         likeness=prior.likeness(job.prompt, shown),
         seconds=spent_seconds(),
         peak_memory_bytes=peak_memory_bytes(),
-        consistency=rounds[-1]["cross_view_consistency"] if rounds else None,
+        consistency=targets[-1]["cross_view_consistency"] if targets else None,
         janus=janus_score(images_of(mesh, prior, JANUS_VIEWS)),
         refinement=refinement,
     )

@@ -35,7 +35,7 @@ _FIGURES: dict[str, tuple[str, str]] = {
     "prompt_rank": ("rank of the prompt", "among the names that the prior knows; 1 is the best"),
     "cross_view_consistency": (
         "consistency of what the prior drew",
-        "silhouettes of the last round's views and of the solid that fits them all, intersection over union",
+        "silhouettes of the last target shown and of the solid that fits them all, intersection over union",
     ),
     "janus": ("back that repeats the front", "0: no, 1: the same picture; high for a table too, and rightly"),
     "silhouette_iou": ("silhouettes, mesh and field", "intersection over union, mean of eight views"),

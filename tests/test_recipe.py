@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ def test_stretching_keeps_the_shape_of_every_schedule() -> None:
     assert short.guidance.t_min == Linear(0.98, 0.02, 800)
     half = preset("mini").with_steps(preset("mini").steps // 2)
     assert half.field.sharpness.until_step == preset("mini").field.sharpness.until_step // 2
-    assert [target.denoise_steps for target in half.targets] == [8, 2, 1, 1]
-    assert [target.denoise_steps for target in preset("mini").with_steps(4600).targets] == [16, 3, 2, 2]
-    assert half.rounds == [step // 2 for step in preset("mini").rounds]
+    assert [target.denoise_steps for target in half.targets] == [2]
+    assert [target.denoise_steps for target in preset("mini").with_steps(4600).targets] == [4]
+    round_first = replace(preset("mini"), targets=(TargetRecipe(0, None), TargetRecipe(80, None), TargetRecipe(200)))
+    assert round_first.with_steps(120).rounds == [0, 40]
     assert short.shading is not None
     assert (short.shading.from_step, short.shading.orientation.until_step) == (500, 500)
 
@@ -85,6 +87,12 @@ def test_a_target_serves_until_the_next_is_due() -> None:
     assert recipe.rounds == [0]
     assert preset("mvdream").target_at(7) == (TargetRecipe(), 7)
     assert preset("mvdream").rounds == []
+
+
+def test_all_rounds_are_shown_or_else_four_targets() -> None:
+    assert Recipe("x", steps=10, targets=(TargetRecipe(0, None), TargetRecipe(3, 2))).shown_targets == [0]
+    assert Recipe("x", steps=40, targets=(TargetRecipe(updates=4),)).shown_targets == [0, 8, 20, 28]
+    assert Recipe("x", steps=2, targets=(TargetRecipe(updates=4),)).shown_targets == [0]
 
 
 @pytest.mark.parametrize(

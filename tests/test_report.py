@@ -255,7 +255,7 @@ def test_a_click_in_a_gallery_shows_the_model(run: Path, tmp_path: Path) -> None
 def test_the_run_tells_how_well_the_views_fit_together(run: Path) -> None:
     """TINY has one round in its six steps, of a mascot that is one solid thing seen by an oracle."""
     facts = read_run(run)
-    (one,) = facts["rounds"]
+    (one,) = facts["targets"]
     assert one["step"] == 0
     assert one["cross_view_consistency"] == facts["result"]["cross_view_consistency"]
     assert 0 < one["cross_view_consistency"] <= 1

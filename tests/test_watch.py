@@ -228,7 +228,7 @@ def test_a_run_that_was_stopped_anywhere_answers_as_a_whole_one(
         assert resume(folder / "run", prior=PRIOR, checkpoint_seconds=1e-9) is not None
         assert (folder / "mascot.glb").read_bytes() == whole
         assert read_run(folder / "run")["watch"] == expected
-        assert read_run(folder / "run")["rounds"] == facts["rounds"]
+        assert read_run(folder / "run")["targets"] == facts["targets"]
         assert (folder / "run/metrics.csv").read_bytes() == metrics
 
 

@@ -243,6 +243,12 @@ class Recipe(Settings):
         starts = {target.from_step for target in self.targets if target.from_step < self.steps}
         return sorted(start for start in starts if self.target_at(start)[0].updates is None)
 
+    @property
+    def shown_targets(self) -> list[int]:
+        """The steps whose targets are kept to be looked at: all rounds, or else four targets, evenly over the run."""
+        spread = {self.target_at(self.steps * part // 4)[1] for part in range(4)}
+        return self.rounds or sorted(spread)
+
     def with_steps(self, steps: int) -> Recipe:
         """The same recipe in more or fewer steps: every schedule is stretched along with the run.
 

@@ -33,7 +33,7 @@ _MVDREAM = Recipe(
 
 _MINI = Recipe(
     name="mini",
-    steps=500,
+    steps=240,
     # The ranges that the prior's training views were rendered in (prior.json), but 10 % nearer: the prior is not told
     # the distance and draws what fills the image, so that everything comes out 10 % smaller, away from the border.
     cameras=CameraRange(
@@ -42,7 +42,7 @@ _MINI = Recipe(
         relative_distance=(0.765, 0.9),
         distance_rule="sin",
     ),
-    stages=(Stage(0, 32, 1), Stage(80, 48, 1), Stage(300, 64, 1)),
+    stages=(Stage(0, 32, 1), Stage(144, 48, 1)),
     # Levels that are all dense, up to 40 cells along a side: a finer one fits the speckle of the prior's images, which
     # makes ragged surfaces. The wide soft blob lets thin parts far from the middle grow: what starts out empty is
     # skipped by the rays and stays empty.
@@ -53,20 +53,18 @@ _MINI = Recipe(
         per_level_scale=1.5,
         hidden_width=32,
         density_gain=4.0,
-        sharpness=Linear(1.0, 40.0, 322),
+        sharpness=Linear(1.0, 24.0, 240),
         blob_scale=4.0,
         blob_radius=0.65,
     ),
     render=RenderRecipe(samples_per_diagonal=96, occupancy_every=4, occupancy_warmup=32),
-    # First twelve views from noise, drawn together: what the prior knows. Then many small targets of four views at
-    # falling noise, from the field's own renders: what they disagree about averages out, and does not become roughness.
-    targets=(
-        TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
-        TargetRecipe(180, updates=5, denoise_steps=3, noise=0.7),
-        TargetRecipe(300, updates=5, denoise_steps=2, noise=0.5),
-        TargetRecipe(420, updates=5, denoise_steps=2, noise=0.3),
+    # Sixty targets of four views at falling noise, from the field's own renders: what they disagree about averages
+    # out, and does not become roughness. Never under half of the noise: from less the prior draws blurred outlines
+    # sharp, but somewhere else, and arms and stems melt away.
+    targets=(TargetRecipe(updates=4, denoise_steps=4),),
+    guidance=GuidanceRecipe(
+        loss="images", guidance_scale=5.0, rescale=0.5, t_min=Linear(0.98, 0.5, 200), t_max=Linear(0.98, 0.75, 160)
     ),
-    guidance=GuidanceRecipe(loss="images", guidance_scale=5.0, rescale=0.7),
     background=BackgroundRecipe(kind="fixed"),
     optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.3),
     # Three of 64 pixels. The widest view shows 0.99 units on either side of the origin (0.9 / cos 25 degrees), and 0.90

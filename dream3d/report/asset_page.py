@@ -156,7 +156,7 @@ class AssetPage:
     def _pictures(self) -> str:
         figures = []
         drawn = (
-            ("What the prior drew, a row for each round", self.targets),
+            ("What the prior drew on the way", self.targets),
             ("The field that was fitted to it", self.preview),
         )
         for caption, png in drawn:

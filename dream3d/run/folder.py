@@ -209,20 +209,20 @@ class RunFolder:
         """Write into ``run.json`` what was seen of the field while it formed."""
         self._write({"watch": looks})
 
-    def record_round(self, step: int, consistency: float) -> None:
-        """Write into ``run.json`` that a round began at a step, and how well the views of its target fit together.
+    def record_target(self, step: int, consistency: float) -> None:
+        """Write into ``run.json`` how well the views of a step's target fit together.
 
         What was written of this step or later ones belongs to steps that are made again.
         """
-        self._write({"rounds": [*self.rounds_before(step), {"step": step, "cross_view_consistency": consistency}]})
+        self._write({"targets": [*self.targets_before(step), {"step": step, "cross_view_consistency": consistency}]})
 
-    def rounds_before(self, step: int) -> list[dict[str, Any]]:
-        """What :meth:`record_round` wrote of earlier steps; nothing of what somebody else wrote there."""
-        written = self.facts.get("rounds")
-        rounds = [one for one in written if isinstance(one, dict)] if isinstance(written, list) else []
+    def targets_before(self, step: int) -> list[dict[str, Any]]:
+        """What :meth:`record_target` wrote of earlier steps; nothing of what somebody else wrote there."""
+        written = self.facts.get("targets")
+        targets = [one for one in written if isinstance(one, dict)] if isinstance(written, list) else []
         return [
             one
-            for one in rounds
+            for one in targets
             if type(one.get("step")) is int
             and one["step"] < step
             and isinstance(one.get("cross_view_consistency"), float)

@@ -66,10 +66,11 @@ class StepReport:
     """(5,) the numbers of :class:`Measured`, on the run's device: to read them is to wait for it."""
     coarsened: int = 0
     """Renders so far whose marching step was doubled to keep the sample budget."""
-    rounds: tuple[Tensor, ...] = ()
-    """If the step began a round: images of all rounds' targets so far, (n, S, S, 3) in uint8, the newest last."""
+    targets: tuple[Tensor, ...] = ()
+    """If the step's target is one to be looked at: images of all such targets so far, (n, S, S, 3) in uint8, the newest
+    last."""
     consistency: float | None = None
-    """If the step began a round: how well the silhouettes of its target fit one solid thing, 0..1."""
+    """Of such a step: how well the silhouettes of its target fit one solid thing, 0..1."""
 
 
 def read(reports: Sequence[StepReport]) -> list[Measured]:
@@ -154,7 +155,7 @@ class Outcome:
     texture: int = 0
     """Side of the mesh's texture, pixels; 0 for vertex colours."""
     consistency: float | None = None
-    """How well the silhouettes of the last round's target fit one solid thing, 0..1; None without rounds."""
+    """How well the silhouettes of the last target that was looked at fit one solid thing, 0..1; None if none was."""
     janus: float | None = None
     """How much the mesh's back repeats its front, 0..1."""
     refinement: Refinement | None = None

@@ -137,7 +137,7 @@ class Session:
         self._write_targets(report)
         if report.consistency is not None and self._run is not None:
             with contextlib.suppress(OSError):
-                self._run.record_round(step, report.consistency)
+                self._run.record_target(step, report.consistency)
         message = None
         if is_last or len(self._reports) >= METRICS_EVERY or self._state.device.type == "cpu":
             message = self._read()
@@ -152,7 +152,7 @@ class Session:
                 timestep_range=report.timestep_range,
                 occupancy=self._latest and self._latest.occupancy,
                 message=message,
-                targets=report.rounds[-1].numpy() if report.rounds else None,
+                targets=report.targets[-1].numpy() if report.targets else None,
                 preview=self._preview,
             )
         )
@@ -189,10 +189,10 @@ class Session:
         return f"up to step {step}: {'; '.join(parts)}" if parts else None
 
     def _write_targets(self, report: StepReport) -> None:
-        """Write the sheet of all rounds' targets if a round began."""
-        if report.rounds and self._run is not None:
-            sheet = contact_sheet([enlarged(images.numpy(), TARGET_SIDE) for images in report.rounds])
-            with contextlib.suppress(OSError):  # a full disk ends no run; the next round's sheet has all
+        """Write the sheet of all targets to be looked at, if there is one more."""
+        if report.targets and self._run is not None:
+            sheet = contact_sheet([enlarged(images.numpy(), TARGET_SIDE) for images in report.targets])
+            with contextlib.suppress(OSError):  # a full disk ends no run; the next sheet has all
                 write_png(self._run.own(TARGETS), sheet)
 
     def _write_metrics(self) -> None:

@@ -4,8 +4,8 @@
     python examples/mini/tune.py --out runs/tune --forms shipped light --prompts "an elk skull"
 
 Each run is one row: the mesh's IoU with the field, floaters, flat caps, how well the mesh fits the prompt (by the
-prior's own image encoder), and CPU seconds. Runs that are in the table already are not done again. The sheets show the
-rounds' targets above the field and the mesh.
+prior's own image encoder), and CPU seconds. Runs that are in the table already are not done again. The sheets show
+targets above the field and the mesh.
 """
 
 from __future__ import annotations
@@ -48,19 +48,38 @@ def rounds(**changes: object) -> Form:
     )
 
 
-def mvdream_steps(recipe: Recipe) -> Recipe:
-    """Before there were rounds: 60 targets of 4 views, 4 updates each, at a falling noise."""
-    guidance = replace(
-        recipe.guidance, loss="x0", rescale=0.5, t_min=Linear(0.98, 0.5, 200), t_max=Linear(0.98, 0.75, 160)
+def in_latents(recipe: Recipe) -> Recipe:
+    """The form before the decoder: renders and targets are compared in latents, with one more level of the grid."""
+    guidance, key = replace(recipe.guidance, loss="x0"), recipe.key and replace(recipe.key, weight=4000.0)
+    return replace(recipe, guidance=guidance, key=key, field=replace(recipe.field, levels=6))
+
+
+def tail(recipe: Recipe) -> Recipe:
+    """The recipe, and then 160 updates towards targets from little noise."""
+    more = (
+        TargetRecipe(240, updates=5, denoise_steps=2, noise=0.5),
+        TargetRecipe(330, updates=5, denoise_steps=2, noise=0.3),
     )
-    key = recipe.key and replace(recipe.key, weight=4000.0)
-    field = replace(recipe.field, levels=6, sharpness=Linear(1.0, 24.0, 240))
-    stages, targets = (Stage(0, 32, 1), Stage(144, 48, 1)), (TargetRecipe(updates=4, denoise_steps=4),)
-    return replace(recipe, steps=240, guidance=guidance, key=key, field=field, stages=stages, targets=targets)
+    field, stages = replace(recipe.field, sharpness=Linear(1.0, 40.0, 322)), (*recipe.stages, Stage(240, 64, 1))
+    return replace(recipe, steps=400, field=field, stages=stages, targets=(*recipe.targets, *more))
+
+
+def one_round(recipe: Recipe) -> Recipe:
+    """Twelve views from noise, drawn together; then 64 targets of four views at 70, 50 and 30 % noise."""
+    targets = (
+        TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
+        TargetRecipe(180, updates=5, denoise_steps=3, noise=0.7),
+        TargetRecipe(300, updates=5, denoise_steps=2, noise=0.5),
+        TargetRecipe(420, updates=5, denoise_steps=2, noise=0.3),
+    )
+    stages = (Stage(0, 32, 1), Stage(80, 48, 1), Stage(300, 64, 1))
+    guidance, field = replace(recipe.guidance, rescale=0.7), replace(recipe.field, sharpness=Linear(1.0, 40.0, 322))
+    return replace(recipe, steps=500, stages=stages, field=field, guidance=guidance, targets=targets)
 
 
 def three_rounds(recipe: Recipe) -> Recipe:
-    """The form before: twelve views from noise, then twice from the field's own renders; then a short polish."""
+    """Twelve views from noise, then twice from the field's own renders; then a short polish."""
+    recipe = one_round(recipe)
     targets = (
         TargetRecipe(0, None, 12, 3, 16, 1.0, (15.0,)),
         TargetRecipe(180, None, 12, 3, 6, 0.7, (5.0,)),
@@ -126,6 +145,7 @@ def prototype(recipe: Recipe) -> Recipe:
     """Four rounds, four views an update at 64 pixels, six levels, occupancy updated at each step."""
     numbers = ((0, 25, 1.0, 15.0), (160, 10, 0.75, 5.0), (260, 8, 0.55, 25.0), (360, 6, 0.4, 15.0))
     targets = tuple(TargetRecipe(at, None, 12, 4, count, noise, (high,)) for at, count, noise, high in numbers)
+    recipe = one_round(recipe)
     render = replace(recipe.render, occupancy_every=1, occupancy_warmup=8)
     stages = (Stage(0, 32, 1), Stage(80, 64, 1))
     return replace(recipe, targets=targets, render=render, stages=stages, field=replace(recipe.field, levels=6))
@@ -136,17 +156,20 @@ LIGHT = both(MEDIUM, rounds(views=8))
 
 FORMS: dict[str, Form] = {
     "shipped": lambda recipe: recipe,
-    "no rounds": mvdream_steps,
+    "in latents": in_latents,
+    "a tail of little noise": tail,
+    "one round, then small targets": one_round,
     "three rounds and a polish": three_rounds,
     "three rounds alone": lambda recipe: replace(
         three_rounds(recipe), steps=440, targets=three_rounds(recipe).targets[:3]
     ),
-    "more denoising steps": steps(25, 5, 4, 4),
+    "6 denoising steps": steps(6),
     "6 levels": field(levels=6),
     "guidance 3": guidance(guidance_scale=3.0),
     "guidance 8": guidance(guidance_scale=8.0),
-    "less noise": noises(1.0, 0.55, 0.4, 0.2),
-    "more noise": noises(1.0, 0.85, 0.6, 0.4),
+    "120 updates": lambda recipe: recipe.with_steps(120),
+    "one round, less noise": both(one_round, noises(1.0, 0.55, 0.4, 0.2)),
+    "one round, more noise": both(one_round, noises(1.0, 0.85, 0.6, 0.4)),
     "300 updates": lambda recipe: recipe.with_steps(300),
     # Of three rounds.
     "one round": both(three_rounds, starts(0)),
@@ -183,7 +206,7 @@ def run(form: str, prompt: str, seed: int, prior: DiffusionPrior, out: Path) -> 
     likeness = prior.likeness(prompt, images_of(mesh, prior))
     cameras = orbit(4, elevation_deg=15)
     shaded = shade(*mesh.skin, cameras, SIDE, SIDE, supersample=2)
-    pictures = [images.numpy() for images in state.rounds] + [render_views(state.scene, 4, 64), shaded]
+    pictures = [images.numpy() for images in state.shown_targets] + [render_views(state.scene, 4, 64), shaded]
     write_png(out / f"{slug(form)}-{slug(prompt)}-{seed}.png", sheet(pictures))
     fit = (likeness.similarity, likeness.rank) if likeness else (0.0, 0)
     figures = [f"{figure:.4f}" for figure in (mesh.iou, floaters, cap_area(mesh.surface), fit[0])]
