@@ -139,11 +139,9 @@ def made_of(name: str, models: Sequence[SourceAsset], seed: int) -> Iterator[Mad
     renders: dict[tuple[str, int], Rgba] = {}
     for number, asset in enumerate(models):
         for kind, side, wanted in (("pictures", RENDER_SIDE, poses(name, seed)), ("truth", TRUTH_SIDE, truths())):
-            own = list(enumerate(wanted))[number :: len(models)]
-            for index, rgba in zip(
-                [one for one, _ in own], rendered(asset, [pose for _, pose in own], side), strict=True
-            ):
-                renders[kind, index] = rgba
+            own = list(range(len(wanted)))[number :: len(models)]
+            views = rendered(asset, [wanted[index] for index in own], side)
+            renders |= {(kind, index): rgba for index, rgba in zip(own, views, strict=True)}
     for index in range(PICTURES):
         pixels = on_backdrop(renders["pictures", index], FORMATS[index % len(FORMATS)], rng)
         yield Made(f"pictures/{slug(name)}-{index + 1}.webp", encoded(pixels, 85), models[index % len(models)])
