@@ -38,6 +38,7 @@ from dream3d.errors import Dream3DError, UsageError
 from dream3d.evaluation.encoders import EfficientNetLite2
 from dream3d.files import hash_file, write_text
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.image_adapter.dinov2 import dinov2_digest
 from dream3d.prior.image_adapter.folder import check_adapter
 from dream3d.prior.image_encoder import load_image_encoder
 from dream3d.prior.sampling import sampling_for
@@ -68,6 +69,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--in-domain", type=Path, help="another such folder, of things that the prior learnt")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--fusion-encoder", type=Path, help="DINOv2's folder: alpha by it too")
     parser.add_argument("--steps", type=int, help="of sampling; the prior's own by default")
     parser.add_argument(
         "--sweeps", action=argparse.BooleanOptionalAction, default=True, help="over pictures, and wrong ones"
@@ -82,6 +84,8 @@ def cells_wanted(args: argparse.Namespace, priors: dict[str, DiffusionPrior], ca
     known = read_cases(args.in_domain) if args.in_domain else []
     first, *others = priors
     plan = [("rare", "views", first, arm, cases) for arm in MAIN]
+    if args.fusion_encoder:
+        plan += [("rare", "views", first, Arm("alpha by DINOv2", encoder=args.fusion_encoder), cases)]
     plan += [("rare", "views", other, AUTO, cases) for other in others]
     plan += [("rare", "views", first, arm, cases) for arm in SWEEPS if args.sweeps]
     plan += [("in-domain", "views", first, arm, known) for arm in (TEXT, AUTO)]
@@ -114,7 +118,8 @@ def key_of_cell(asked: Asked, args: argparse.Namespace, cases: list[Case], judge
     """Of the weights, the pictures, the settings and the judges: what is measured with others is another cell."""
     steps = (args.steps, args.mesh_steps if asked.place.kind == "mesh" else None)
     shown = cases if asked.arm.wrong else [asked.case]
-    weights = (asked.prior.digest, asked.prior.image_adapter.digest)
+    weights = [asked.prior.digest, asked.prior.image_adapter.digest]
+    weights += [dinov2_digest(asked.arm.encoder)] if asked.arm.encoder else []
     return key_of(asked.place, *steps, *weights, judges.digest, *(case.digest for case in (asked.case, *shown)))
 
 

@@ -31,9 +31,9 @@ from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.image_encoder import ImageEncoder
 from dream3d.prior.sampling import SamplingRecipe, sample_views
 from dream3d.recipe.generation import Recipe
-from dream3d.retrieval.guided import fuse, measure_alpha, with_references
+from dream3d.retrieval.guided import with_references
 from dream3d.retrieval.references import Reference
-from dream3d.retrieval.run_pictures import Guides
+from dream3d.retrieval.run_pictures import Guides, weights
 from dream3d.run.folder import read_run
 
 ELEVATION_DEG = 15.0
@@ -53,6 +53,8 @@ class Arm:
     """Of the pictures, the last ones, that show another thing."""
     alpha: float | None = None
     """Weight of the text; None: measured (``--fusion auto``)."""
+    encoder: Path | None = None
+    """Folder of DINOv2 that measures it; None: the adapter's own image encoder does."""
 
 
 TEXT, AUTO = Arm("text only", 0), Arm("MV-RAG")
@@ -140,10 +142,10 @@ def draw_views(
         told = prior.encode_prompt(prior.with_suffix(prompt), "")
     if pictures:
         with _timed(drawn, "alpha"):
-            measured = measure_alpha(prior, told, pictures, seed, cameras, recipe) if arm.alpha is None else arm.alpha
+            fusion = weights(prior, told, Guides(tuple(pictures), arm.alpha, arm.encoder), seed, cameras, recipe)
         with _timed(drawn, "pictures"):
-            told = with_references(prior, told, pictures, fuse(prior, measured, arm.alpha is None))
-        drawn.alpha = measured
+            told = with_references(prior, told, pictures, fusion)
+        drawn.alpha = fusion.alpha
     with _timed(drawn, "views"):
         drawn.views = sample_views(prior, told, cameras, recipe, seed).cpu()
     return drawn
@@ -164,7 +166,7 @@ def draw_mesh(
         resume(run, prior=prior, out=out)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        guides = Guides(tuple(pictures), arm.alpha) if pictures else None
+        guides = Guides(tuple(pictures), arm.alpha, arm.encoder) if pictures else None
         generate(
             prompt, prior=prior, recipe=recipe, seed=seed, device=str(prior.device), out=out, run_dir=run, guides=guides
         )
