@@ -150,6 +150,9 @@ def test_figures_of_the_table_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2] == "| rare, views | text only | 2 | 0.200 |  | 0.100 |  |  | 0.50 + - + 2.00 + - |"
     expected = "+0.300 [+0.200, +0.400] | 0.250 | +0.150 [+0.100, +0.200] | 0.20 | 0.50 + - + 2.00 + - |"
     assert lines[3] == f"| rare, views | MV-RAG | 2 | 0.500 | {expected}"
+    lines = report.table_of_things([*text, *guided], {"encoder": "E", "classifier": "C"}).splitlines()
+    assert lines[0] == "| thing | E, text only | E, MV-RAG | C, text only | C, MV-RAG |"
+    assert lines[2:] == ["| a | 0.200 | 0.400 | 0.100 | 0.200 |", "| b | 0.200 | 0.600 | 0.100 | 0.300 |"]
 
 
 def test_the_whole_evaluation_is_stopped_and_goes_on(

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from dream3d.errors import PriorError, first_line
 from dream3d.prior.folder import MAX_NUMBER_BYTES, build_on_meta, check_has, read_header
 from dream3d.prior.image_adapter.features import CLIP_MEAN, CLIP_STD
-from dream3d.prior.schema import CLIP_VISION, HEADS, WIDTH, Rules, check, checked, one_of, read_json, whole
+from dream3d.prior.schema import CLIP_TEXT, CLIP_VISION, WIDTH, Rules, check, checked, one_of, read_json, whole
 from dream3d.prior.tokenizer import load_tokenizer
 from dream3d.retrieval.captioning import Rgb
 from dream3d.retrieval.pictures import square
@@ -25,14 +25,9 @@ from dream3d.retrieval.pictures import square
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 MAX_TOKENS = 24
 """Of a caption."""
-_WORDS = whole(1, 1_000_000)
 _TEXT: Rules = {
-    "vocab_size": _WORDS,
-    "hidden_size": WIDTH,
+    **CLIP_TEXT,
     "encoder_hidden_size": WIDTH,
-    "intermediate_size": whole(1, 65_536),
-    "num_hidden_layers": whole(1, 64),
-    "num_attention_heads": HEADS,
     "max_position_embeddings": whole(MAX_TOKENS + 2, 8192),
     **{name: whole(0, 1_000_000) for name in ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id")},
 }

@@ -32,7 +32,7 @@ from rare_cells import (
     key_of,
     shown_pictures,
 )
-from rare_report import table, write_sheets
+from rare_report import table, table_of_things, write_sheets
 
 from dream3d.errors import Dream3DError, UsageError
 from dream3d.evaluation.encoders import EfficientNetLite2
@@ -109,7 +109,7 @@ def main() -> None:
         if not results.has(key):
             measure(asked, args, cases, judges, key, results)
         cells.append(results.cells[key])
-    write_text(args.out / "evaluation.md", table(cells, NAMES))
+    write_text(args.out / "evaluation.md", f"{table(cells, NAMES)}\n{table_of_things(cells, NAMES)}")
     write_sheets(args.out, cases, results, cells, next(iter(priors.values())).background)
     print((args.out / "evaluation.md").read_text(encoding="utf-8"))
 
@@ -153,7 +153,8 @@ def measure(
         drawn = draw_views(prior, case.prompt, pictures, arm, place.seed, sampling)
     similarity = judges.similarity(drawn.views, case.truth_over(prior.background))
     results.keep(Cell(place, key, similarity, drawn.seconds, drawn.alpha), drawn.views)
-    print(f"{place.domain} {place.kind} {place.prior} {place.arm} {place.case} {place.seed}: {similarity}", flush=True)
+    said = ", ".join(f"{NAMES[judge]} {value:.3f}" for judge, value in similarity.items())
+    print(f"{place.domain} {place.kind}, {place.arm}, {place.case}, seed {place.seed}: {said}", flush=True)
 
 
 if __name__ == "__main__":

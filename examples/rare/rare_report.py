@@ -79,6 +79,21 @@ def table(cells: Sequence[Cell], names: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def table_of_things(cells: Sequence[Cell], names: Mapping[str, str]) -> str:
+    """A Markdown table of every rare thing: views by text alone, and by pictures, of the first prior."""
+    first = cells[0].place.prior if cells else ""
+    groups = [Group("rare", "views", first, arm.name) for arm in (TEXT, AUTO)]
+    columns = {
+        f"{names[judge]}, {group.arm}": by_case(filter(group.holds, cells), judge)
+        for judge in JUDGES
+        for group in groups
+    }
+    lines = ["| thing | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 1)]
+    for thing in sorted(set.intersection(*map(set, columns.values()))):
+        lines.append(f"| {thing} | " + " | ".join(f"{column[thing]:.3f}" for column in columns.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _said(interval: Interval | None) -> str:
     if interval is None:
         return ""
@@ -106,7 +121,7 @@ def write_sheets(
             continue
         text, guided = (strip for strip in strips if strip)
         shown = _strip([Image.fromarray(square(check_picture(one.image).rgb, TILE)) for one in case.pictures[:4]])
-        true = case.truth_over(background)[::2].movedim(1, -1).mul(255).round().byte().numpy()
+        true = case.truth_over(background)[:4].movedim(1, -1).mul(255).round().byte().numpy()
         rows.append((case.name, [shown, text, guided, _strip([Image.fromarray(one) for one in true])]))
         turned = bool(rng.integers(2))
         blind.append((f"{number}. {case.name}", [shown, *((guided, text) if turned else (text, guided))]))
