@@ -140,6 +140,8 @@ def test_a_run_says_by_what_and_finds_it_again_or_says_so(
     assert "tiny-dinov2" not in json.dumps(facts[KEY])  # the asset tells no path
     assert facts[KEY]["alpha_encoder"] == {"sha256": dinov2_digest(tiny)}
     assert request_of(Guides(shown)) == {}
+    with pytest.raises(PriorError, match=r"lacks config\.json"):
+        record_of(Guides(shown, None, tmp_path), prior)
     text = prior.encode_prompt("a red chair", "")
     with RunFolder(tmp_path / "run", facts) as run:
         keep(run, shown)

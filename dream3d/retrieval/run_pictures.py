@@ -19,7 +19,7 @@ from dream3d.files import read_regular, write_atomically
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.prior.image_adapter.dinov2 import dinov2_digest, load_dinov2
+from dream3d.prior.image_adapter.dinov2 import check_dinov2, dinov2_digest, load_dinov2
 from dream3d.prior.sampling import SamplingRecipe
 from dream3d.retrieval.guided import OWN_ENCODER, Fusion, fuse, measure_alpha, with_references
 from dream3d.retrieval.pictures import MAX_BYTES
@@ -77,7 +77,11 @@ def weights(
     cameras: Cameras | None = None,
     recipe: SamplingRecipe | None = None,
 ) -> Fusion:
-    """How much text and pictures count: as the guides say, else as it is measured by the encoder that they name."""
+    """How much text and pictures count: as the guides say, else as it is measured by the encoder that they name.
+
+    See :func:`dream3d.retrieval.guided.measure_alpha`. Raises PriorError for a prior without adapter, and for a folder
+    that is not DINOv2's.
+    """
     if guides.alpha is not None:
         return fuse(prior, guides.alpha)
     encoder = None if guides.encoder is None else load_dinov2(guides.encoder, str(prior.device))
@@ -86,12 +90,16 @@ def weights(
 
 
 def record_of(guides: Guides, prior: MultiViewPrior) -> dict[str, Any]:
-    """What ``run.json`` gets under :data:`KEY` at the start. Raises PriorError for a prior that reads no pictures."""
+    """What ``run.json`` gets under :data:`KEY` at the start.
+
+    Raises PriorError for a prior that reads no pictures, and for a folder that is not DINOv2's.
+    """
     reader = _reader(prior)
     adapter = {"sha256": reader.image_adapter.digest, "licence": reader.image_adapter.licence}
     fusion = None if guides.alpha is None else fuse(reader, guides.alpha).record
     record = {"pictures": [one.record for one in guides.references], "adapter": adapter, "fusion": fusion}
     if guides.encoder is not None and guides.alpha is None:
+        check_dinov2(guides.encoder)
         record["alpha_encoder"] = {"sha256": dinov2_digest(guides.encoder)}
     return record
 
