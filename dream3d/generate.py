@@ -113,7 +113,7 @@ def generate(
     out = check_output_file(out)
     check_extension(out)
     check_apart(out, run_dir)
-    asked = {**(request or {}), "out": str(out.absolute()), "device": device}
+    asked = {**(request or {}), **run_pictures.request_of(guides), "out": str(out.absolute()), "device": device}
     facts = {**made_of(prompt, prior, recipe, seed, device), "request": asked}
     if guides is not None:
         facts[run_pictures.KEY] = run_pictures.record_of(guides, prior)

@@ -80,6 +80,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "docs/method.md": (),
     "docs/mini.md": (),
     "docs/mv-rag.md": (),
+    "examples/rare/README.md": (),
     "docs/models.md": (),
     "docs/python.md": (),
     "docs/replay.md": (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -136,6 +137,22 @@ def test_the_codec_script_makes_a_start_on_other_latents(
     assert isinstance(made.codec, PatchPCA)
     assert (made.codec.patch_size, made.codec.channels) == (8, 5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prior", "shards", "start"]
+
+
+def test_the_adapters_recipe_and_its_ablations_differ_in_one_field() -> None:
+    text = (MINI / "retrieval.toml").read_text()
+    changes = re.findall(r"--set (\S+)", text)
+    assert changes == ["retrieval.modes=2d", "retrieval.modes=3d", "retrieval.augment=0"]
+    whole = read_recipe(MINI / "retrieval.toml")
+    assert whole.task == "retrieval"
+    assert (whole.retrieval.modes, whole.retrieval.augment, whole.retrieval.pictures) == ("both", 1.0, 4)
+    for change in changes:
+        ablated = read_recipe(MINI / "retrieval.toml", [change])
+        assert dataclasses.replace(ablated, retrieval=whole.retrieval) == whole
+        assert ablated.retrieval != whole.retrieval
+    build = (MINI / "build.sh").read_text()
+    for folder in (*whole.data.view_folders, *whole.data.image_folders, Path(whole.start)):
+        assert f'--out "$BUILD/{folder}"' in build
 
 
 def test_the_next_recipe_is_valid_and_builds_its_network(tmp_path: Path) -> None:

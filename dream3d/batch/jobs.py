@@ -111,7 +111,9 @@ def _pictures(settings: Mapping[str, str], entry: Entry) -> tuple[PictureOptions
         paths, corpus = tuple(path.absolute() for path in options.images), options.retrieve
         if corpus and "://" not in corpus:
             corpus = str(Path(corpus).absolute())
-        return replace(options, images=paths, retrieve=corpus), " ".join(map(hash_file, paths))
+        encoder = options.fusion_encoder and options.fusion_encoder.absolute()
+        found = replace(options, images=paths, retrieve=corpus, fusion_encoder=encoder)
+        return found, " ".join(map(hash_file, found.files))
     except (UsageError, OSError) as error:
         reason = f"the picture {error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         raise UsageError(f"{entry.where}: {reason}") from error

@@ -11,7 +11,7 @@ import typer
 
 from dream3d import checks
 from dream3d.cli.group import DebugOption, command_group, say
-from dream3d.cli.options import file_option
+from dream3d.cli.options import DeviceOption, file_option
 from dream3d.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ def add(
     captions_only: Annotated[
         bool, typer.Option("--captions-only", help="Make no vectors of pictures: faster, found by caption alone.")
     ] = False,
+    uncaptioned: Annotated[
+        bool, typer.Option("--uncaptioned", help="Also pictures without a caption, for 'corpus caption' to guess.")
+    ] = False,
     debug: DebugOption = False,
 ) -> None:
     """Add pictures with captions to a corpus. A second call adds only what is new.
@@ -60,7 +63,7 @@ def add(
     from dream3d.weights.loading import find_folder
 
     started = time.monotonic()
-    options, encoder = AddOptions(workers, not captions_only), corpus_encoder()
+    options, encoder = AddOptions(workers, not captions_only, uncaptioned), corpus_encoder()
     store = create_store(place, encoder.fingerprint, (encoder.caption_width, encoder.picture_width))
     folder = find_folder(ENCODER)
     if engine == "ray":
@@ -77,6 +80,52 @@ def add(
     say(f"{place} holds {len(store)} pictures")
     if not len(store):
         raise DatasetError("no picture could be used; each needs a caption, see docs/corpus.md")
+
+
+@corpus.command()
+def caption(
+    place: PlaceArgument,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of BLIP or GIT.", metavar="FOLDER", show_default="nearest name by the image encoder"),
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="Names to choose from, one a line.", show_default="the built-in prior's")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Guess anew also where there is a caption.")] = False,
+    device: DeviceOption = "auto",
+    debug: DebugOption = False,
+) -> None:
+    """Guess captions for the pictures of a corpus that have none. Guesses are labelled as such.
+
+    Example: dream3d corpus caption corpus/ --names names.txt
+    """
+    if model is not None and names is not None:
+        raise UsageError("--model writes its own words and --names gives some to choose from; give one of them")
+    checks.check_device_name(device)
+
+    from dream3d.cli.device import resolve_device
+    from dream3d.dataset.captions.concepts import read_concepts
+    from dream3d.prior.folder import read_settings
+    from dream3d.retrieval.captioning import Captioner, NearestName, caption_store
+    from dream3d.retrieval.lance import open_store
+    from dream3d.retrieval.opening import ENCODER, corpus_encoder
+    from dream3d.weights.loading import find_folder
+
+    encoder = corpus_encoder()
+    store = open_store(place, encoder.fingerprint)
+    if model is not None:
+        from dream3d.retrieval.caption_model import CaptionModel
+
+        captioner: Captioner = CaptionModel(model, resolve_device(device))
+    else:
+        known = read_settings(find_folder(ENCODER)).names if names is None else read_concepts(names)
+        captioner = NearestName(encoder, known, ENCODER)
+    done = caption_store(store, encoder, captioner, replace=replace)
+    store.finish()
+    for reason in done.skipped.reasons:
+        say(f"skipped {reason}")
+    say(f"guessed {done.written} captions ({captioner.name}), kept {done.kept}, skipped {done.skipped.count}")
 
 
 @corpus.command()
@@ -149,7 +198,8 @@ def _print_table(results: tuple[Retrieved, ...]) -> None:
         table.add_column(name, justify="right" if name in ("", "similarity") else "left", overflow="ellipsis")
     for number, one in enumerate(results, start=1):
         by = " ".join(f"{name} {rank}" for name, rank in one.ranks)
-        values = (one.caption, f"{one.similarity:.2f}", by, one.author or UNKNOWN, one.licence or UNKNOWN)
+        caption = f"{one.caption} (guess)" if one.guessed_by else one.caption
+        values = (caption, f"{one.similarity:.2f}", by, one.author or UNKNOWN, one.licence or UNKNOWN)
         table.add_row(str(number), *values)
     make_console().print(table)
 

@@ -15,7 +15,7 @@ from dream3d import checks
 from dream3d.cli import options
 from dream3d.cli.group import DebugOption, say, warn_unfamiliar
 from dream3d.cli.options import file_option
-from dream3d.cli.pictures import CountOption, FusionOption, ImagesOption, RetrieveOption, tell_of
+from dream3d.cli.pictures import CountOption, FusionEncoderOption, FusionOption, ImagesOption, RetrieveOption, tell_of
 from dream3d.errors import Dream3DError
 from dream3d.retrieval.gathering import AUTO, DEFAULT_COUNT, PictureOptions, gather
 
@@ -71,6 +71,7 @@ def generate(
     images: ImagesOption = None,
     retrieve_count: CountOption = DEFAULT_COUNT,
     fusion: FusionOption = AUTO,
+    fusion_encoder: FusionEncoderOption = None,
     preset: PresetOption = None,
     negative: NegativeOption = None,
     steps: StepsOption = None,
@@ -101,7 +102,7 @@ def generate(
     overrides = Overrides(
         preset, steps, guidance_scale, resolution, negative, faces, texture, normal_map, refine_texture
     )
-    pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion)
+    pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion, fusion_encoder)
     checks.check_preview_seeds(preview_seeds, seed)
     checkpoint_seconds = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     memory = plan_for(vram, precision, compile_unet=compile_unet)

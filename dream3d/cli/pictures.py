@@ -29,6 +29,15 @@ ImagesOption = Annotated[
 CountOption = Annotated[int, picture_option("--retrieve-count", help="Pictures of the corpus, at most.")]
 FusionOption = Annotated[str, picture_option("--fusion", help="How far to trust the text: auto, or 0 to 1.")]
 
+FusionEncoderOption = Annotated[
+    Path | None,
+    picture_option(
+        "--fusion-encoder",
+        help="Folder of DINOv2, to measure by how far to trust the text.",
+        show_default="the adapter's encoder",
+    ),
+]
+
 
 def tell_of(gathered: Gathered) -> None:
     """Say it, on stderr."""

@@ -16,7 +16,7 @@ from dream3d.bounds import Between, Options, check_text
 from dream3d.cli import options
 from dream3d.cli.group import DebugOption, say, warn_unfamiliar
 from dream3d.cli.options import file_option
-from dream3d.cli.pictures import CountOption, FusionOption, ImagesOption, RetrieveOption, tell_of
+from dream3d.cli.pictures import CountOption, FusionEncoderOption, FusionOption, ImagesOption, RetrieveOption, tell_of
 from dream3d.retrieval.gathering import AUTO, DEFAULT_COUNT, Gathered, PictureOptions, gather
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def views(
     images: ImagesOption = None,
     retrieve_count: CountOption = DEFAULT_COUNT,
     fusion: FusionOption = AUTO,
+    fusion_encoder: FusionEncoderOption = None,
     device: options.DeviceOption = "auto",
     vram: options.VramOption = None,
     precision: options.PrecisionOption = "auto",
@@ -88,7 +89,7 @@ def views(
     negative = check_text(negative, "negative prompt")
     checks.check_prompt_length(negative, None, "negative prompt")
     checks.check_device_name(device)
-    pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion)
+    pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion, fusion_encoder)
     orbit = OrbitOptions(count, elevation, azimuth, span)
     seed_list = checks.parse_seeds(seeds)
 

@@ -197,6 +197,13 @@ CLIP_VISION: Rules = {
     "patch_size": whole(1, 64),
     "num_channels": one_of(3),
 }
+DINOV2: Rules = {
+    **{key: rule for key, rule in CLIP_VISION.items() if key != "intermediate_size"},
+    "mlp_ratio": whole(1, 16),
+    "qkv_bias": YES_NO,
+    "use_swiglu_ffn": YES_NO,
+    "layerscale_value": number(1e-9, 1e3),
+}
 ADAPTER: Rules = {
     "encoder": one_of("contrastive", "clip_vision"),
     "feature_width": WIDTH,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def add_on_ray(
         task = ray.remote(_add_part).options(num_cpus=1, max_retries=ATTEMPTS - 1, retry_exceptions=False)
         places = [str(source) for source in sources]
         parts = [(index, options.workers) for index in range(options.workers)]
-        waiting = [task.remote(places, location, str(folder), options.picture_vectors, part) for part in parts]
+        alone = replace(options, workers=1)
+        waiting = [task.remote(places, location, str(folder), alone, part) for part in parts]
         summary = Summary()
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1)
@@ -43,10 +45,10 @@ def add_on_ray(
     return summary
 
 
-def _add_part(sources: list[str], location: str, folder: str, picture_vectors: bool, part: tuple[int, int]) -> Summary:
+def _add_part(sources: list[str], location: str, folder: str, options: AddOptions, part: tuple[int, int]) -> Summary:
     encoder = CorpusEncoder(Path(folder))
     store = open_store(location, encoder.fingerprint)
-    return add([Path(source) for source in sources], store, encoder, Path(folder), AddOptions(1, picture_vectors), part)
+    return add([Path(source) for source in sources], store, encoder, Path(folder), options, part)
 
 
 def _result(ray: Any, reference: Any) -> Summary:

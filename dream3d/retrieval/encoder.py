@@ -73,6 +73,11 @@ class CorpusEncoder:
             pooled = self._encoder.text.mean_states([prompt])
             return self._encoder.towers.texts(pooled)[0].numpy()
 
+    def names_of_pictures(self, names: Sequence[str]) -> Vectors:
+        """(len(names), picture_width): where pictures of things should lie."""
+        with torch.no_grad():
+            return self._encoder.embed_texts(list(names)).cpu().numpy()
+
     def pictures(self, pictures: Sequence[NDArray[np.uint8]]) -> Vectors:
         """(len(pictures), picture_width) of (H, W, 3) pictures, each seen as a whole, padded with white."""
         side = self._encoder.towers.config.image_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from dream3d.retrieval.lance import LanceStore
+from dream3d.retrieval.lance import GUESSED, LanceStore
 from dream3d.retrieval.memory import MemoryStore
 from dream3d.retrieval.records import UNKNOWN
 
@@ -20,13 +20,19 @@ def figures(store: MemoryStore | LanceStore) -> list[str]:
         columns = {name: [str(getattr(entry, name)) for entry in store.entries()] for name in names}
     else:
         columns = store.columns(names)
+    guesses = store.columns((GUESSED,))[GUESSED] if isinstance(store, LanceStore) and store.has_guesses else []
+    without = columns["caption"].count("")
     lines = [
         f"pictures   {len(columns['caption'])}",
-        f"captions   {len(set(columns['caption']))} different ones",
+        f"captions   {len(set(columns['caption']) - {''})} different ones",
         f"licences   {counted(columns['licence'])}",
         f"sources    {counted([source.partition(',')[0] for source in columns['source']])}",
         f"authors    {counted(columns['author'])}",
     ]
+    if without:
+        lines.insert(2, f"uncaptioned {without}, which 'dream3d corpus caption' can guess")
+    if any(guesses):
+        lines.insert(2, f"guessed    {counted([one for one in guesses if one])}")
     return lines
 
 

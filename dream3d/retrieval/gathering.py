@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 DEFAULT_COUNT = 4
+ENCODER_FILES = ("config.json", "model.safetensors")
+"""In DINOv2's folder."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class PictureOptions(Options):
     images: tuple[Path, ...] = ()
     retrieve_count: Annotated[int, Between(1, 16)] = DEFAULT_COUNT
     fusion: str = AUTO
+    fusion_encoder: Path | None = None
+    """Folder of DINOv2, by which alpha is measured."""
 
     def __post_init__(self) -> None:
         """See :class:`Options`; raises UsageError too for a fusion that is none, and for options without pictures."""
@@ -35,6 +39,8 @@ class PictureOptions(Options):
         alpha = self.alpha
         if not self.asked and (self.fusion != AUTO or self.retrieve_count != DEFAULT_COUNT):
             raise UsageError("--fusion and --retrieve-count go with --images or --retrieve")
+        if self.fusion_encoder and not (self.asked and alpha is None):
+            raise UsageError("--fusion-encoder goes with --images or --retrieve, and with --fusion auto")
         if alpha is not None and not 0 <= alpha <= 1:
             raise UsageError(f"--fusion is {shown(self.fusion)}, which should be auto or a number from 0 to 1")
 
@@ -44,6 +50,12 @@ class PictureOptions(Options):
         return self.retrieve is not None or bool(self.images)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that were named: the pictures, and what DINOv2's folder has."""
+        folder = self.fusion_encoder
+        return (*self.images, *(() if folder is None else (folder / name for name in ENCODER_FILES)))
+
+    @property
     def settings(self) -> dict[str, str]:
         """As a list of prompts would have them, by the files' names; empty without pictures."""
         given = {
@@ -51,6 +63,7 @@ class PictureOptions(Options):
             "retrieve": "" if self.retrieve is None else self.retrieve or "yes",
             "retrieve_count": "" if self.retrieve_count == DEFAULT_COUNT else str(self.retrieve_count),
             "fusion": "" if self.fusion == AUTO else self.fusion,
+            "fusion_encoder": "" if self.fusion_encoder is None else self.fusion_encoder.name,
         }
         return {name: value for name, value in given.items() if value}
 
@@ -67,7 +80,7 @@ class PictureOptions(Options):
             ) from None
 
 
-SETTINGS = ("images", "retrieve", "retrieve_count", "fusion")
+SETTINGS = ("images", "retrieve", "retrieve_count", "fusion", "fusion_encoder")
 """Names of these options in a list of prompts."""
 
 
@@ -88,6 +101,7 @@ def parse_options(settings: Mapping[str, str]) -> PictureOptions:
         images=tuple(Path(name.strip()) for name in settings.get("images", "").split(",") if name.strip()),
         retrieve_count=int(count),
         fusion=settings.get("fusion", AUTO),
+        fusion_encoder=Path(settings["fusion_encoder"].strip()) if settings.get("fusion_encoder") else None,
     )
 
 
@@ -106,9 +120,11 @@ class Gathered:
 def gather(prompt: str, asked: PictureOptions, prior: DiffusionPrior) -> Gathered:
     """The pictures that were given and those that a corpus has, for a prior that can read them.
 
-    Raises PriorError for a prior without image adapter, before any picture is looked at; UsageError for pictures that
+    Raises PriorError for a prior without image adapter and for a folder that is not DINOv2's, before any picture is
+    looked at; UsageError for pictures that
     are not there, if none of those given can be used, and for no corpus; DatasetError for a damaged one.
     """
+    from dream3d.prior.image_adapter.dinov2 import check_dinov2
     from dream3d.prior.image_adapter.folder import check_adapter
     from dream3d.retrieval.references import check_count, read_images
     from dream3d.retrieval.run_pictures import Guides
@@ -116,6 +132,8 @@ def gather(prompt: str, asked: PictureOptions, prior: DiffusionPrior) -> Gathere
     if not asked.asked:
         return Gathered()
     check_adapter(prior.folder, prior.name)
+    if asked.fusion_encoder is not None:
+        check_dinov2(asked.fusion_encoder)
     references: list[Reference] = []
     lines: list[str] = []
     unused: list[str] = []
@@ -130,7 +148,7 @@ def gather(prompt: str, asked: PictureOptions, prior: DiffusionPrior) -> Gathere
     if unused:
         record["pictures_not_used"] = unused
     check_count(len(references))
-    guides = Guides(tuple(references), asked.alpha) if references else None
+    guides = Guides(tuple(references), asked.alpha, asked.fusion_encoder) if references else None
     if guides is None:
         lines.append(f"prior {prior.name!r} draws by the text alone")
     return Gathered(guides, record, tuple(lines))

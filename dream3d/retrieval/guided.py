@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,21 @@ from dream3d.retrieval.references import Reference, squares
 
 ALPHA_STEPS = 10
 """Denoising steps of the views that alpha is measured on (MV-RAG, section 3.5): coarse views are enough."""
+OWN_ENCODER = "the image adapter's encoder"
+"""What measures alpha, unless there is another encoder."""
+
+
+class SimilarityEncoder(Protocol):
+    """Pictures to vectors, for alpha: the adapter's image encoder, or DINOv2."""
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the square pictures that it reads."""
+        ...
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1], any size -> (N, dim) of length 1."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,8 @@ class Fusion(Settings):
     """lambda': of the adapter."""
     measured: bool
     """Whether alpha was measured, or given."""
+    encoder: str = ""
+    """By what it was measured; empty for one that was given."""
 
     @property
     def text_weight(self) -> float:
@@ -48,7 +65,8 @@ class Fusion(Settings):
     @property
     def explanation(self) -> str:
         """One line for people."""
-        how = "measured" if self.measured else "given"
+        other = f" by {self.encoder}" if self.encoder not in ("", OWN_ENCODER) else ""
+        how = f"measured{other}" if self.measured else "given"
         return (
             f"alpha {self.alpha:.3f} ({how}): the text counts {self.text_weight:.2f}, "
             f"the pictures {self.image_weight:.2f}"
@@ -57,7 +75,8 @@ class Fusion(Settings):
     @property
     def record(self) -> dict[str, Any]:
         """Plain data, for provenance."""
-        return {"alpha": self.alpha, "weight_sum": self.weight_sum, "measured": self.measured}
+        facts = {"alpha": self.alpha, "weight_sum": self.weight_sum, "measured": self.measured}
+        return {**facts, "encoder": self.encoder} if self.encoder else facts
 
 
 def coefficient(views: Tensor, pictures: Tensor) -> float:
@@ -76,24 +95,27 @@ def measure_alpha(
     seed: int,
     cameras: Cameras | None = None,
     recipe: SamplingRecipe | None = None,
+    encoder: SimilarityEncoder | None = None,
 ) -> float:
     """:func:`coefficient` of views that the prior draws by ``text`` alone, in :data:`ALPHA_STEPS` steps, decoded.
 
     ``text`` has the prompt as the prior samples it, with its suffix. The views are those of ``cameras`` (the prior's
-    own by default), sampled as ``recipe`` says but for the steps, from ``seed``. Similarity is the adapter's image
-    encoder's. Raises PriorError for a prior without adapter.
+    own by default), sampled as ``recipe`` says but for the steps, from ``seed``. Similarity is the ``encoder``'s, by
+    default the adapter's image encoder's; pictures are seen as a whole by both, where MV-RAG cuts their middle out for
+    DINOv2. Raises PriorError for a prior without adapter.
     """
     adapter = prior.image_adapter
     usual = recipe or sampling_for(prior.recommended_preset)
     short = replace(usual, steps=min(usual.steps, ALPHA_STEPS))
     drawn = sample_views(prior, text, cameras or orbit(prior.views), short, seed)
-    shown = squares(references, adapter.encoder.size, adapter.module.config.padding)
-    return coefficient(adapter.encoder.embed(drawn), adapter.encoder.embed(shown))
+    judge: SimilarityEncoder = encoder or adapter.encoder
+    shown = squares(references, judge.size, adapter.module.config.padding)
+    return coefficient(judge.embed(drawn), judge.embed(shown))
 
 
-def fuse(prior: DiffusionPrior, alpha: float, measured: bool) -> Fusion:
-    """The weights for an alpha by the prior's adapter; UsageError for one outside 0..1."""
-    return Fusion(alpha, prior.image_adapter.module.config.weight_sum, measured)
+def fuse(prior: DiffusionPrior, alpha: float, encoder: str = "") -> Fusion:
+    """The weights for an alpha that ``encoder`` measured, or that was given; UsageError for one outside 0..1."""
+    return Fusion(alpha, prior.image_adapter.module.config.weight_sum, bool(encoder), encoder)
 
 
 @torch.no_grad()

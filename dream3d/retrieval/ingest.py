@@ -43,6 +43,8 @@ class AddOptions(Options):
     """Processes."""
     picture_vectors: bool = True
     """Whether pictures get vectors too; without, they are found by their captions alone, and adding is faster."""
+    uncaptioned: bool = False
+    """Whether pictures without a caption are added; see :mod:`dream3d.retrieval.captioning`."""
 
 
 @dataclass
@@ -77,7 +79,7 @@ def add(
     """
     summary, waiting = Summary(), list[NewRow]()
     known = store.keys()
-    batches = _batches(sources, known, summary, part)
+    batches = _batches(sources, known, summary, part, options.uncaptioned)
     with closing(_prepared(batches, encoder, folder, options)) as prepared:
         for rows, skipped in prepared:
             summary.skipped.merge(skipped)
@@ -93,13 +95,13 @@ def add(
 
 
 def _batches(
-    sources: Sequence[Path], known: set[str], summary: Summary, part: tuple[int, int]
+    sources: Sequence[Path], known: set[str], summary: Summary, part: tuple[int, int], uncaptioned: bool
 ) -> Iterator[list[Picture]]:
     """New pictures, :data:`AT_ONCE` at a time; ``known`` learns their keys."""
 
     def new() -> Iterator[Picture]:
         for source in sources:
-            for one in read_pictures(source, summary.skipped, part):
+            for one in read_pictures(source, summary.skipped, part, uncaptioned=uncaptioned):
                 key = one.key
                 if key in known:
                     summary.known += 1

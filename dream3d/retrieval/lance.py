@@ -30,6 +30,9 @@ ROWS_IN_MEMORY = 200_000
 OLD_AFTER = timedelta(hours=1)
 """Files that newer ones replace stay so long, for searches that have just begun."""
 KEY = re.compile(r"[0-9a-f]{32}")
+GUESSED = "guessed_by"
+"""Column that says what a caption was guessed by; "" for one that somebody gave."""
+_RECAPTIONED = ("key", "caption", "terms", GUESSED)
 _SHOWN = ("key", "image", "caption", "source", "author", "licence", "look")
 
 
@@ -44,6 +47,18 @@ class NewRow:
     height: int
     caption_vector: Vectors
     picture_vector: Vectors
+
+
+@dataclass(frozen=True)
+class NewCaption:
+    """A caption for a row that is there."""
+
+    key: str
+    caption: str
+    terms: str
+    """See :class:`NewRow`."""
+    guessed_by: str
+    caption_vector: Vectors
 
 
 class LanceStore:
@@ -91,7 +106,8 @@ class LanceStore:
 
     def rows(self, keys: Sequence[str]) -> list[Row]:
         """See :class:`dream3d.retrieval.store.Store`."""
-        found = {row["key"]: Row(**row) for row in self._select(keys, _SHOWN).to_pylist()}
+        names = (*_SHOWN, *((GUESSED,) if self.has_guesses else ()))
+        found = {row["key"]: Row(**row) for row in self._select(keys, names).to_pylist()}
         return [found[key] for key in keys if key in found and len(found[key].image) <= MAX_KEPT_BYTES]
 
     def keys(self) -> set[str]:
@@ -107,6 +123,7 @@ class LanceStore:
 
         columns: dict[str, list[Any]] = {name: [getattr(one.row, name) for one in rows] for name in _SHOWN}
         columns |= {name: [getattr(one, name) for one in rows] for name in ("terms", "width", "height")}
+        columns |= {GUESSED: [one.row.guessed_by for one in rows]} if self.has_guesses else {}
         arrays = {name: pa.array(values, self._table.schema.field(name).type) for name, values in columns.items()}
         for name in ("caption_vector", "picture_vector"):
             stacked = np.stack([getattr(one, name) for one in rows]).astype(np.float16)
@@ -115,6 +132,29 @@ class LanceStore:
         batch = pa.table([arrays[name] for name in names], schema=self._table.schema)
         with _told(self.location):
             self._table.merge_insert("key").when_not_matched_insert_all().execute(batch)
+        self._vectors = None
+
+    @property
+    def has_guesses(self) -> bool:
+        """Whether captions were ever guessed: until then no column tells of it."""
+        return GUESSED in self._table.schema.names
+
+    def recaption(self, rows: Sequence[NewCaption], *, replace: bool) -> None:
+        """Write guessed captions into rows that are there; those that have a caption keep it unless ``replace``."""
+        if not rows:
+            return
+        import pyarrow as pa
+
+        with _told(self.location):
+            if not self.has_guesses:
+                self._table.add_columns({GUESSED: "cast('' as string)"})
+            columns = {name: pa.array([getattr(one, name) for one in rows], pa.string()) for name in _RECAPTIONED}
+            stacked = np.stack([one.caption_vector for one in rows]).astype(np.float16)
+            columns["caption_vector"] = pa.FixedSizeListArray.from_arrays(
+                pa.array(stacked.reshape(-1)), stacked.shape[1]
+            )
+            where = None if replace else "target.caption = ''"
+            self._table.merge_insert("key").when_matched_update_all(where=where).execute(pa.table(columns))
         self._vectors = None
 
     def finish(self) -> None:

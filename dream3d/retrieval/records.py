@@ -65,12 +65,15 @@ class Retrieved:
     """The row's key in its corpus."""
     ranks: tuple[tuple[str, int], ...] = ()
     """Where each ranking had it, from 1 on, by the ranking's name; those that did not find it are left out."""
+    guessed_by: str = ""
+    """What the caption was guessed by; empty for one that somebody gave."""
 
     @property
     def attribution(self) -> dict[str, str]:
         """For an asset's provenance: caption, source, author, licence and key; what is not known says so."""
         named = {"author": self.author or UNKNOWN, "licence": self.licence or UNKNOWN, "source": self.source or UNKNOWN}
-        return {"caption": self.caption, **named, "key": self.key}
+        guess = {"caption_guessed_by": self.guessed_by} if self.guessed_by else {}
+        return {"caption": self.caption, **guess, **named, "key": self.key}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ adapter by its own, and alpha as soon as it is known. A run that is resumed read
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,17 @@ from dream3d.files import read_regular, write_atomically
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.image_adapter.dinov2 import check_dinov2, dinov2_digest, load_dinov2
 from dream3d.prior.sampling import SamplingRecipe
-from dream3d.retrieval.guided import Fusion, fuse, measure_alpha, with_references
+from dream3d.retrieval.guided import OWN_ENCODER, Fusion, fuse, measure_alpha, with_references
 from dream3d.retrieval.pictures import MAX_BYTES
 from dream3d.retrieval.references import MAX_REFERENCES, Reference, check_count
 from dream3d.run.folder import RunFolder
 
 KEY = "images"
 """In ``run.json`` and in the asset's provenance."""
+ENCODER = "fusion_encoder"
+"""In the request of ``run.json``."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Guides:
     references: tuple[Reference, ...]
     alpha: float | None = None
     """Weight of the text, 0 to 1; None: measured."""
+    encoder: Path | None = None
+    """Folder of DINOv2, by which alpha is measured; None: the adapter's own image encoder does it."""
 
     def __post_init__(self) -> None:
         """Raises UsageError for an alpha out of range, for no picture and for too many."""
@@ -59,18 +65,48 @@ def guided(
     """
     if guides is None:
         return text, None
-    alpha = guides.alpha
-    measured = measure_alpha(prior, text, guides.references, seed, cameras, recipe) if alpha is None else alpha
-    fusion = fuse(prior, measured, alpha is None)
+    fusion = weights(prior, text, guides, seed, cameras, recipe)
     return with_references(prior, text, guides.references, fusion), fusion
 
 
+def weights(
+    prior: DiffusionPrior,
+    text: Conditioning,
+    guides: Guides,
+    seed: int,
+    cameras: Cameras | None = None,
+    recipe: SamplingRecipe | None = None,
+) -> Fusion:
+    """How much text and pictures count: as the guides say, else as it is measured by the encoder that they name.
+
+    See :func:`dream3d.retrieval.guided.measure_alpha`. Raises PriorError for a prior without adapter, and for a folder
+    that is not DINOv2's.
+    """
+    if guides.alpha is not None:
+        return fuse(prior, guides.alpha)
+    encoder = None if guides.encoder is None else load_dinov2(guides.encoder, str(prior.device))
+    alpha = measure_alpha(prior, text, guides.references, seed, cameras, recipe, encoder)
+    return fuse(prior, alpha, OWN_ENCODER if encoder is None else encoder.name)
+
+
 def record_of(guides: Guides, prior: MultiViewPrior) -> dict[str, Any]:
-    """What ``run.json`` gets under :data:`KEY` at the start. Raises PriorError for a prior that reads no pictures."""
+    """What ``run.json`` gets under :data:`KEY` at the start.
+
+    Raises PriorError for a prior that reads no pictures, and for a folder that is not DINOv2's.
+    """
     reader = _reader(prior)
     adapter = {"sha256": reader.image_adapter.digest, "licence": reader.image_adapter.licence}
-    fusion = None if guides.alpha is None else fuse(reader, guides.alpha, measured=False).record
-    return {"pictures": [one.record for one in guides.references], "adapter": adapter, "fusion": fusion}
+    fusion = None if guides.alpha is None else fuse(reader, guides.alpha).record
+    record = {"pictures": [one.record for one in guides.references], "adapter": adapter, "fusion": fusion}
+    if guides.encoder is not None and guides.alpha is None:
+        check_dinov2(guides.encoder)
+        record["alpha_encoder"] = {"sha256": dinov2_digest(guides.encoder)}
+    return record
+
+
+def request_of(guides: Guides | None) -> dict[str, Any]:
+    """What the request in ``run.json`` gets: where a run that is resumed finds what measures alpha."""
+    return {} if guides is None or guides.encoder is None else {ENCODER: str(guides.encoder.absolute())}
 
 
 def keep(run: RunFolder, references: Sequence[Reference]) -> None:
@@ -96,7 +132,7 @@ def tell(run: RunFolder, text: Conditioning, prompt: str, seed: int, prior: Mult
     fusion = _fusion(record["fusion"], run)
     if fusion is None:
         sampled = reader.encode_prompt(reader.with_suffix(prompt), _negative(run))
-        fusion = fuse(reader, measure_alpha(reader, sampled, references, seed), measured=True)
+        fusion = weights(reader, sampled, Guides(tuple(references), None, _encoder(run, record)), seed)
         run.record("running", **{KEY: {**record, "fusion": fusion.record}})
     count = f"{len(references)} picture{'s' * (len(references) > 1)}"
     return with_references(reader, text, references, fusion), f"{count}, {fusion.explanation}"
@@ -129,6 +165,24 @@ def _negative(run: RunFolder) -> str:
     return negative if isinstance(negative, str) else ""
 
 
+def _encoder(run: RunFolder, record: Mapping[str, Any]) -> Path | None:
+    """The folder of DINOv2 that the run is to measure alpha by; UsageError if it is not there or not the same."""
+    wanted = record.get("alpha_encoder")
+    if wanted is None:
+        return None
+    request = run.facts.get("request")
+    place = request.get(ENCODER) if isinstance(request, Mapping) else None
+    digest = None
+    if isinstance(place, str):
+        with contextlib.suppress(OSError):
+            digest = dinov2_digest(Path(place))
+    if not isinstance(place, str) or not isinstance(wanted, Mapping) or digest != wanted.get("sha256"):
+        raise UsageError(
+            f"{run.path} measures alpha by DINOv2 of {place}, which has changed or is not there; put it back"
+        )
+    return Path(place)
+
+
 def _checked(facts: object, run: RunFolder) -> dict[str, Any]:
     pictures = facts.get("pictures") if isinstance(facts, Mapping) else None
     is_list = isinstance(pictures, list) and 0 < len(pictures) <= MAX_REFERENCES
@@ -142,7 +196,7 @@ def _fusion(value: object, run: RunFolder) -> Fusion | None:
         return None
     try:
         assert isinstance(value, Mapping)
-        return Fusion(value["alpha"], value["weight_sum"], value["measured"])
+        return Fusion(value["alpha"], value["weight_sum"], value["measured"], value.get("encoder", ""))
     except (AssertionError, KeyError, UsageError) as error:
         raise UsageError(f"{run.path / 'run.json'}: the 'fusion' of {KEY!r} is not valid; start again") from error
 

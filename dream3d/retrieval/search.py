@@ -72,6 +72,7 @@ class Corpus:
                 row.licence,
                 row.key,
                 places(rankings, row.key),
+                row.guessed_by,
             )
 
         rows = self.store.rows(good[: SPARE * count])

@@ -24,6 +24,8 @@ class Row:
     licence: str
     look: bytes
     """See :func:`dream3d.retrieval.dedupe.look`."""
+    guessed_by: str = ""
+    """What the caption was guessed by; empty for one that somebody gave."""
 
 
 class Store(Protocol):

@@ -86,3 +86,8 @@ unset GLIBC_TUNABLES
 python examples/mini/bundle.py --prior "$BUILD/decoder/prior" --encoder "$BUILD/encoder" --out "$BUILD/bundle" \
     --licence-data "CC0-1.0 and CC-BY-3.0, see attribution.csv"
 echo "the prior: $BUILD/bundle; try it: dream3d views 'an elk skull' --prior $BUILD/bundle"
+
+# 6. Its image adapter, for hours more: the bundle with a folder image_adapter. examples/rare measures it.
+dream3d dataset images --from-shards "$BUILD/games" --out "$BUILD/images/games" --size 64 --per-object 6 --seed 1
+(cd "$BUILD" && dream3d train "$MINI/retrieval.toml" --out adapter)
+echo "the prior with its adapter: $BUILD/adapter/prior"

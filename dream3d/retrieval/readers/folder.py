@@ -23,7 +23,8 @@ def read_folder(folder: Path, skipped: Skipped, part: tuple[int, int] = (0, 1)) 
 
     A caption is the text of ``NAME.txt`` or the field ``caption`` of ``NAME.json`` beside the picture, which may also
     name source, author and licence; else the name of the folder that it lies in below ``folder``; else the words of the
-    file's name. Links that leave the folder are not followed. ``part`` (i, n) reads every n-th picture from the i-th.
+    file's name; "" where that has none. Links that leave the folder are not followed. ``part`` (i, n) reads every n-th
+    picture from the i-th.
     """
     root = folder.resolve()
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
@@ -38,8 +39,6 @@ def read_folder(folder: Path, skipped: Skipped, part: tuple[int, int] = (0, 1)) 
 def _read(path: Path, folder: Path, root: Path, where: str) -> Picture:
     row = _sidecars(path, root)
     caption = first_of(row, CAPTION) or (words_of(path.parent.name) if path.parent != folder else words_of(path.stem))
-    if not caption:
-        raise DatasetError(f"no caption: no {path.stem}.txt, no {path.stem}.json, no words in its name")
     return picture(_bytes(path, root, MAX_BYTES), caption, **provenance(row), where=where)
 
 

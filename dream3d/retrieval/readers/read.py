@@ -26,12 +26,22 @@ def check_sources(sources: Sequence[Path]) -> None:
             raise UsageError(f"{source} {kind} {known}")
 
 
-def read_pictures(source: Path, skipped: Skipped, part: tuple[int, int] = (0, 1)) -> Iterator[Picture]:
+def read_pictures(
+    source: Path, skipped: Skipped, part: tuple[int, int] = (0, 1), *, uncaptioned: bool = False
+) -> Iterator[Picture]:
     """The pictures of a folder (with the tars that lie in it), a CSV, TSV or Parquet table, or a webdataset tar.
 
-    What cannot be used is added to ``skipped``. ``part`` (i, n) reads every n-th from the i-th on, the same ones each
-    time, so that several workers share a source.
+    What cannot be used is added to ``skipped``, and so are pictures without a caption unless ``uncaptioned``. ``part``
+    (i, n) reads every n-th from the i-th on, the same ones each time, so that several workers share a source.
     """
+    for one in _all(source, skipped, part):
+        if one.caption or uncaptioned:
+            yield one
+        else:
+            skipped.add(one.where, "no caption")
+
+
+def _all(source: Path, skipped: Skipped, part: tuple[int, int]) -> Iterator[Picture]:
     if source.is_dir():
         yield from read_folder(source, skipped, part)
         for tar in sorted(source.glob("*.tar")):

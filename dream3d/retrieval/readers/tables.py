@@ -75,10 +75,7 @@ def _pictures(
             continue
         where = f"{table.name}, row {number}"
         try:
-            caption = first_of(row, CAPTION)
-            if not caption:
-                raise DatasetError("no caption")
-            yield picture(_image(row, table.parent), caption, **provenance(row), where=where)
+            yield picture(_image(row, table.parent), first_of(row, CAPTION), **provenance(row), where=where)
         except DatasetError as error:
             skipped.add(where, error)
 

@@ -84,6 +84,4 @@ def _picture(sample: Sample, where: str) -> Picture:
     row: dict[str, Any] = decode_json(sample[".json"], ".json") if ".json" in sample else {}
     texts = (decode_text(sample[ending], ending) for ending in TEXTS if ending in sample)
     caption = next(filter(None, texts), "") or first_of(row, CAPTION)
-    if not caption:
-        raise DatasetError("no caption")
     return picture(image, caption, **provenance(row), where=where)
