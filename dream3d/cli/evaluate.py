@@ -43,7 +43,7 @@ SubjectsArgument = Annotated[
 ]
 OutDirOption = Annotated[Path, typer.Option(help="Folder for results, table and page; a second call goes on with it.")]
 ProtocolOption = Annotated[
-    Literal["quick", "mvdream", "ood", "ind"] | None,
+    Literal["quick", "mvdream", "ood", "ind", "dreamfusion"] | None,
     prompts_option(help="Prompts and what they are compared with.", show_default="quick; the assets' own prompts"),
 ]
 PromptsOption = Annotated[
@@ -58,9 +58,10 @@ CorpusOption = Annotated[
     str | None, prompts_option(help="Corpus that ood finds pictures in.", show_default="the built-in one")
 ]
 JudgeOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        help="Prior whose image encoder judges, or folder of a CLIP.", show_default="the first prior's, or mini's"
+        help="Prior whose image encoder judges, or folder of a network that does; may be repeated.",
+        show_default="the first prior's, or mini's",
     ),
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps of priors.", show_default="the prior's")]
@@ -92,7 +93,7 @@ def measure(
     checks.check_device_name(device)
     checks.check_run_dir(out_dir, "--out-dir")
     asked = Asked(tuple(subjects), protocol, prompts, limit, reference, corpus, tuple(checks.parse_seeds(seeds)), steps)
-    evaluation = prepare(asked, judge, device)
+    evaluation = prepare(asked, tuple(judge or ()), device)
 
     from dream3d.evaluation.suite.report import run_evaluation
     from dream3d.evaluation.suite.store import PAGE, RECORD

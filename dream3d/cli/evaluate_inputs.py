@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dream3d.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dream3d.evaluation.catalogue import JudgeFolder
     from dream3d.evaluation.suite.cases import Case, Color, Protocol
     from dream3d.evaluation.suite.measure import Judges
     from dream3d.evaluation.suite.report import Evaluation
@@ -55,7 +56,7 @@ class Asked:
             raise UsageError("--corpus goes with --protocol ood")
 
 
-def prepare(asked: Asked, judge: str | None, device_name: str) -> Evaluation:
+def prepare(asked: Asked, judges: tuple[str, ...], device_name: str) -> Evaluation:
     """Everything that is needed, loaded. UsageError and its like for what cannot be used."""
     from dream3d.cli.device import resolve_device
     from dream3d.evaluation.suite.report import Evaluation
@@ -67,7 +68,7 @@ def prepare(asked: Asked, judge: str | None, device_name: str) -> Evaluation:
     for word in asked.subjects:
         if not _is_assets(word):
             priors[word] = load_prior(word, device)
-    judges, background = _judges(judge, list(priors.values()), device)
+    who, background = _judges(judges, list(priors.values()), device)
     columns: dict[str, PriorSubject | AssetsSubject] = {}
     for word, paths in _columns(asked.subjects).items():
         if word in priors:
@@ -79,7 +80,7 @@ def prepare(asked: Asked, judge: str | None, device_name: str) -> Evaluation:
     cases = _cases(asked, protocol, own)
     truth = [TruthSubject(background)] if any(case.truth is not None for case in cases) else []
     title = protocol.name if protocol else "the prompts of the assets" if asked.prompts is None else asked.prompts.name
-    return Evaluation(title, [*columns.values(), *truth], cases, asked.seeds, judges)
+    return Evaluation(title, [*columns.values(), *truth], cases, asked.seeds, who)
 
 
 def _is_assets(word: str) -> bool:
@@ -106,24 +107,48 @@ def _name(prior: DiffusionPrior, priors: list[DiffusionPrior]) -> str:
     return f"{prior.name} v{prior.settings.version} {prior.digest[:6]}" if alike else prior.name
 
 
-def _judges(judge: str | None, priors: list[DiffusionPrior], device: str) -> tuple[Judges, Color]:
+def _judges(words: tuple[str, ...], priors: list[DiffusionPrior], device: str) -> tuple[Judges, Color]:
     """Who judges, and the colour behind assets: that of the first prior, or else of the judge, or of mini."""
-    from dream3d.evaluation.clip import ClipFolder, is_clip
+    from dream3d.evaluation.catalogue import check_roles, judge_folder
     from dream3d.evaluation.encoders import EfficientNetLite2, PriorEncoder, is_installed
     from dream3d.evaluation.suite.measure import Judges
     from dream3d.prior.folder import read_settings
     from dream3d.prior.image_encoder import FOLDER
     from dream3d.weights.loading import find_folder
 
+    found = [judge_folder(word) for word in words]
+    folders = [one for one in found if one is not None]
+    check_roles(folders)
+    named = [word for word, one in zip(words, found, strict=True) if one is None]
+    if len(named) > 1 or (named and any(one.role == "encoder" for one in folders)):
+        raise UsageError(f"{' and '.join(words)} judge the same; give one prior, or one CLIP or SigLIP, by --judge")
     own = next((prior.folder for prior in priors if (prior.folder / FOLDER / "config.json").is_file()), None)
-    classifier = EfficientNetLite2(device) if is_installed() else None
-    if judge is not None and is_clip(Path(judge)):
-        colors = priors[0].background if priors else read_settings(find_folder("mini")).background
-        return Judges(ClipFolder(Path(judge), device), classifier), colors
-    folder = find_folder(judge) if judge is not None else own or find_folder("mini")
+    folder = find_folder(named[0]) if named else own or find_folder("mini")
     settings = read_settings(folder)
-    background = priors[0].background if priors else settings.background
-    return Judges(PriorEncoder(folder, settings.name, device), classifier), background
+    judges = {one.role: _network(one, device) for one in folders}
+    if "encoder" not in judges:
+        judges["encoder"] = PriorEncoder(folder, settings.name, device)
+    if "classifier" not in judges and is_installed():
+        judges["classifier"] = EfficientNetLite2(device)
+    return Judges(**judges), priors[0].background if priors else settings.background
+
+
+def _network(judge: JudgeFolder, device: str) -> Any:
+    """The network of a folder, loaded."""
+    from dream3d.evaluation.clip import ClipFolder
+    from dream3d.evaluation.dinov2 import Dinov2Folder
+    from dream3d.evaluation.inception import InceptionFolder
+    from dream3d.evaluation.lpips import LpipsFolder
+    from dream3d.evaluation.siglip import SiglipFolder
+
+    kinds = {
+        "clip": ClipFolder,
+        "siglip": SiglipFolder,
+        "inception_v3": InceptionFolder,
+        "dinov2": Dinov2Folder,
+        "lpips": LpipsFolder,
+    }
+    return kinds[judge.kind](judge.folder, device)
 
 
 def _protocol(asked: Asked, has_priors: bool) -> Protocol | None:
