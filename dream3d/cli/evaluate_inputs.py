@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,19 @@ class Asked:
             raise UsageError("--reference goes with --protocol mvdream or ind")
         if self.corpus is not None and self.protocol != "ood":
             raise UsageError("--corpus goes with --protocol ood")
+
+    def everywhere(self) -> Asked:
+        """The same with absolute paths, for other processes and machines."""
+        here = {
+            name: one and one.absolute() for name, one in (("prompts", self.prompts), ("reference", self.reference))
+        }
+        corpus = self.corpus and absolute(self.corpus)
+        return replace(self, subjects=tuple(map(absolute, self.subjects)), corpus=corpus, **here)
+
+
+def absolute(word: str) -> str:
+    """A word of the command line: with its whole path, if it names something that is there."""
+    return os.path.abspath(word) if os.path.exists(word) else word
 
 
 def prepare(asked: Asked, judges: tuple[str, ...], device_name: str) -> Evaluation:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dream3d.errors import DatasetError, Dream3DError
-from dream3d.ray_cluster import ray_cluster
+from dream3d.ray_cluster import ATTEMPTS, gathered, ray_cluster
 from dream3d.retrieval.encoder import CorpusEncoder
 from dream3d.retrieval.ingest import AddOptions, Report, Summary, add
 from dream3d.retrieval.lance import open_store
-
-ATTEMPTS = 3
-"""Of a task whose machine is lost: what is in the store already is not added again."""
 
 
 def add_on_ray(
@@ -31,14 +26,14 @@ def add_on_ray(
     UsageError without ray, Dream3DError for a cluster that cannot be reached or a task that failed.
     """
     with ray_cluster(address, options.workers, "ray,retrieve") as ray:
+        # What is in the store already is not added again.
         task = ray.remote(_add_part).options(num_cpus=1, max_retries=ATTEMPTS - 1, retry_exceptions=False)
         places = [str(source) for source in sources]
-        parts = [(index, options.workers) for index in range(options.workers)]
-        waiting = [task.remote(places, location, str(folder), options.picture_vectors, part) for part in parts]
+        shares = [(index, options.workers) for index in range(options.workers)]
+        waiting = [task.remote(places, location, str(folder), options.picture_vectors, one) for one in shares]
         summary = Summary()
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1)
-            summary.merge(_result(ray, done[0]))
+        for part in gathered(ray, waiting, "a part was not added", "what was added stays"):
+            summary.merge(part)
             report(summary)
     return summary
 
@@ -47,14 +42,3 @@ def _add_part(sources: list[str], location: str, folder: str, picture_vectors: b
     encoder = CorpusEncoder(Path(folder))
     store = open_store(location, encoder.fingerprint)
     return add([Path(source) for source in sources], store, encoder, Path(folder), AddOptions(1, picture_vectors), part)
-
-
-def _result(ray: Any, reference: Any) -> Summary:
-    again = "what was added stays; run it again to go on"
-    try:
-        summary: Summary = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise DatasetError(f"a part was not added: {str(error.cause)[:300]}; {again}") from error
-    except ray.exceptions.RayError as error:
-        raise Dream3DError(f"a worker was lost {ATTEMPTS} times ({type(error).__name__}); {again}") from error
-    return summary
