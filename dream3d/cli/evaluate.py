@@ -63,6 +63,10 @@ ReferenceOption = Annotated[
 CorpusOption = Annotated[
     str | None, prompts_option(help="Corpus that ood finds pictures in.", show_default="the built-in one")
 ]
+DrawByOption = Annotated[
+    str, prompts_option(help="In ood, what priors draw by, a column each: text, pictures, one-picture.")
+]
+FusionOption = Annotated[str, prompts_option(help="With --draw-by pictures, how far to trust the text: 0 to 1.")]
 JudgeOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -84,6 +88,8 @@ def measure(
     limit: LimitOption = None,
     reference: ReferenceOption = None,
     corpus: CorpusOption = None,
+    draw_by: DrawByOption = "text",
+    fusion: FusionOption = "auto",
     seeds: options.SeedsOption = "0",
     judge: JudgeOption = None,
     steps: StepsOption = None,
@@ -105,7 +111,8 @@ def measure(
     checks.check_device_name(device)
     checks.check_run_dir(out_dir, "--out-dir")
     cluster = Cluster(engine, workers, address)
-    asked = Asked(tuple(subjects), protocol, prompts, limit, reference, corpus, tuple(checks.parse_seeds(seeds)), steps)
+    numbers, ways = tuple(checks.parse_seeds(seeds)), tuple(way.strip() for way in draw_by.split(","))
+    asked = Asked(tuple(subjects), protocol, prompts, limit, reference, corpus, numbers, steps, ways, fusion)
     evaluation = prepare(asked, tuple(judge or ()), device)
 
     from dream3d.evaluation.suite.report import run_evaluation

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dream3d.cli.evaluate_pictures import PICTURES, SUFFIXES, Search, as_tensor, search_in, shared_out
 from dream3d.errors import UsageError
+from dream3d.retrieval.gathering import PictureOptions
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dream3d.evaluation.catalogue import JudgeFolder
     from dream3d.evaluation.suite.cases import Case, Color, Protocol
     from dream3d.evaluation.suite.measure import Judges
     from dream3d.evaluation.suite.report import Evaluation
     from dream3d.evaluation.suite.subjects import AssetsSubject, PriorSubject
     from dream3d.prior.diffusion import DiffusionPrior
-
-PICTURES = 4
-"""Of a prompt, that a corpus is asked for."""
-PICTURE_SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,15 @@ class Asked:
     corpus: str | None
     seeds: tuple[int, ...]
     steps: int | None
+    draw_by: tuple[str, ...] = ("text",)
+    """A column of each prior for each."""
+    fusion: str = "auto"
+    """How much the text counts where it draws by pictures."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether priors draw by pictures."""
+        return self.draw_by != ("text",)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -54,6 +59,13 @@ class Asked:
             raise UsageError("--reference goes with --protocol mvdream or ind")
         if self.corpus is not None and self.protocol != "ood":
             raise UsageError("--corpus goes with --protocol ood")
+        if self.draws and self.protocol != "ood":
+            raise UsageError("--draw-by goes with --protocol ood, which finds pictures of the prompts")
+        if not set(self.draw_by) <= SUFFIXES.keys() or len(set(self.draw_by)) < len(self.draw_by):
+            raise UsageError(f"--draw-by is {','.join(self.draw_by)}; it is some of {','.join(SUFFIXES)}, each once")
+        if self.fusion != "auto" and "pictures" not in self.draw_by:
+            raise UsageError("--fusion goes with --draw-by pictures")
+        PictureOptions(retrieve="", fusion=self.fusion)
 
     def everywhere(self) -> Asked:
         """The same with absolute paths, for other processes and machines."""
@@ -73,7 +85,7 @@ def prepare(asked: Asked, judges: tuple[str, ...], device_name: str) -> Evaluati
     """Everything that is needed, loaded. UsageError and its like for what cannot be used."""
     from dream3d.cli.device import resolve_device
     from dream3d.evaluation.suite.report import Evaluation
-    from dream3d.evaluation.suite.subjects import AssetsSubject, PriorSubject, TruthSubject, assets_subject
+    from dream3d.evaluation.suite.subjects import TruthSubject, assets_subject
     from dream3d.weights.loading import load_prior
 
     device = resolve_device(device_name)
@@ -82,18 +94,48 @@ def prepare(asked: Asked, judges: tuple[str, ...], device_name: str) -> Evaluati
         if not _is_assets(word):
             priors[word] = load_prior(word, device)
     who, background = _judges(judges, list(priors.values()), device)
-    columns: dict[str, PriorSubject | AssetsSubject] = {}
-    for word, paths in _columns(asked.subjects).items():
-        if word in priors:
-            columns[word] = PriorSubject(_name(priors[word], list(priors.values())), priors[word], asked.steps)
-        else:
-            columns[word] = assets_subject(Path(word).name or word, paths, background)
     protocol = _protocol(asked, bool(priors))
-    own = [prompt for one in columns.values() if isinstance(one, AssetsSubject) for prompt in one.prompts]
-    cases = _cases(asked, protocol, own)
+    search = None
+    if protocol is not None and protocol.has_pictures:
+        search = search_in(asked.corpus, 2 * PICTURES if asked.draws else PICTURES)
+    words = _columns(asked.subjects)
+    assets = {
+        word: assets_subject(Path(word).name or word, paths, background)
+        for word, paths in words.items()
+        if word not in priors
+    }
+    cases = _cases(asked, protocol, [prompt for one in assets.values() for prompt in one.prompts], search)
+    columns: list[PriorSubject | AssetsSubject] = []
+    for word in words:
+        if word in priors:
+            name = _name(priors[word], list(priors.values()))
+            columns += _drawn(name, priors[word], asked, search, [case.prompt for case in cases])
+        else:
+            columns.append(assets[word])
     truth = [TruthSubject(background)] if any(case.truth is not None for case in cases) else []
     title = protocol.name if protocol else "the prompts of the assets" if asked.prompts is None else asked.prompts.name
-    return Evaluation(title, [*columns.values(), *truth], cases, asked.seeds, who)
+    return Evaluation(title, [*columns, *truth], cases, asked.seeds, who)
+
+
+def _drawn(
+    name: str, prior: DiffusionPrior, asked: Asked, search: Search | None, prompts: Sequence[str]
+) -> list[PriorSubject]:
+    """The columns of a prior. Raises PriorError for pictures and a prior that reads none."""
+    from dream3d.evaluation.suite.subjects import PriorSubject
+    from dream3d.prior.image_adapter.folder import check_adapter
+    from dream3d.retrieval.by_pictures import ByPictures
+
+    if not asked.draws or search is None:
+        return [PriorSubject(name, prior, asked.steps)]
+    check_adapter(prior.folder, prior.name)
+    shown = {prompt: shared_out(search(prompt), draws=True)[0] for prompt in prompts}
+    alpha = PictureOptions(retrieve="", fusion=asked.fusion).alpha
+    ways = {
+        "text": None,
+        "pictures": ByPictures(shown, alpha=alpha),
+        "one-picture": ByPictures(shown, one=True),
+    }
+    return [PriorSubject(f"{name}{SUFFIXES[way]}", prior, asked.steps, ways[way]) for way in asked.draw_by]
 
 
 def _is_assets(word: str) -> bool:
@@ -172,7 +214,7 @@ def _protocol(asked: Asked, has_priors: bool) -> Protocol | None:
     return None if name is None else PROTOCOLS[name]
 
 
-def _cases(asked: Asked, protocol: Protocol | None, own: list[str]) -> list[Case]:
+def _cases(asked: Asked, protocol: Protocol | None, own: list[str], search: Search | None) -> list[Case]:
     from dream3d.batch.prompts import read_lists
     from dream3d.evaluation.protocols.priors import read_split
     from dream3d.evaluation.suite.cases import cases_of_objects, cases_of_prompts, packaged_prompts
@@ -186,20 +228,6 @@ def _cases(asked: Asked, protocol: Protocol | None, own: list[str]) -> list[Case
     else:
         prompts = packaged_prompts(protocol.prompts) if protocol else own
     chosen = list(dict.fromkeys(prompts))[:limit]
-    if protocol is not None and protocol.has_pictures:
-        return cases_of_prompts(chosen, _pictures_of(asked.corpus))
-    return cases_of_prompts(chosen)
-
-
-def _pictures_of(corpus: str | None) -> Callable[[str], Tensor | None]:
-    """Finds the pictures (R, 3, S, S) of a prompt in a corpus; None where nothing in it is near enough."""
-    from dream3d.retrieval.opening import open_corpus
-    from dream3d.retrieval.references import references_of, squares
-
-    opened = open_corpus(corpus)
-
-    def find(prompt: str) -> Tensor | None:
-        references, _ = references_of(opened.search(prompt, PICTURES))
-        return squares(references, PICTURE_SIDE, (1.0, 1.0, 1.0)) if references else None
-
-    return find
+    if search is None:
+        return cases_of_prompts(chosen)
+    return cases_of_prompts(chosen, lambda prompt: as_tensor(shared_out(search(prompt), asked.draws)[1]))
