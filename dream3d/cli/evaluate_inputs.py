@@ -180,7 +180,7 @@ def _judges(words: tuple[str, ...], priors: list[DiffusionPrior], device: str) -
     own = next((prior.folder for prior in priors if (prior.folder / FOLDER / "config.json").is_file()), None)
     folder = find_folder(named[0]) if named else own or find_folder("mini")
     settings = read_settings(folder)
-    judges = {one.role: _network(one, device) for one in folders}
+    judges = {one.role: load_judge(one, device) for one in folders}
     if "encoder" not in judges:
         judges["encoder"] = PriorEncoder(folder, settings.name, device)
     if "classifier" not in judges and is_installed():
@@ -188,8 +188,8 @@ def _judges(words: tuple[str, ...], priors: list[DiffusionPrior], device: str) -
     return Judges(**judges), priors[0].background if priors else settings.background
 
 
-def _network(judge: JudgeFolder, device: str) -> Any:
-    """The network of a folder, loaded."""
+def load_judge(judge: JudgeFolder, device: str) -> Any:
+    """The network of a folder. Raises PriorError for files that do not fit."""
     from dream3d.evaluation.clip import ClipFolder
     from dream3d.evaluation.dinov2 import Dinov2Folder
     from dream3d.evaluation.inception import InceptionFolder
