@@ -120,8 +120,10 @@ class LearntCopy:
         if told.image_tokens is not None:
             tokens = told.image_tokens.expand(count, -1, -1).to(prior.dtype)
             made = make_context(self.unet, None, tokens, prior.image_adapter.module)
-            weights = {"text_weight": conditioning.text_weight, "image_weight": conditioning.image_weight}
-            keys = {name: one._replace(**weights) for name, one in made.items()}
+            text_weight, image_weight = conditioning.text_weight, conditioning.image_weight
+            keys = {
+                name: one._replace(text_weight=text_weight, image_weight=image_weight) for name, one in made.items()
+            }
         said = call_unet(
             self.unet,
             x_t.to(prior.dtype),

@@ -190,7 +190,7 @@ ANSWERS = {
 
 
 def _answers(path: Path) -> object:
-    return read_answers([path], Key("abc", KEY["systems"], {"q1": (0, 1), "q2": (1, 0)}))
+    return read_answers([path], Key("abc", ["ours", "theirs"], {"q1": (0, 1), "q2": (1, 0)}))
 
 
 def _run_record(folder: Path) -> list[bytes]:

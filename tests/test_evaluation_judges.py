@@ -163,7 +163,7 @@ def test_branches_and_pools_by_hand() -> None:
     one = _Conv(1, 1, 1)
     torch.nn.init.ones_(one.conv.weight)
     one.requires_grad_(False)
-    layers = {"a": one, "b": one, "branch_pool": one}
+    layers: dict[str, torch.nn.Module] = {"a": one, "b": one, "branch_pool": one}
     picture = torch.arange(9.0).view(1, 1, 3, 3)
     seen = {pool: _Mixed(layers, (("a", ("a", "b")),), pool).eval()(picture) for pool in ("average", "average inside")}
     scale = (1 + 1e-3) ** -0.5  # of a normalisation that has learnt nothing

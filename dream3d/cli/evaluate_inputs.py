@@ -69,11 +69,13 @@ class Asked:
 
     def everywhere(self) -> Asked:
         """The same with absolute paths, for other processes and machines."""
-        here = {
-            name: one and one.absolute() for name, one in (("prompts", self.prompts), ("reference", self.reference))
-        }
-        corpus = self.corpus and absolute(self.corpus)
-        return replace(self, subjects=tuple(map(absolute, self.subjects)), corpus=corpus, **here)
+        return replace(
+            self,
+            subjects=tuple(map(absolute, self.subjects)),
+            prompts=self.prompts and self.prompts.absolute(),
+            reference=self.reference and self.reference.absolute(),
+            corpus=self.corpus and absolute(self.corpus),
+        )
 
 
 def absolute(word: str) -> str:
