@@ -11,7 +11,7 @@ from dream3d.recipe.scene import Rate
 
 @dataclass(frozen=True)
 class VsdRecipe(Settings):
-    """How the copy of the prior learns the field's own views (docs/method.md, Variational score distillation)."""
+    """How the copy of the prior learns the field's own views (docs/method.md, Guidance)."""
 
     rank: Annotated[int, Between(1, 256)] = 4
     """Of its low-rank matrices (LoRA)."""
