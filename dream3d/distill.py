@@ -119,19 +119,18 @@ class Distillation:
         """The target of a step, what the prior was shown for it, and that in latents."""
         recipe, prior, streams = self.recipe, self.prior, self.generators
         (asked, _), stage = recipe.target_at(step), recipe.stage_at(step)
+        views = asked.views or prior.views
         around = target_cameras(recipe, asked, stage.objects, prior.views, streams["cameras"])
         cameras = around.to(self.device)
-        light = sample_light(recipe.shading, step, cameras, asked.views or prior.views, streams["shading"])
+        light = sample_light(recipe.shading, step, cameras, views, streams["shading"])
         with torch.set_grad_enabled(asked.views_per_update is None):  # else an update renders images of its own
             rendering = self.scene.render(cameras, stage.resolution, light, streams["render"])
             latents = prior.encode_images(rendering.images(prior.image_size), streams["noise"])
         target = find_target(prior, recipe, step, cameras, latents.detach(), conditioning, streams["noise"])
         if self.copy is not None:
-            views = asked.views or prior.views
             target = self.copy.compare(target, conditioning, views)
             self.copy.learn(latents.detach(), cameras, conditioning, views, streams[_COPY_STREAM])
         if asked.updates is None and target.keyed is not None:
-            views = asked.views or prior.views
             images = target.keyed.images[:views].cpu()  # of the first object
             shown = torch.stack([images[index * views // SHOWN] for index in range(SHOWN)])
             self.rounds.append((shown.movedim(1, -1) * 255).round().to(torch.uint8))

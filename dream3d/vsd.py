@@ -87,14 +87,14 @@ class LearntCopy:
 
     def learn(
         self, latents: Tensor, cameras: Cameras, conditioning: Conditioning, views: int, generator: torch.Generator
-    ) -> float:
+    ) -> Tensor:
         """Update the copy towards the field's latents (N, C, h, w), without gradients; the loss of the last update.
 
         The diffusion loss of algorithm 1, at timesteps drawn from the whole schedule, one for each group that is
         attended together. The loss is summed over latents: in a mean, half precision would lose small gradients. An
         update whose gradients are not finite is left out.
         """
-        loss, group = 0.0, views if self.together else 1
+        group = views if self.together else 1
         for _ in range(self.recipe.updates):
             drawn = torch.randint(0, len(self.prior.alphas_cumprod), (len(latents) // group,), generator=generator)
             timesteps = drawn.repeat_interleave(group)
@@ -106,10 +106,9 @@ class LearntCopy:
             self.optimizer.zero_grad(set_to_none=True)
             error.backward()
             gradients = [one.grad for one in self.parameters.values() if one.grad is not None]
-            if all(bool(torch.isfinite(one).all()) for one in gradients):
+            if torch.stack([torch.isfinite(one).all() for one in gradients]).all():
                 self.optimizer.step()
-            loss = float(error.detach())
-        return loss
+        return error.detach()
 
     def _predict(
         self, x_t: Tensor, timesteps: Tensor, cameras: Cameras, conditioning: Conditioning, views: int

@@ -22,6 +22,7 @@ from dream3d.generate import generate
 from dream3d.guidance import add_noise, diffuse, distillation_loss, epsilon_from_x0
 from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
+from dream3d.prior.memory import MemoryPlan
 from dream3d.recipe.generation import GuidanceRecipe, Recipe, TargetRecipe
 from dream3d.recipe.presets import preset
 from dream3d.recipe.scene import Linear
@@ -148,6 +149,20 @@ def test_an_update_that_is_not_finite_is_left_out(prior: DiffusionPrior, copy: L
     assert all(torch.equal(value, before[name]) for name, value in copy.state_dict().items())
 
 
+def test_beside_a_prior_in_half_precision_the_matrices_are_whole(tmp_path: Path) -> None:
+    prior = DiffusionPrior(write_tiny_prior(tmp_path / "tiny"), memory=MemoryPlan(precision="bf16"))
+    copy = LearntCopy(prior, VsdRecipe(2, 1e-5), together=True, seed=0)
+    before = {name: value.detach().clone() for name, value in copy.parameters.items()}
+    loss = copy.learn(LATENTS, CAMERAS, told(prior), VIEWS, torch.Generator().manual_seed(0))
+    assert bool(loss.isfinite())
+    assert {value.dtype for value in copy.parameters.values()} == {torch.float32}
+    moved = [name for name, value in copy.parameters.items() if not torch.equal(value, before[name])]
+    assert (
+        sum(".lora_B." in name for name in moved) > len(before) / 4
+    )  # a half of them; half precision would round 1e-5
+    assert copy.compare(found(prior), told(prior), VIEWS).noise.dtype == torch.float32
+
+
 def test_its_loss_is_the_diffusion_loss_by_hand(prior: DiffusionPrior, copy: LearntCopy) -> None:
     drawn = torch.Generator().manual_seed(7)
     timestep = int(torch.randint(0, 1000, (1,), generator=drawn))  # one for both views: they are attended together
@@ -156,7 +171,7 @@ def test_its_loss_is_the_diffusion_loss_by_hand(prior: DiffusionPrior, copy: Lea
     x_t, wanted = diffuse(LATENTS, noise, alpha_bar, prior.prediction_type)
     said, _ = prior.predict(x_t, timestep, CAMERAS, told(prior), VIEWS)
     loss = copy.learn(LATENTS, CAMERAS, told(prior), VIEWS, torch.Generator().manual_seed(7))
-    assert loss == pytest.approx(float((said - wanted).square().sum() / VIEWS), rel=1e-4)
+    assert float(loss) == pytest.approx(float((said - wanted).square().sum() / VIEWS), rel=1e-4)
 
 
 def test_of_a_single_view_prior_it_alone_hears_of_cameras(prior: DiffusionPrior) -> None:
