@@ -171,6 +171,34 @@ def carried_out(steps: Sequence[Step]) -> None:
             subprocess.run(["dream3d", *step.words], check=True)
 
 
+def orderings_of(folder: str, names: Sequence[str]) -> list[Ordering]:
+    """What the papers' tables say of the columns of a part, which are called after folders and priors."""
+    if folder == "janus":
+        first, second = names[:2]
+        return [Ordering("janus_share", first, second, FEWER), Ordering("consistency", first, second)]
+    if folder == "table-1":
+        first, second = names[:2]
+        return [Ordering(figure, first, second) for figure in ("fid", "inception_score", "text_image")]
+    best, *others = names
+    return [Ordering("image_image", best, other) for other in others]
+
+
+def parts_of(args: argparse.Namespace) -> dict[tuple[str, str], list[Step]]:
+    """The steps of the parts that are asked for, by title and folder."""
+    lines = [line for line in args.prompts.read_text("utf-8").splitlines() if line.strip() and line[0] != "#"]
+    prompts = args.out / "prompts.txt"
+    prompts.write_text("".join(f"{line}\n" for line in lines[: args.assets]), encoding="utf-8")
+    parts = {("Janus", "janus"): janus_steps(args.out, prompts, min(args.assets, len(lines)))}
+    if args.reference and args.with_2d and args.without_2d:
+        priors = [args.with_2d, args.without_2d]
+        title = "2D and 3D data against 3D data alone"
+        parts[title, "table-1"] = table_1_steps(args.out, args.reference, priors, args.captions)
+    if args.adapter:
+        concepts, learnt = write_pictures(args.out, args.concepts, args.learnt)
+        parts["New things", "mv-rag"] = mv_rag_steps(args.out, args.adapter, concepts, learnt)
+    return parts
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -187,40 +215,20 @@ def main() -> None:
     parser.add_argument("--learnt", type=int, default=0, help="how many of them DreamBooth learns")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    lines = [line for line in args.prompts.read_text("utf-8").splitlines() if line.strip() and line[0] != "#"]
-    prompts = args.out / "prompts.txt"
-    prompts.write_text("".join(f"{line}\n" for line in lines[: args.assets]), encoding="utf-8")
-    parts = [("Janus", "janus", janus_steps(args.out, prompts, min(args.assets, len(lines))), JANUS)]
-    if args.reference and args.with_2d and args.without_2d:
-        priors = [args.with_2d, args.without_2d]
-        steps = table_1_steps(args.out, args.reference, priors, args.captions)
-        parts.append(("2D and 3D data against 3D data alone", "table-1", steps, ()))
-    if args.adapter:
-        concepts, learnt = write_pictures(args.out, args.concepts, args.learnt)
-        parts.append(("New things", "mv-rag", mv_rag_steps(args.out, args.adapter, concepts, learnt), ()))
+    parts = parts_of(args)
     if args.plan:
-        for step in (step for _, _, steps, _ in parts for step in steps):
+        every = [step for steps in parts.values() for step in steps]
+        for step in every:
             print(shlex.join(["dream3d", *step.words]), f"# {step.seconds / 60:.0f} min")
-        print(f"about {sum(step.seconds for _, _, steps, _ in parts for step in steps) / 60:.0f} minutes on two cores")
+        print(f"about {sum(step.seconds for step in every) / 60:.0f} minutes on two cores")
         return
     written = []
-    for title, folder, steps, orderings in parts:
+    for (title, folder), steps in parts.items():
         carried_out(steps)
         record = json.loads((args.out / folder / "evaluation.json").read_text("utf-8"))
-        written.append(page(title, record, orderings or orderings_of(folder, list(record["subjects"]))))
+        written.append(page(title, record, orderings_of(folder, list(record["subjects"]))))
     (args.out / "tables.md").write_text("\n".join(written), encoding="utf-8")
     print(args.out / "tables.md")
-
-
-JANUS = (Ordering("janus_share", "mini", "single-view", FEWER), Ordering("consistency", "mini", "single-view"))
-
-
-def orderings_of(folder: str, names: Sequence[str]) -> list[Ordering]:
-    """What the papers' tables say of columns, which are called after the priors."""
-    if folder == "table-1":
-        return [Ordering(figure, *names[:2]) for figure in ("fid", "inception_score", "text_image")]
-    best, *others = [name for name in names if name != "held-out renders"]
-    return [Ordering("image_image", best, other) for other in others]
 
 
 if __name__ == "__main__":

@@ -80,3 +80,30 @@ def test_pictures_to_learn_from_are_those_to_draw_by(tables: ModuleType, tmp_pat
     assert 1 <= len(list(folder.iterdir())) <= 4
     assert tables.bare_name("an old axe") == "old axe"
     assert tables.bare_name("a") == "a"
+
+
+def test_the_papers_say_which_column_is_better(tables: ModuleType) -> None:
+    janus, consistency = tables.orderings_of("janus", ["mini", "single-view"])
+    assert (janus.figure, janus.better, janus.worse, janus.times) == ("janus_share", "mini", "single-view", 3)
+    assert consistency.times == 1
+    found = tables.orderings_of("mv-rag", ["a, by pictures", "a", "dreambooth"])
+    assert [(one.figure, one.better, one.worse) for one in found] == [
+        ("image_image", "a, by pictures", "a"),
+        ("image_image", "a, by pictures", "dreambooth"),
+    ]
+    figures = [one.figure for one in tables.orderings_of("table-1", ["a", "b", "held-out renders"])]
+    assert figures == ["fid", "inception_score", "text_image"]
+
+
+def test_the_plan_runs_nothing(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "list.txt"
+    prompts.write_text("# two\na chair\na tree\n")
+    monkeypatch.setattr(sys, "argv", ["tables", "--out", str(tmp_path / "out"), "--plan", "--prompts", str(prompts)])
+    tables.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].endswith("preset=mini # 4 min")
+    assert lines[-1] == "about 8 minutes on two cores"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prompts.txt"]
