@@ -212,20 +212,20 @@ class Recipe(Settings):
     refinement: TextureRefinement | None = None
     """Of the asset's texture, by the prior."""
     vsd: VsdRecipe | None = None
-    """Of the learnt copy, for the loss ``vsd``; None: the usual settings."""
+    """Of the learnt copy, for the loss ``vsd`` alone; None: the usual settings."""
 
     def __post_init__(self) -> None:
-        """See :class:`Settings`; raises UsageError too for parts in no order, too many samples, a light outlived."""
+        """See :class:`Settings`; raises UsageError too for parts in no order, too many samples, too lasting targets."""
         super().__post_init__()
         for name, parts in (("stages", self.stages), ("targets", self.targets)):
             starts = [part.from_step for part in parts[: MAX_STAGES + 1]]
             if not starts or starts[0] != 0 or starts != sorted(starts) or len(starts) > MAX_STAGES:
                 raise UsageError(f"recipe {self.name} needs 1 to {MAX_STAGES} {name} in order, the first from step 0")
-        for part, has_it in (("shading, whose lights need", self.shading), ("the loss vsd, which needs", self._is_vsd)):
-            if has_it and any(target.updates != 1 for target in self.targets):
-                raise UsageError(f"recipe {self.name} has {part} targets of one update each")
-        if self.vsd is not None and not self._is_vsd:
-            raise UsageError(f"vsd has settings, but guidance.loss is {self.guidance.loss!r}; set guidance.loss=vsd")
+        once = all(target.updates == 1 for target in self.targets)
+        if self.shading is not None and not once:
+            raise UsageError(f"recipe {self.name} has shading, whose lights need targets of one update each")
+        if self.guidance.loss == "vsd" and not once:
+            raise UsageError(f"recipe {self.name} has the loss vsd, which needs targets of one update each")
         for stage in self.stages:
             samples = stage.objects * stage.resolution**2 * self.render.samples_per_diagonal
             if samples > MAX_SAMPLES:
@@ -233,10 +233,6 @@ class Recipe(Settings):
                     f"the stage from step {stage.from_step} has {samples} samples along its rays; at most "
                     f"{MAX_SAMPLES}: lower resolution, objects or samples_per_diagonal"
                 )
-
-    @property
-    def _is_vsd(self) -> bool:
-        return self.guidance.loss == "vsd"
 
     def stage_at(self, step: int) -> Stage:
         """The last stage that has started at ``step``."""
