@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_judge import write_tiny_judge
@@ -12,9 +14,11 @@ from typer.testing import CliRunner
 
 from dream3d.cli.app import app
 from dream3d.cli.evaluate_inputs import Asked, prepare
+from dream3d.errors import Dream3DError
 from dream3d.evaluation.suite.cluster import compute_part
 from dream3d.evaluation.suite.report import run_evaluation
 from dream3d.evaluation.suite.store import claim_folder
+from dream3d.ray_cluster import gathered
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,44 @@ def test_words_that_do_not_go_together(words: list[str], said: str, tmp_path: Pa
     assert done.exit_code == 2
     assert said in done.output
     assert not (tmp_path / "out").exists()
+
+
+class FakeRay:
+    """Tasks are functions; the last one is done first."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+        class RayTaskError(RayError):
+            cause = ValueError("no such\nfile")
+
+    def wait(self, tasks: list[Any], num_returns: int, timeout: float | None) -> tuple[list[Any], list[Any]]:
+        return tasks[-1:], tasks[:-1]
+
+    def get(self, task: Callable[[], Any]) -> Any:
+        return task()
+
+
+def test_results_come_as_tasks_end() -> None:
+    told = list[int]()
+    tasks = [lambda: 1, lambda: 2, lambda: 3]
+    found = list(gathered(FakeRay(), tasks, "it failed", "all stays", 1.0, lambda: told.append(len(told))))
+    assert found == [3, 2, 1]
+    assert told == [0, 1, 2]
+
+
+def test_a_task_that_fails_or_is_lost_is_told_in_one_line() -> None:
+    def fail() -> None:
+        raise FakeRay.exceptions.RayTaskError
+
+    def lose() -> None:
+        raise FakeRay.exceptions.RayError
+
+    with pytest.raises(Dream3DError, match=r"^a part failed: no such file; all stays, run it again to go on$"):
+        list(gathered(FakeRay(), [fail], "a part failed", "all stays"))
+    with pytest.raises(Dream3DError, match=r"^a worker was lost 3 times \(RayError\); all stays, run it again"):
+        list(gathered(FakeRay(), [lose], "a part failed", "all stays"))
 
 
 @pytest.mark.slow
