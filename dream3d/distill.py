@@ -8,7 +8,7 @@ Read top to bottom, :meth:`Distillation.step` is the method. To change it, chang
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,9 +24,11 @@ from dream3d.render.renderer import Rendering
 from dream3d.render.scene import Scene, build_scene
 from dream3d.run.progress import StepReport
 from dream3d.targets import KeyedImages, Target, blank_target, find_target, resized, target_cameras
+from dream3d.vsd import LearntCopy, learnt_copy
 from dream3d.watch import Figures, measure
 
 _STREAMS = ("init", "cameras", "render", "occupancy", "noise", "shading")
+_COPY_STREAM = "vsd"
 WATCHED_VIEWS, WATCHED_SIZE = 4, 48
 """Views, and pixels a side, that :meth:`Distillation.figures` looks at."""
 SHOWN = 4
@@ -54,10 +56,15 @@ class Distillation:
     """The mutable state of a run: scene, optimiser and random streams. :func:`start` makes one."""
 
     def __init__(
-        self, recipe: Recipe, prior: MultiViewPrior, scene: Scene, streams: Mapping[str, torch.Generator]
+        self,
+        recipe: Recipe,
+        prior: MultiViewPrior,
+        scene: Scene,
+        streams: Mapping[str, torch.Generator],
+        copy: LearntCopy | None = None,
     ) -> None:
-        """``streams`` are those of :func:`random_streams`."""
-        self.recipe, self.prior, self.scene, self.generators = recipe, prior, scene, streams
+        """``streams`` are those of :func:`random_streams`; ``copy`` learns beside the field, for the loss ``vsd``."""
+        self.recipe, self.prior, self.scene, self.generators, self.copy = recipe, prior, scene, streams, copy
         self.device = scene.device
         rates = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
@@ -112,15 +119,18 @@ class Distillation:
         """The target of a step, what the prior was shown for it, and that in latents."""
         recipe, prior, streams = self.recipe, self.prior, self.generators
         (asked, _), stage = recipe.target_at(step), recipe.stage_at(step)
+        views = asked.views or prior.views
         around = target_cameras(recipe, asked, stage.objects, prior.views, streams["cameras"])
         cameras = around.to(self.device)
-        light = sample_light(recipe.shading, step, cameras, asked.views or prior.views, streams["shading"])
+        light = sample_light(recipe.shading, step, cameras, views, streams["shading"])
         with torch.set_grad_enabled(asked.views_per_update is None):  # else an update renders images of its own
             rendering = self.scene.render(cameras, stage.resolution, light, streams["render"])
             latents = prior.encode_images(rendering.images(prior.image_size), streams["noise"])
         target = find_target(prior, recipe, step, cameras, latents.detach(), conditioning, streams["noise"])
+        if self.copy is not None:
+            target = self.copy.compare(target, conditioning, views)
+            self.copy.learn(latents.detach(), cameras, conditioning, views, streams[_COPY_STREAM])
         if step in recipe.shown_targets and target.keyed is not None:
-            views = asked.views or prior.views
             images = target.keyed.images[:views].cpu()  # of the first object
             shown = torch.stack([images[index * views // SHOWN] for index in range(SHOWN)])
             self.shown_targets.append((shown.movedim(1, -1) * 255).round().to(torch.uint8))
@@ -176,6 +186,7 @@ class Distillation:
             state |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         state |= {f"round.{number}": images for number, images in enumerate(self.shown_targets)}
         state |= {"updates.skipped": self._skipped}
+        state |= {f"copy.{name}": value for name, value in (self.copy.state_dict() if self.copy else {}).items()}
         target = self.target.state_dict() if self.target else {}
         return state | {f"target.{name}": value for name, value in target.items()}
 
@@ -199,6 +210,8 @@ class Distillation:
             self.scene.field.load_state_dict(parts["field"])
             self.scene.background.load_state_dict(parts["background"])
             self.scene.renderer.grid.load_state_dict(parts["occupancy"])
+            if self.copy is not None:
+                self.copy.load_state_dict(parts["copy"])
             for name, generator in self.generators.items():
                 generator.set_state(parts["generator"][name])
             for name, value in parts["optimizer"].items():
@@ -249,14 +262,16 @@ def start(
 ) -> Distillation:
     """The state of a run before its first step: a soft ball under the recipe's background.
 
-    ``hash_grid`` names an implementation, by default the best.
+    ``hash_grid`` names an implementation, by default the best. UsageError for the loss ``vsd`` and a prior that cannot
+    be copied, or without peft.
     """
     device = torch.device(device)
     if device.index is not None:
         torch.cuda.set_device(device)  # tiny-cuda-nn builds its grid on the current device
-    streams = random_streams(seed)
+    copy = learnt_copy(recipe, prior, seed)
+    streams = random_streams(seed, _STREAMS if copy is None else (*_STREAMS, _COPY_STREAM))
     scene = build_scene(recipe, prior.background, streams["init"], device, hash_grid)
-    return Distillation(recipe, prior, scene, streams)
+    return Distillation(recipe, prior, scene, streams, copy)
 
 
 def state_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
@@ -274,9 +289,9 @@ def state_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
     return None
 
 
-def random_streams(seed: int) -> dict[str, torch.Generator]:
+def random_streams(seed: int, names: Sequence[str] = _STREAMS) -> dict[str, torch.Generator]:
     """Independent CPU generators, one per purpose: changing how often one is used leaves the others' draws alone."""
-    streams = {name: torch.Generator() for name in _STREAMS}
+    streams = {name: torch.Generator() for name in names}
     for index, generator in enumerate(streams.values()):
         # A large odd stride separates neighbouring seeds; manual_seed scrambles it (MT19937 initialisation).
         generator.manual_seed((seed * 0x9E3779B97F4A7C15 + index) % 2**63)

@@ -36,6 +36,7 @@ from dream3d.run.job import Job, read_job
 from dream3d.run.progress import Observer, Outcome, Progress, silent
 from dream3d.run.session import Session
 from dream3d.run_report import write_report
+from dream3d.vsd import check_can_learn
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -113,6 +114,7 @@ def generate(
     out = check_output_file(out)
     check_extension(out)
     check_apart(out, run_dir)
+    check_can_learn(recipe, prior)
     asked = {**(request or {}), **run_pictures.request_of(guides), "out": str(out.absolute()), "device": device}
     facts = {**made_of(prompt, prior, recipe, seed, device), "request": asked}
     if guides is not None:

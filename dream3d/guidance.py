@@ -33,6 +33,17 @@ def add_noise(latents: Tensor, noise: Tensor, alpha_bar: float) -> Tensor:
     return alpha_bar**0.5 * latents + (1 - alpha_bar) ** 0.5 * noise
 
 
+def diffuse(x0: Tensor, noise: Tensor, alpha_bar: Tensor, kind: PredictionType) -> tuple[Tensor, Tensor]:
+    """Noisy latents and the network's target, both (N, C, h, w), at signal variances ``alpha_bar`` (N,).
+
+    The target is the noise (Ho et al. 2020), or v = alpha * noise - sigma * x0 (Salimans & Ho 2022).
+    """
+    alpha = alpha_bar.sqrt()[:, None, None, None]
+    sigma = (1 - alpha_bar).sqrt()[:, None, None, None]
+    target = noise if kind == "epsilon" else alpha * noise - sigma * x0
+    return alpha * x0 + sigma * noise, target
+
+
 def x0_from_prediction(x_t: Tensor, prediction: Tensor, alpha_bar: float, kind: PredictionType) -> Tensor:
     """The clean latents that a network output stands for.
 
@@ -153,7 +164,8 @@ def sds_loss(latents: Tensor, target: Tensor, x_t: Tensor, noise: Tensor, alpha_
     """Plain SDS (Poole et al. 2022, equation 3) with w(t) = 1 - alpha_bar: gradient w (e - noise) / B.
 
     ``e`` is the noise that the guided ``target`` implies. The value is a surrogate,
-    half the squared gradient, chosen because its own gradient is exact.
+    half the squared gradient, chosen because its own gradient is exact. With what a learnt copy of the prior takes for
+    noise in the place of ``noise`` it is VSD (Wang et al. 2023, equation 9; see :mod:`dream3d.vsd`).
     """
     gradient = (1 - alpha_bar) * (epsilon_from_x0(x_t, target, alpha_bar) - noise)
     return 0.5 * (latents - (latents - gradient).detach()).square().sum() / latents.shape[0]
@@ -162,8 +174,8 @@ def sds_loss(latents: Tensor, target: Tensor, x_t: Tensor, noise: Tensor, alpha_
 def distillation_loss(
     latents: Tensor, target: Tensor, x_t: Tensor, noise: Tensor, alpha_bar: float, recipe: GuidanceRecipe
 ) -> Tensor:
-    """The loss of a recipe: ``x0`` or ``sds``, with its weighting of timesteps."""
-    if recipe.loss == "sds":
+    """The loss of a recipe: ``x0`` with its weighting of timesteps, ``sds``, or ``vsd`` with the copy's noise."""
+    if recipe.loss in ("sds", "vsd"):
         return sds_loss(latents, target, x_t, noise, alpha_bar)
     weight = 1 - alpha_bar if recipe.weighting == "sigma" else 1.0
     return weight * x0_reconstruction_loss(latents, target)

@@ -60,7 +60,7 @@ class Target:
     x_t: Tensor
     """(N, C, h, w) what the prior was shown."""
     noise: Tensor
-    """(N, C, h, w) what of it was noise."""
+    """(N, C, h, w) what of it was noise; with VSD, what the learnt copy takes for it."""
     alpha_bar: float
     timestep: int
     timestep_range: tuple[int, int]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from tiny_shards import write_tiny_shards
 
 from dream3d.batch.jobs import plan
 from dream3d.batch.prompts import read_lists
+from dream3d.cameras import orbit
+from dream3d.cli.evaluate_inputs import load_judge
 from dream3d.dataset.assets.sh3f import extract, read_catalogue
 from dream3d.dataset.assets.sources import read_manifest
 from dream3d.dataset.captions.concepts import read_concepts
@@ -35,6 +38,13 @@ from dream3d.dataset.check.file import check_file
 from dream3d.dataset.images import Skipped, images_from_folder
 from dream3d.dataset.shards import read_images, read_objects
 from dream3d.errors import Dream3DError
+from dream3d.evaluation.catalogue import judge_folder
+from dream3d.evaluation.study.answers import FORMAT as ANSWERS_FORMAT
+from dream3d.evaluation.study.answers import Key, read_answers, read_key
+from dream3d.evaluation.study.questions import KEY_FORMAT
+from dream3d.evaluation.suite.cases import Case
+from dream3d.evaluation.suite.store import ALWAYS, FORMAT, Result, ResultStore, claim_folder
+from dream3d.evaluation.suite.subjects import assets_subject
 from dream3d.prior.folder import read_header, read_settings
 from dream3d.prior.official.tensors import open_tensors
 from dream3d.recipe.generation import Recipe
@@ -133,10 +143,67 @@ def _text(*texts: str) -> Callable[[Path], list[bytes]]:
     return lambda folder: [text.encode() for text in texts]
 
 
+def _judge(path: Path) -> object:
+    """A judge of a folder with other weights than its configuration's: sound ones are refused too."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(shutil.copytree(path.parent, Path(folder) / "judge"))
+        save_file({"a": torch.zeros(1)}, place / "model.safetensors")
+        (place / "tokenizer.json").write_text("{}")
+        judge = judge_folder(str(place))
+        return None if judge is None else load_judge(judge, "cpu")
+
+
+def _record(path: Path) -> object:
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path, folder)
+        claim_folder(Path(folder))
+    return None
+
+
+def _views(path: Path) -> object:
+    subject = assets_subject("theirs", [path.parent], (1.0, 1.0, 1.0))
+    return subject.views(Case("a tree", orbit(4)), 0)
+
+
+def _sheets(folder: Path) -> list[bytes]:
+    names = [folder / f"a.{ending}" for ending in ("png", "webp")]
+    for name in names:
+        Image.new("RGBA", (12, 3), (200, 100, 50, 128)).save(name)
+    return _files(*names)
+
+
+def _result(folder: Path) -> list[bytes]:
+    views, vectors = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.ones(4, 2)
+    figures = dict.fromkeys(ALWAYS, 0.5)
+    result = Result("a tree", 0, figures, views, vectors, torch.ones(2), vectors + 0, vectors + 0)
+    ResultStore(folder).keep(folder / "a.safetensors", result)
+    return _files(folder / "a.safetensors")
+
+
+KEY = {"format": KEY_FORMAT, "study": "abc", "systems": ["ours", "theirs"], "questions": {"q1": [0, 1], "q2": [1, 0]}}
+ANSWERS = {
+    "format": ANSWERS_FORMAT,
+    "study": "abc",
+    "person": "somebody",
+    "answers": [{"question": "q1", "choice": "left"}, {"question": "q2", "choice": "same"}],
+}
+
+
+def _answers(path: Path) -> object:
+    return read_answers([path], Key("abc", ["ours", "theirs"], {"q1": (0, 1), "q2": (1, 0)}))
+
+
 def _run_record(folder: Path) -> list[bytes]:
     return [json.dumps({"prompt": "a", "recipe": changed_recipe({}, "mini").to_dict()}).encode()]
 
 
+JUDGES = (
+    {"model_type": "clip", "projection_dim": 8, "text_config": {"hidden_size": 16}, "vision_config": {"patch_size": 8}},
+    {"model_type": "siglip", "text_config": {"num_hidden_layers": 1}, "vision_config": {"num_attention_heads": 4}},
+    {"model_type": "dinov2", "hidden_size": 16, "image_size": 28, "patch_size": 14, "mlp_ratio": 2},
+    {"model_type": "lpips", "backbone": "alex"},
+    {"model_type": "inception_v3", "variant": "fid"},
+)
 TARGETS = {
     "txt": Target("a.txt", _lists, _text("# x\na fox | steps=40 name='x y'\nein Bücherregal\n", "a\n")),
     "csv": Target("a.csv", _lists, _text('prompt,seed,steps\n"a cup, full",3,\n')),
@@ -159,6 +226,12 @@ TARGETS = {
     "objects": Target("train-00000.tar", lambda path: list(read_objects(path)), _shard("train")),
     "images": Target("images-00000.tar", lambda path: list(read_images(path)), _shard("images")),
     "pictures": Target("a.png", _picture, _pictures),
+    "study_key": Target("study.key.json", read_key, _text(json.dumps(KEY))),
+    "study_answers": Target("answers.json", _answers, _text(json.dumps(ANSWERS))),
+    "evaluation": Target("evaluation.json", _record, _text(json.dumps({"format": FORMAT, "status": "running"}))),
+    "result": Target("a.safetensors", lambda path: ResultStore(path.parent).find(path), _result),
+    "views": Target("a-tree.png", _views, _sheets),
+    "judge": Target("config.json", _judge, _text(*map(json.dumps, JUDGES))),
 }
 
 

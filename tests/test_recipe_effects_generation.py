@@ -34,6 +34,7 @@ from dream3d.recipe.generation import (
     WatchRecipe,
 )
 from dream3d.recipe.scene import BackgroundRecipe, FieldRecipe, Linear, RenderRecipe, ShadingRecipe
+from dream3d.recipe.vsd import VsdRecipe
 from dream3d.render.renderer import Rendering
 from dream3d.run.folder import provenance
 from dream3d.run.progress import Progress
@@ -245,6 +246,7 @@ STRONG = {"guidance.guidance_scale": 1000.0}
 NETWORK = {"background": BackgroundRecipe("network", 0.0)}
 SHADED = {"shading": ShadingRecipe(from_step=0, albedo_probability=0.0, textureless_probability=0.0)}
 REDUCED = {"mesh.resolution": 32, "mesh.faces": 500, "mesh.texture": 64}
+VSD = {"guidance.loss": "vsd", "vsd": VsdRecipe()}
 KEYED = {"key": KeyRecipe(low=0.1, high=0.9)}
 
 TABLE: Table[Trace] = {
@@ -311,6 +313,11 @@ TABLE: Table[Trace] = {
     "guidance.image_weight": rises(loss, 1e5, {"guidance.loss": "images"}),
     "guidance.weighting": falls(loss, "sigma"),
     "guidance.prior_views": becomes(lambda run: len(run.asked), "alone", 0),  # it hears of no camera
+    # The learnt copy
+    "vsd": changes(weights, VsdRecipe(lr=0.1), {"guidance.loss": "vsd"}),
+    "vsd.rank": rises(lambda run: sum(map(torch.numel, run.state.state_dict().values())), 8, VSD),
+    "vsd.lr": rises(moved("copy.lora"), 1e-2, VSD),
+    "vsd.updates": rises(moved("copy.lora"), 3, VSD),
     # Background
     "background.kind": changes(lambda run: type(run.state.scene.background), "network"),
     "background.random_probability": falls(moved("background."), 1.0, NETWORK),

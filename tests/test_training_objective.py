@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dream3d.training.objective import channel_weights, diffuse, draw_timesteps, level_weights, weighted_loss
+from dream3d.guidance import diffuse
+from dream3d.training.objective import channel_weights, draw_timesteps, level_weights, weighted_loss
 
 
 def test_noise_and_targets_by_hand() -> None:

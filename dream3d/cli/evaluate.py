@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,11 +14,13 @@ import typer
 
 from dream3d import checks
 from dream3d.cli import options
+from dream3d.cli.batch import check_workers
 from dream3d.cli.group import DebugOption, OneLineGroup, SectionedCommand, command_group, say
 from dream3d.cli.study import preferences, study
-from dream3d.errors import escaped
+from dream3d.errors import UsageError, escaped
 
 if TYPE_CHECKING:
+    from dream3d.cli.evaluate_inputs import Asked
     from dream3d.evaluation.suite.report import Evaluation
     from dream3d.evaluation.suite.store import Result
     from dream3d.evaluation.suite.summary import Summary
@@ -36,6 +41,7 @@ class EvaluateGroup(OneLineGroup):
 evaluate = command_group("Measure priors and assets, and ask people which they prefer.", EvaluateGroup)
 
 prompts_option = partial(typer.Option, rich_help_panel="Prompts")
+worker_option = partial(typer.Option, rich_help_panel="Workers")
 
 SubjectsArgument = Annotated[
     list[str],
@@ -43,7 +49,7 @@ SubjectsArgument = Annotated[
 ]
 OutDirOption = Annotated[Path, typer.Option(help="Folder for results, table and page; a second call goes on with it.")]
 ProtocolOption = Annotated[
-    Literal["quick", "mvdream", "ood", "ind"] | None,
+    Literal["quick", "mvdream", "ood", "ind", "dreamfusion"] | None,
     prompts_option(help="Prompts and what they are compared with.", show_default="quick; the assets' own prompts"),
 ]
 PromptsOption = Annotated[
@@ -57,12 +63,20 @@ ReferenceOption = Annotated[
 CorpusOption = Annotated[
     str | None, prompts_option(help="Corpus that ood finds pictures in.", show_default="the built-in one")
 ]
+DrawByOption = Annotated[
+    str, prompts_option(help="In ood, what priors draw by, a column each: text, pictures, one-picture.")
+]
+FusionOption = Annotated[str, prompts_option(help="With --draw-by pictures, how far to trust the text: 0 to 1.")]
 JudgeOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        help="Prior whose image encoder judges, or folder of a CLIP.", show_default="the first prior's, or mini's"
+        help="Prior whose image encoder judges, or folder of a network that does; may be repeated.",
+        show_default="the first prior's, or mini's",
     ),
 ]
+EngineOption = Annotated[Literal["local", "ray"], worker_option(help="This process, or a Ray cluster.")]
+WorkersOption = Annotated[int, worker_option(help="Tasks of --engine ray.")]
+AddressOption = Annotated[str | None, worker_option(help="Address of the Ray cluster.", show_default="a local one")]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps of priors.", show_default="the prior's")]
 
 
@@ -74,10 +88,15 @@ def measure(
     limit: LimitOption = None,
     reference: ReferenceOption = None,
     corpus: CorpusOption = None,
+    draw_by: DrawByOption = "text",
+    fusion: FusionOption = "auto",
     seeds: options.SeedsOption = "0",
     judge: JudgeOption = None,
     steps: StepsOption = None,
     out_dir: OutDirOption = Path("evaluation"),
+    engine: EngineOption = "local",
+    workers: WorkersOption = 1,
+    address: AddressOption = None,
     device: options.DeviceOption = "auto",
     quiet: options.QuietOption = False,
     debug: DebugOption = False,
@@ -91,8 +110,10 @@ def measure(
 
     checks.check_device_name(device)
     checks.check_run_dir(out_dir, "--out-dir")
-    asked = Asked(tuple(subjects), protocol, prompts, limit, reference, corpus, tuple(checks.parse_seeds(seeds)), steps)
-    evaluation = prepare(asked, judge, device)
+    cluster = Cluster(engine, workers, address)
+    numbers, ways = tuple(checks.parse_seeds(seeds)), tuple(way.strip() for way in draw_by.split(","))
+    asked = Asked(tuple(subjects), protocol, prompts, limit, reference, corpus, numbers, steps, ways, fusion)
+    evaluation = prepare(asked, tuple(judge or ()), device)
 
     from dream3d.evaluation.suite.report import run_evaluation
     from dream3d.evaluation.suite.store import PAGE, RECORD
@@ -101,16 +122,51 @@ def measure(
     out_dir.mkdir(parents=True, exist_ok=True)
     busy = f"another evaluation is at work in {out_dir}; wait for it, or choose another --out-dir"
     with held(out_dir / LOCK, busy):
-        summaries, computed = run_evaluation(evaluation, out_dir, _told(evaluation, quiet))
+        elsewhere = _fill(cluster, asked, tuple(judge or ()), device, out_dir, quiet) if engine == "ray" else 0
+        summaries, here = run_evaluation(evaluation, out_dir, _told(evaluation, quiet or engine == "ray"))
     if quiet:
         say(out_dir / RECORD)
         return
     _print(summaries)
     for note in evaluation.notes():
         say(f"note: {note}", err=True)
-    say(f"computed    {computed} answers; the rest was there")
+    say(f"computed    {elsewhere + here} answers; the rest was there")
     say(f"record      {out_dir / RECORD}")
     say(f"page        {out_dir / PAGE}")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where answers are computed. UsageError for what does not go together."""
+
+    engine: str
+    tasks: int
+    address: str | None
+
+    def __post_init__(self) -> None:
+        check_workers(self.tasks)
+        if self.engine != "ray" and (self.address or self.tasks != 1):
+            raise UsageError("--workers and --address go with --engine ray")
+
+
+def _fill(cluster: Cluster, asked: Asked, judges: tuple[str, ...], device: str, out_dir: Path, quiet: bool) -> int:
+    """Let a Ray cluster compute the answers; how many it did."""
+    from dream3d.cli.device import resolve_device
+    from dream3d.cli.evaluate_inputs import absolute, prepare
+    from dream3d.evaluation.suite.cluster import fill_on_ray
+    from dream3d.evaluation.suite.store import claim_folder
+    from dream3d.threads import threads_per_worker
+
+    def tell(count: int) -> None:
+        if not quiet:
+            say(f"{count} answers in {out_dir}", err=True)
+
+    claim_folder(out_dir)
+    again = partial(prepare, asked.everywhere(), tuple(map(absolute, judges)), device)
+    threads, place = threads_per_worker(cluster.tasks), out_dir.absolute()
+    # Ray writes paragraphs about lost workers to stdout, which is for results; they are in its logs too.
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        return fill_on_ray(again, place, cluster.tasks, threads, resolve_device(device), cluster.address, tell)
 
 
 for _function in (study, preferences):

@@ -39,7 +39,8 @@ PreviewOption = Annotated[int, typer.Option(help="Sample so many seeds in 2D, us
 PresetOption = Annotated[
     str | None,
     recipe_option(
-        help="mini, mvdream, mvdream-shading, mini-single-view, mvdream-single-view.", show_default="the prior's"
+        help="mini, mvdream, mvdream-shading; as baselines, either with -single-view or -vsd.",
+        show_default="the prior's",
     ),
 ]
 NegativeOption = Annotated[str | None, recipe_option(help="What to avoid.", show_default=_PRESET)]

@@ -8,30 +8,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from dream3d.errors import PriorError, first_line
+from dream3d.errors import PriorError
+from dream3d.evaluation.judge_files import BATCH, CONFIG, TOKENIZER, WEIGHTS, loaded, shown_to
 from dream3d.files import hash_file
-from dream3d.prior.folder import build_on_meta, check_has, shapes_of
+from dream3d.prior.folder import check_has
 from dream3d.prior.schema import CLIP_TEXT, CLIP_VISION, WIDTH, Rules, checked, read_json, whole
 from dream3d.prior.tokenizer import bounded, load_tokenizer, repaired
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
+FILES = (CONFIG, WEIGHTS, TOKENIZER)
+ADVICE = "give a folder in the layout of transformers, with safetensors"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the colours that CLIP was trained on (Radford et al. 2021); OpenCLIP kept them."""
-BATCH = 32
 _TEXT: Rules = {**CLIP_TEXT, "eos_token_id": whole(0, 1_000_000)}
 _WHOLE: Rules = {"projection_dim": WIDTH}
-_MAX_BYTES_PER_NUMBER = 4
-
-
-def is_clip(folder: Path) -> bool:
-    """Whether a folder says that it holds a CLIP model."""
-    path = folder / "config.json"
-    return path.is_file() and read_json(path).get("model_type") == "clip"
 
 
 class ClipFolder:
@@ -42,13 +34,16 @@ class ClipFolder:
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
-        check_has(folder, FILES, "give a folder in the layout of transformers, with safetensors")
+        check_has(folder, FILES, ADVICE)
         self.name = f"CLIP of {folder.resolve().name}"
         self._folder, self.device = folder, torch.device(device)
-        config = _config(folder / "config.json")
-        self._model = _loaded(config, folder / "model.safetensors").to(self.device).requires_grad_(False).eval()
-        text = config.text_config
-        self._tokenizer = load_tokenizer(folder / "tokenizer.json", text.max_position_embeddings, text.vocab_size)
+        path = folder / CONFIG
+        text, vision = tower_settings(path, _TEXT, CLIP_VISION)
+        config = CLIPConfig(text_config=text, vision_config=vision, **checked(read_json(path), _WHOLE, path))
+        model = loaded(lambda: CLIPModel(config), folder / WEIGHTS, lambda name: "position_ids" in name)
+        self._model: Any = model.to(self.device)
+        words, tokens = config.text_config.vocab_size, config.text_config.max_position_embeddings
+        self._tokenizer = load_tokenizer(folder / TOKENIZER, tokens, words)
         self._side = int(config.vision_config.image_size)
 
     @cached_property
@@ -59,13 +54,9 @@ class ClipFolder:
     @torch.no_grad()
     def embed_images(self, pictures: Tensor) -> Tensor:
         """See :class:`dream3d.evaluation.encoders.TextImageEncoder`; pictures are resized, not cut."""
-        mean, std = (torch.tensor(one, device=self.device).view(3, 1, 1) for one in (MEAN, STD))
         vectors = []
-        for part in pictures.split(BATCH):
-            pixels = part.to(self.device, torch.float32)
-            if pixels.shape[-2:] != (self._side, self._side):
-                pixels = F.interpolate(pixels, (self._side, self._side), mode="bicubic", antialias=True).clamp(0, 1)
-            pooled = self._model.vision_model(pixel_values=(pixels - mean) / std).pooler_output
+        for pixels in shown_to(pictures, self._side, MEAN, STD, self.device):
+            pooled = self._model.vision_model(pixel_values=pixels).pooler_output
             vectors.append(F.normalize(self._model.visual_projection(pooled), dim=-1).cpu())
         return torch.cat(vectors)
 
@@ -85,31 +76,12 @@ class ClipFolder:
         return torch.cat(vectors)
 
 
-def _config(path: Path) -> Any:
-    data = read_json(path)
-    parts = {}
-    for name, rules in (("text_config", _TEXT), ("vision_config", CLIP_VISION)):
+def tower_settings(path: Path, text: Rules, vision: Rules) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The checked settings of both towers of a ``config.json``; :class:`PriorError` if it has none."""
+    data, parts = read_json(path), []
+    for name, rules in (("text_config", text), ("vision_config", vision)):
         part = data.get(name)
         if not isinstance(part, dict):
-            raise PriorError(f"{path} has no table {name!r}; it does not describe a CLIP model")
-        parts[name] = checked(part, rules, path)
-    shared = checked(data, _WHOLE, path)
-    return CLIPConfig(**parts, **shared)
-
-
-def _loaded(config: Any, path: Path) -> Any:
-    """The model with the weights of a file, in float32."""
-    shapes = shapes_of(build_on_meta(lambda: CLIPModel(config), path))
-    needed = sum(shape.numel() for shape in shapes.values())
-    if path.stat().st_size > _MAX_BYTES_PER_NUMBER * needed + 2**24:
-        raise PriorError(f"{path} is larger than its configuration's {needed} numbers; copy the complete folder")
-    try:
-        tensors = {name: value.float() for name, value in load_file(path).items() if "position_ids" not in name}
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise PriorError(f"{path} is truncated or not a safetensors file ({first_line(error)})") from error
-    if {name: value.shape for name, value in tensors.items()} != shapes:
-        odd = sorted(tensors.keys() ^ shapes.keys()) or ["a shape"]
-        raise PriorError(f"{path} does not belong to its configuration ({odd[0]}); copy the complete folder")
-    model: Any = CLIPModel(config)  # with memory: it has buffers that no file holds
-    model.load_state_dict(tensors)
-    return model
+            raise PriorError(f"{path} has no table {name!r}; it does not describe both towers of such a model")
+        parts.append(checked(part, rules, path))
+    return parts[0], parts[1]

@@ -1,4 +1,4 @@
-"""Who judges pictures: a prior's own image encoder, and a classifier in the place of Inception."""
+"""Who judges pictures: what each kind of judge can do, and those that need no folder of their own."""
 
 from __future__ import annotations
 
@@ -57,6 +57,42 @@ class ClassifyingEncoder(Protocol):
 
     def classify(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, S, S) in [0, 1], any S -> features (N, F) and probabilities (N, C), on the CPU."""
+        ...
+
+
+class PictureEncoder(Protocol):
+    """Pictures to vectors whose cosine says how alike things look: DINOv2."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its weights."""
+        ...
+
+    def embed_images(self, pictures: Tensor) -> Tensor:
+        """(N, 3, S, S) in [0, 1], any S -> (N, D) of length 1, on the CPU."""
+        ...
+
+
+class PerceptualDistance(Protocol):
+    """How different two pictures look: LPIPS."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its weights."""
+        ...
+
+    def distances(self, pictures: Tensor, truth: Tensor) -> Tensor:
+        """(N, 3, S, S) in [0, 1] each, any S -> (N,) on the CPU, 0 for equal pictures."""
         ...
 
 

@@ -20,12 +20,12 @@ _ADAPTER = "default"
 """Peft's name for the one adapter that there is."""
 
 
-def check_peft() -> None:
-    """Raises UsageError, which names the extra, without peft."""
+def check_peft(asker: str = "--method lora", instead: str = "--method full") -> None:
+    """Raises UsageError without peft: it names the extra, who needs it, and what does without."""
     try:
         import peft  # noqa: F401
     except ImportError as error:
-        raise UsageError("--method lora needs peft; pip install 'dream3d[dreambooth]', or use --method full") from error
+        raise UsageError(f"{asker} needs peft; pip install 'dream3d[dreambooth]', or use {instead}") from error
 
 
 def add_lora(unet: nn.Module, rank: int, seed: int) -> Any:

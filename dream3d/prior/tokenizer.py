@@ -55,9 +55,12 @@ def _check_file(data: dict[str, Any], words: int, path: Path) -> None:
     identity = whole(0, words - 1)
     if not (isinstance(model, dict) and isinstance(padding, dict) and isinstance(added, list)):
         raise PriorError(f"{path} is not a tokenizer (a part is no table); copy the file again")
-    check(model.get("type"), one_of("BPE", "WordPiece"), "model.type", path)
+    kind = check(model.get("type"), one_of("BPE", "WordPiece", "Unigram"), "model.type", path)
     vocabulary = model.get("vocab")
-    if not (isinstance(vocabulary, dict) and vocabulary and all(map(identity.accepts, vocabulary.values()))):
+    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    if kind == "Unigram":  # a list, whose places are the ids
+        ids = list(range(len(vocabulary))) if isinstance(vocabulary, list) else []
+    if not (ids and all(map(identity.accepts, ids))):
         raise PriorError(
             f"{path} is not a tokenizer of at most {words} words, which the text encoder reads; copy it again"
         )

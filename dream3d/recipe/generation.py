@@ -30,6 +30,7 @@ from dream3d.recipe.scene import (
     Weight,
 )
 from dream3d.recipe.settings import parse_settings
+from dream3d.recipe.vsd import VsdRecipe
 
 MAX_STAGES = 100
 MAX_SAMPLES = 2**26
@@ -53,8 +54,9 @@ class Stage(Settings):
 class GuidanceRecipe(Settings):
     """Score distillation (docs/method.md, Guidance and Timestep schedule)."""
 
-    loss: Literal["x0", "sds", "images"] = "x0"
-    """``x0`` and ``sds`` compare latents; ``images`` compares the renders with the decoded target, pixel by pixel."""
+    loss: Literal["x0", "sds", "images", "vsd"] = "x0"
+    """``x0``, ``sds`` and ``vsd`` compare latents; ``images`` compares the renders with the decoded target, pixel by
+    pixel. ``vsd`` is ``sds`` against a copy of the prior that learns beside the field (ProlificDreamer)."""
     image_weight: Weight = 6000.0
     """Of ``images``: weight of the mean absolute difference of the colours."""
     guidance_scale: GuidanceScale = 50.0
@@ -209,16 +211,21 @@ class Recipe(Settings):
     watch: WatchRecipe = WatchRecipe()
     refinement: TextureRefinement | None = None
     """Of the asset's texture, by the prior."""
+    vsd: VsdRecipe | None = None
+    """Of the learnt copy, for the loss ``vsd`` alone; None: the usual settings."""
 
     def __post_init__(self) -> None:
-        """See :class:`Settings`; raises UsageError too for parts in no order, too many samples, a light outlived."""
+        """See :class:`Settings`; raises UsageError too for parts in no order, too many samples, too lasting targets."""
         super().__post_init__()
         for name, parts in (("stages", self.stages), ("targets", self.targets)):
             starts = [part.from_step for part in parts[: MAX_STAGES + 1]]
             if not starts or starts[0] != 0 or starts != sorted(starts) or len(starts) > MAX_STAGES:
                 raise UsageError(f"recipe {self.name} needs 1 to {MAX_STAGES} {name} in order, the first from step 0")
-        if self.shading is not None and any(target.updates != 1 for target in self.targets):
+        once = all(target.updates == 1 for target in self.targets)
+        if self.shading is not None and not once:
             raise UsageError(f"recipe {self.name} has shading, whose lights need targets of one update each")
+        if self.guidance.loss == "vsd" and not once:
+            raise UsageError(f"recipe {self.name} has the loss vsd, which needs targets of one update each")
         for stage in self.stages:
             samples = stage.objects * stage.resolution**2 * self.render.samples_per_diagonal
             if samples > MAX_SAMPLES:
@@ -258,8 +265,11 @@ class Recipe(Settings):
         return _stretched(self, steps / self.steps, steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for ``run.json`` and the asset's provenance."""
-        return dataclasses.asdict(self)
+        """Plain data for ``run.json`` and the asset's provenance; the bytes of assets without ``vsd`` stay the same."""
+        data = dataclasses.asdict(self)
+        if self.vsd is None:
+            del data["vsd"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:

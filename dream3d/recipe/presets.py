@@ -1,4 +1,4 @@
-"""The presets: ``mini`` (minutes on a CPU), ``mvdream`` (the released numbers) and ``mvdream-shading``; baselines."""
+"""The presets: ``mini`` (minutes on a CPU), ``mvdream`` (the released numbers), ``mvdream-shading``; baselines."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dream3d.recipe.generation import (
     TargetRecipe,
 )
 from dream3d.recipe.scene import BackgroundRecipe, FieldRecipe, Linear, RenderRecipe, ShadingRecipe
+from dream3d.recipe.vsd import VsdRecipe
 
 MVDREAM_NEGATIVE_PROMPT = (
     "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, "
@@ -79,11 +80,29 @@ def _single_view(recipe: Recipe) -> Recipe:
     return replace(recipe, name=f"{recipe.name}-single-view", guidance=guidance)
 
 
+def _vsd(recipe: Recipe, guidance_scale: float, vsd: VsdRecipe) -> Recipe:
+    """The same with ProlificDreamer's guidance: a target for each update, at timesteps of the whole schedule at first.
+
+    Their upper bound falls in a line to a half here; the paper changes it at once.
+    """
+    end = recipe.steps // 2
+    guidance = replace(
+        recipe.guidance,
+        loss="vsd",
+        guidance_scale=guidance_scale,
+        rescale=0.0,
+        t_min=Linear(0.02, 0.02, end),
+        t_max=Linear(0.98, 0.5, end),
+    )
+    return replace(recipe, name=f"{recipe.name}-vsd", targets=(TargetRecipe(),), guidance=guidance, vsd=vsd)
+
+
 PRESETS: dict[str, Recipe] = {
     "mini": _MINI,
     "mvdream": _MVDREAM,
     "mvdream-shading": replace(_MVDREAM, name="mvdream-shading", shading=ShadingRecipe(light_per="object")),
     **{one.name: one for one in map(_single_view, (_MINI, _MVDREAM))},
+    **{one.name: one for one in (_vsd(_MINI, 5.0, VsdRecipe(lr=1e-3)), _vsd(_MVDREAM, 7.5, VsdRecipe()))},
 }
 
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from dream3d.errors import DatasetError, Dream3DError
-from dream3d.ray_cluster import ray_cluster
+from dream3d.ray_cluster import ATTEMPTS, gathered, ray_cluster
 from dream3d.retrieval.encoder import CorpusEncoder
 from dream3d.retrieval.ingest import AddOptions, Report, Summary, add
 from dream3d.retrieval.lance import open_store
-
-ATTEMPTS = 3
-"""Of a task whose machine is lost: what is in the store already is not added again."""
 
 
 def add_on_ray(
@@ -32,15 +27,15 @@ def add_on_ray(
     UsageError without ray, Dream3DError for a cluster that cannot be reached or a task that failed.
     """
     with ray_cluster(address, options.workers, "ray,retrieve") as ray:
+        # What is in the store already is not added again.
         task = ray.remote(_add_part).options(num_cpus=1, max_retries=ATTEMPTS - 1, retry_exceptions=False)
         places = [str(source) for source in sources]
-        parts = [(index, options.workers) for index in range(options.workers)]
+        shares = [(index, options.workers) for index in range(options.workers)]
         alone = replace(options, workers=1)
-        waiting = [task.remote(places, location, str(folder), alone, part) for part in parts]
+        waiting = [task.remote(places, location, str(folder), alone, one) for one in shares]
         summary = Summary()
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1)
-            summary.merge(_result(ray, done[0]))
+        for part in gathered(ray, waiting, "a part was not added", "what was added stays"):
+            summary.merge(part)
             report(summary)
     return summary
 
@@ -49,14 +44,3 @@ def _add_part(sources: list[str], location: str, folder: str, options: AddOption
     encoder = CorpusEncoder(Path(folder))
     store = open_store(location, encoder.fingerprint)
     return add([Path(source) for source in sources], store, encoder, Path(folder), options, part)
-
-
-def _result(ray: Any, reference: Any) -> Summary:
-    again = "what was added stays; run it again to go on"
-    try:
-        summary: Summary = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise DatasetError(f"a part was not added: {str(error.cause)[:300]}; {again}") from error
-    except ray.exceptions.RayError as error:
-        raise Dream3DError(f"a worker was lost {ATTEMPTS} times ({type(error).__name__}); {again}") from error
-    return summary

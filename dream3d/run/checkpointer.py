@@ -24,7 +24,7 @@ VERSION = 1
 """Of a run's checkpoints; a newer one is refused."""
 FOLDER = "checkpoints"
 FIELD = "field.safetensors"
-"""What is kept of a finished run: the state without optimiser, random generators and targets."""
+"""What is kept of a finished run: the state without optimiser, random generators, targets and a learnt copy."""
 _FOLDERS = re.compile(rf"{FOLDER}(-\d+)?")
 _FILES = re.compile(rf"{_FOLDERS.pattern}/{checkpoints.NAME.pattern}")
 
@@ -100,7 +100,7 @@ class Checkpointer:
 
     def keep_field(self, state: RunState) -> None:
         """Write :data:`FIELD`, from which the mesh could be made again. Raises OSError."""
-        unkept = ("optimizer.", "generator.", "target.", "round.", "updates.")
+        unkept = ("optimizer.", "generator.", "target.", "round.", "updates.", "copy.")
         kept = {name: value for name, value in state.state_dict().items() if not name.startswith(unkept)}
         self._write(FIELD, state.recipe.steps, {}, kept)
 

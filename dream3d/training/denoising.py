@@ -9,13 +9,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from dream3d.guidance import diffuse
 from dream3d.prior.attention import Context
 from dream3d.prior.codec import Codec
 from dream3d.prior.patch_pca import PatchPCA
 from dream3d.prior.unet import call_unet
 from dream3d.training.data import Batch
 from dream3d.training.inputs import FrozenInputs
-from dream3d.training.objective import channel_weights, diffuse, weighted_loss
+from dream3d.training.objective import channel_weights, weighted_loss
 
 LEVELS = (100, 300, 500, 700, 850, 950, 999)
 """Timesteps at which held-out losses are measured, of 1000."""

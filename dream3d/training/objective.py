@@ -1,4 +1,4 @@
-"""The losses as pure functions: diffusion (noise, targets, weights), contrast, and staying near the start."""
+"""The losses as pure functions: diffusion (timesteps, weights), contrast, and staying near the start."""
 
 from __future__ import annotations
 
@@ -14,17 +14,6 @@ from dream3d.guidance import PredictionType
 def draw_timesteps(uniform: Tensor, tilt: float, count: int) -> Tensor:
     """Timesteps in 0..count-1 from numbers in [0, 1), any shape: floor(count * u^tilt)."""
     return (uniform**tilt * count).long().clamp(0, count - 1)
-
-
-def diffuse(x0: Tensor, noise: Tensor, alpha_bar: Tensor, kind: PredictionType) -> tuple[Tensor, Tensor]:
-    """Noisy latents and the network's target, both (N, C, h, w), at signal variances ``alpha_bar`` (N,).
-
-    The target is the noise (Ho et al. 2020), or v = alpha * noise - sigma * x0 (Salimans & Ho 2022).
-    """
-    alpha = alpha_bar.sqrt()[:, None, None, None]
-    sigma = (1 - alpha_bar).sqrt()[:, None, None, None]
-    target = noise if kind == "epsilon" else alpha * noise - sigma * x0
-    return alpha * x0 + sigma * noise, target
 
 
 def error_of_x0(error: Tensor, alpha_bar: Tensor, kind: PredictionType) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
+from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.prior.sampling import sample_views, sampling_for
+from dream3d.prior.sampling import SamplingRecipe, sample_views, sampling_for
 
 
 def draw(
@@ -23,17 +24,19 @@ def draw(
     together: int | None = None,
     steps: int | None = None,
     cameras: Cameras | None = None,
+    tell: Callable[[Conditioning, Cameras, SamplingRecipe], Conditioning] = lambda text, cameras, recipe: text,
 ) -> Tensor:
     """(views, 3, S, S) in [0, 1] on the CPU, evenly around an object at 15 degrees of elevation, or from ``cameras``.
 
     ``views`` is the prior's own number by default. They are sampled ``together`` at a time, by default as many as the
-    prior was trained on. ``steps`` of sampling are the prior's own by default.
+    prior was trained on. ``steps`` of sampling are the prior's own by default. ``tell`` adds to the text what else the
+    prior is told, for these cameras and this way of sampling.
     """
     cameras = orbit(views or prior.views) if cameras is None else cameras
     together = together or min(prior.views, len(cameras))
     recipe = sampling_for(prior.recommended_preset)
     recipe = recipe if steps is None else dataclasses.replace(recipe, steps=steps)
-    text = prior.encode_prompt(prior.with_suffix(prompt), "")
+    text = tell(prior.encode_prompt(prior.with_suffix(prompt), ""), cameras, recipe)
     groups = [
         sample_views(prior, text, _part(cameras, slice(first, first + together)), recipe, seed + 100 * first)
         for first in range(0, len(cameras), together)

@@ -42,12 +42,14 @@ PROTOCOLS = {
     for one in (
         Protocol("quick", 20, prompts="quick"),
         Protocol("mvdream", 1000),
+        Protocol("dreamfusion", 415, prompts="dreamfusion"),
         Protocol("ood", 196, prompts="ood", has_pictures=True),
         Protocol("ind", 50, has_truth=True),
     )
 }
 """``mvdream``: Table 1 of MVDream (Shi et al. 2023), the captions and cameras of held-out objects. ``ood`` and ``ind``:
-Tables 1 and 3 of MV-RAG, things that are new to the prior, and everyday ones with their truth."""
+Tables 1 and 3 of MV-RAG, things that are new to the prior, and everyday ones with their truth. ``dreamfusion``: the
+prompts of DreamFusion's gallery, which many papers draw from."""
 
 
 @dataclass(frozen=True, eq=False)

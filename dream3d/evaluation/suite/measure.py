@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dream3d.errors import DatasetError, ExportError
 from dream3d.evaluation.consistency import cross_view_consistency, janus_score
-from dream3d.evaluation.encoders import ClassifyingEncoder, TextImageEncoder
+from dream3d.evaluation.encoders import ClassifyingEncoder, PerceptualDistance, PictureEncoder, TextImageEncoder
 from dream3d.evaluation.pixels import WINDOW, psnr, ssim
 from dream3d.evaluation.similarity import image_image_similarity, text_image_similarity, view_agreement
 from dream3d.evaluation.suite.cases import Case, Color
@@ -26,11 +26,27 @@ class Judges:
     encoder: TextImageEncoder
     classifier: ClassifyingEncoder | None = None
     """None where it is not installed: there is no inception score then, and features are the encoder's vectors."""
+    pictures: PictureEncoder | None = None
+    """A second opinion on what is alike, if there is one."""
+    distance: PerceptualDistance | None = None
+    """Of views and their truth, if there is one."""
 
     @property
     def digest(self) -> str:
         """Of their weights."""
-        return f"{self.encoder.digest} {self.classifier.digest if self.classifier else None}"
+        others = "".join(f" {one.digest}" for one in (self.pictures, self.distance) if one is not None)
+        return f"{self.encoder.digest} {self.classifier.digest if self.classifier else None}{others}"
+
+    @property
+    def all(self) -> dict[str, TextImageEncoder | ClassifyingEncoder | PictureEncoder | PerceptualDistance]:
+        """Those that there are, by what they judge."""
+        found = {
+            "encoder": self.encoder,
+            "classifier": self.classifier,
+            "pictures": self.pictures,
+            "distance": self.distance,
+        }
+        return {role: one for role, one in found.items() if one is not None}
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, F) features of (N, 3, S, S) pictures in [0, 1] for the Fréchet distance, and (N, C) probabilities."""
@@ -97,18 +113,25 @@ def measure(case: Case, seed: int, views: Tensor, background: Color, judges: Jud
         if judges.classifier is not None:
             references, _ = judges.classifier.classify(case.pictures)
             figures["image_image_classifier"] = image_image_similarity(features, references)
+        if judges.pictures is not None:
+            pair = (judges.pictures.embed_images(one) for one in (views, case.pictures))
+            figures["image_image_pictures"] = image_image_similarity(*pair)
     truth = case.truth_over(background) if case.is_exact else None
     if truth is not None:
-        figures |= _against(views, truth)
+        figures |= _against(views, truth, judges.distance)
     return Result(case.prompt, seed, figures, kept, vectors, text, features, probabilities)
 
 
-def _against(views: Tensor, truth: Tensor) -> dict[str, float]:
-    """PSNR and SSIM at the smaller one's size."""
+def _against(views: Tensor, truth: Tensor, distance: PerceptualDistance | None) -> dict[str, float]:
+    """PSNR, SSIM and, if somebody judges it, LPIPS, at the smaller one's size."""
     size = min(views.shape[-1], truth.shape[-1])
     shown, real = (
         one if one.shape[-1] == size else F.interpolate(one, (size, size), mode="bilinear", antialias=True).clamp(0, 1)
         for one in (views, truth)
     )
     figures = {"psnr": float(psnr(shown, real).mean())}
-    return figures | ({"ssim": float(ssim(shown, real).mean())} if size >= WINDOW else {})
+    if size >= WINDOW:
+        figures["ssim"] = float(ssim(shown, real).mean())
+    if distance is not None:
+        figures["lpips"] = float(distance.distances(shown, real).mean())
+    return figures

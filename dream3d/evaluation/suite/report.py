@@ -21,8 +21,8 @@ from dream3d.files import remove_leftovers, write_json, write_text
 from dream3d.version import __version__
 
 NOT_COMPARABLE = (
-    "The networks that judge here are not those of published tables (Inception, CLIP, DINO). Compare the columns with "
-    "each other, not with published numbers."
+    "The networks that judge here are not those of published tables (Inception, CLIP, DINO), or were not shown to be. "
+    "Compare the columns with each other, not with published numbers."
 )
 FEW = 50
 """Prompts below which figures of whole sets say little."""
@@ -106,8 +106,8 @@ def record_of(evaluation: Evaluation, summaries: Sequence[Summary]) -> dict[str,
         "prompts": list(dict.fromkeys(case.prompt for case in evaluation.cases)),
         "seeds": list(evaluation.seeds),
         "judges": {
-            "encoder": {"name": judges.encoder.name, "sha256": judges.encoder.digest},
-            "classifier": judges.classifier and {"name": judges.classifier.name, "sha256": judges.classifier.digest},
+            "classifier": None,
+            **{role: {"name": one.name, "sha256": one.digest} for role, one in judges.all.items()},
         },
         "comparable_with_published_numbers": False,
         "notes": evaluation.notes(),
@@ -121,7 +121,7 @@ def page_of(evaluation: Evaluation, summaries: Sequence[Summary]) -> str:
     judges = evaluation.judges
     lines = [
         f"{len(evaluation.cases)} prompts, seeds {', '.join(map(str, evaluation.seeds))}",
-        "judged by " + " and ".join(one.name for one in (judges.encoder, judges.classifier) if one is not None),
+        "judged by " + " and ".join(one.name for one in judges.all.values()),
     ]
     return evaluation_page(f"Evaluation: {evaluation.protocol}", lines, evaluation.notes(), summaries)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dream3d.cameras import Cameras
 from dream3d.dataset.check.file import CHECKS, check_file
 from dream3d.errors import Dream3DError, ExportError, UsageError
 from dream3d.evaluation.protocols.views import draw
@@ -22,8 +23,9 @@ from dream3d.mesh.foreign import read_scene
 from dream3d.mesh.reading import read_asset
 from dream3d.mesh.shading import shade_asset
 from dream3d.names import slug
+from dream3d.prior.conditioning import Conditioning
 from dream3d.prior.diffusion import DiffusionPrior
-from dream3d.prior.sampling import sampling_for
+from dream3d.prior.sampling import SamplingRecipe, sampling_for
 
 ASSET_SIZE = 256
 """Side in pixels of the pictures of assets."""
@@ -52,6 +54,26 @@ class Subject(Protocol):
         ...
 
 
+class Told(Protocol):
+    """What a prior is told of a prompt besides its text: pictures."""
+
+    def key(self, prior: DiffusionPrior, prompt: str) -> str | None:
+        """What it depends on; None for a prompt of which there is nothing to tell, and so no answer."""
+        ...
+
+    def tell(
+        self,
+        prior: DiffusionPrior,
+        prompt: str,
+        text: Conditioning,
+        seed: int,
+        cameras: Cameras,
+        recipe: SamplingRecipe,
+    ) -> Conditioning:
+        """The text with what there is to tell."""
+        ...
+
+
 @dataclass(frozen=True)
 class PriorSubject:
     """A prior that samples the views of each prompt."""
@@ -60,6 +82,8 @@ class PriorSubject:
     prior: DiffusionPrior
     steps: int | None = None
     """Of sampling; the prior's own by default."""
+    told: Told | None = None
+    """None: the text alone."""
 
     @property
     def background(self) -> Color:
@@ -68,11 +92,19 @@ class PriorSubject:
 
     def key(self, case: Case, seed: int) -> str | None:
         """See :class:`Subject`."""
-        return f"{self.prior.digest} {self.steps} {sampling_for(self.prior.recommended_preset)}"
+        key = f"{self.prior.digest} {self.steps} {sampling_for(self.prior.recommended_preset)}"
+        if self.told is None:
+            return key
+        more = self.told.key(self.prior, case.prompt)
+        return None if more is None else f"{key} {more}"
 
     def views(self, case: Case, seed: int) -> Tensor:
         """See :class:`Subject`."""
-        return draw(self.prior, case.prompt, seed, steps=self.steps, cameras=case.cameras).clamp(0, 1)
+
+        def tell(text: Conditioning, cameras: Cameras, recipe: SamplingRecipe) -> Conditioning:
+            return text if self.told is None else self.told.tell(self.prior, case.prompt, text, seed, cameras, recipe)
+
+        return draw(self.prior, case.prompt, seed, steps=self.steps, cameras=case.cameras, tell=tell).clamp(0, 1)
 
 
 @dataclass(frozen=True)

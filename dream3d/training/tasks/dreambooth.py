@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dream3d.errors import UsageError
+from dream3d.guidance import diffuse
 from dream3d.images import Picture, enlarged, side_by_side, to_uint8, write_png
 from dream3d.personalise.keep import Asked, answers, ask, captions_of
 from dream3d.personalise.lora import add_lora, lora_changes, lora_parameters
@@ -27,7 +28,7 @@ from dream3d.training.denoising import weights_of_latents
 from dream3d.training.events import StepEvent
 from dream3d.training.logs import StepLog
 from dream3d.training.loop import Trainer, make_accelerator
-from dream3d.training.objective import diffuse, draw_timesteps, mean_change, weighted_loss
+from dream3d.training.objective import draw_timesteps, mean_change, weighted_loss
 from dream3d.training.personalised import RUN_FOLDER, Base, write_adapter, write_full
 from dream3d.training.task import Loss, Task, Trained
 
