@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_dreambooth import RECIPE, SUBJECT, Killed
 from tiny_photos import write_personal_prior, write_photos
 from torch import nn
 
+from dream3d.errors import UsageError
 from dream3d.personalise.photos import read_photos
 from dream3d.personalise.recipe import Bits
 from dream3d.prior.memory import MemoryPlan
@@ -50,6 +52,13 @@ def test_8_bits_learn_as_32_do_in_a_quarter_of_the_memory() -> None:
     # Two matrices of 8,192 weights, a byte for each moment; 192 biases of 4 bytes; scales of blocks and two tables.
     assert small == pytest.approx(large / 4, rel=0.25)
     assert large == pytest.approx(8 * (2 * 8192 + 192), rel=0.01)
+
+
+def test_a_package_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers, "has_8_bits", lambda: True)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(UsageError, match=r"bitsandbytes does not load .*; use --optimizer-bits 32"):
+        make_adamw([nn.Parameter(torch.zeros(2))], 1e-3, 0.0, 8)
 
 
 def trainer_of(out: Path, prior: Path, pictures: Pictures) -> Trainer[DreamBoothTask]:

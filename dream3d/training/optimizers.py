@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from dream3d.errors import UsageError
+from dream3d.errors import UsageError, first_line
 from dream3d.personalise.recipe import Bits
 
 SMALLEST = 4096
@@ -38,8 +38,10 @@ def make_adamw(
     if bits == 32:
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
     check_bits(bits)
-    from bitsandbytes.optim import AdamW8bit
-
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except (ImportError, OSError, RuntimeError) as error:  # a library that was built for another machine
+        raise UsageError(f"bitsandbytes does not load ({first_line(error)}); use --optimizer-bits 32") from error
     return AdamW8bit(parameters, lr=rate, weight_decay=weight_decay, min_8bit_size=SMALLEST)
 
 
