@@ -107,11 +107,15 @@ def test_cells_are_measured_once_and_told_together(
     assert list((out / "priors").iterdir()) == []
     assert {"sheet.png", "quiz-lora-1.png", "quiz-lora-1.json"} <= {path.name for path in out.iterdir()}
     assert set(json.loads((out / "quiz-lora-1.json").read_text())["answers"].values()) == {1, 2}
-    before, table = results.read_bytes(), (out / "table.md").read_text()
+    table = (out / "table.md").read_text()
     assert table.splitlines()[0] == "|  | base | lora, lambda 1 |"
     assert "| things | 2 | 2 |" in table
     capsys.readouterr()
+    monkeypatch.setattr("cells.personalised", lambda *rest: pytest.fail("its views are kept"))
+    evaluate.main([word for word in words if word not in ("--judge", str(place / "judge"))])
+    assert "judge" not in capsys.readouterr().out
     monkeypatch.setattr(evaluate, "run_cell", lambda *rest: pytest.fail("it was done already"))
+    before = results.read_bytes()
     evaluate.main(words)
     assert results.read_bytes() == before
     assert capsys.readouterr().out.startswith(table)

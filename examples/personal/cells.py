@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dream3d.cameras import Cameras
 from dream3d.dataset.decoding import read_rgba
 from dream3d.evaluation.consistency import cross_view_consistency, differing_pairs
 from dream3d.evaluation.similarity import image_image_similarity
@@ -20,7 +21,7 @@ from dream3d.images import Picture
 from dream3d.personalise.check import difference
 from dream3d.personalise.photos import PhotoSet, read_photos
 from dream3d.personalise.recipe import DreamBoothRecipe, recipe_for
-from dream3d.personalise.samples import as_tensor, cameras_of, class_views, draw_views, kept
+from dream3d.personalise.samples import as_tensor, class_views, draw_views, kept
 from dream3d.personalise.subject import square_subject
 from dream3d.personalise.words import Subject
 from dream3d.prior.diffusion import DiffusionPrior
@@ -128,13 +129,22 @@ def forget(plan: Plan, model: Model, method: Method) -> None:
         shutil.rmtree(plan.out / "priors" / f"{model.name}-{method.label}", ignore_errors=True)
 
 
-def draw(plan: Plan, prior: DiffusionPrior, model: Model, method: Method) -> Drawn:
-    """Views of a thing, of its class and of unrelated prompts, from the same noise by every method."""
-    thing = sets_of(plan, prior, f"{model.name}-{method.label}", [(model.subject.phrase, seed) for seed in SEEDS])
-    kind = sets_of(plan, prior, f"{model.name}-{method.label}-class", [(model.subject.class_phrase, SEEDS[0])])
+def draw(plan: Plan, base: DiffusionPrior, model: Model, method: Method) -> Drawn:
+    """Views of a thing, of its class and of unrelated prompts, from the same noise by every method.
+
+    Nothing is learnt where all views are kept.
+    """
+    whose, prior = f"{model.name}-{method.label}", base
     # A base draws unrelated prompts alike, whatever the thing.
-    whose = method.label if method.name == "base" else f"{model.name}-{method.label}"
-    return Drawn(thing, kind, sets_of(plan, prior, f"{whose}-others", [(one, SEEDS[0]) for one in plan.prompts]))
+    names = [whose, f"{whose}-class", f"{'base' if method.name == 'base' else whose}-others"]
+    asked = [
+        [(model.subject.phrase, seed) for seed in SEEDS],
+        [(model.subject.class_phrase, SEEDS[0])],
+        [(prompt, SEEDS[0]) for prompt in plan.prompts],
+    ]
+    if method.name != "base" and not all((plan.out / "views" / f"{name}.png").is_file() for name in names):
+        prior = personalised(plan, model, method)
+    return Drawn(*(sets_of(plan, prior, name, some) for name, some in zip(names, asked, strict=True)))
 
 
 def sets_of(plan: Plan, prior: DiffusionPrior, name: str, asked: Sequence[tuple[str, int]]) -> Tensor:
@@ -148,7 +158,7 @@ def sets_of(plan: Plan, prior: DiffusionPrior, name: str, asked: Sequence[tuple[
 
 
 def figures_of(
-    plan: Plan, prior: DiffusionPrior, models: Sequence[Model], model: Model, drawn: Drawn, base: Drawn
+    plan: Plan, cameras: Cameras, models: Sequence[Model], model: Model, drawn: Drawn, base: Drawn
 ) -> dict[str, float]:
     """All figures of a cell, by names such as ``similarity/ENCODER/THING``.
 
@@ -156,7 +166,7 @@ def figures_of(
     mean differences of coarse colours to what the base draws from the same noise; ``others/ENCODER`` is the mean cosine
     with it, view by view.
     """
-    cameras, figures = cameras_of(prior), dict[str, float]()
+    figures = dict[str, float]()
     for name, encode in plan.encoders.items():
         thing, kind = (encode(views.flatten(0, 1)) for views in (drawn.thing, drawn.kind))
         for one in models:

@@ -8,9 +8,9 @@ prior then draws is compared with pictures of the thing that nothing has learnt 
 ``dream3d train-encoder`` wrote; give another one than the prior's own) and by EfficientNet-Lite2 (the extra
 ``evaluate``); so is what the base draws of the same words from the same noise.
 
-A line of ``results.jsonl`` is written for each thing and method. Started again, the script computes what is missing.
-``table.md``, ``sheet.png`` and ``quiz.png`` (which views belong to which photos? ``quiz.json`` has the answers) are
-made of all lines there are.
+A line of ``results.jsonl`` is written for each thing and method. Started again, the script computes what is missing;
+with another judge it measures the views that were drawn. ``table.md``, ``sheet.png`` and ``quiz-METHOD.png`` (which
+views belong to which photos? ``quiz-METHOD.json`` has the answers) are made of all lines there are.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cells import METHODS, Encode, Method, Model, Plan, draw, figures_of, forget, personalised, read_model
+from cells import METHODS, Encode, Method, Model, Plan, draw, figures_of, forget, read_model
 from pictures import HERE, read_things
 from summary import markdown, quiz, sheet
 
@@ -29,13 +30,13 @@ from dream3d.errors import Dream3DError, UsageError
 from dream3d.evaluation.encoders import EfficientNetLite2, is_installed
 from dream3d.files import hash_file, write_json, write_text
 from dream3d.images import write_png
-from dream3d.personalise.samples import encoder_of
+from dream3d.personalise.samples import cameras_of, encoder_of
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.image_encoder import FOLDER, ImageEncoder, load_towers
 from dream3d.weights.loading import load_prior
 
 VERSION = 1
-"""Of what is measured: raise it when a figure changes."""
+"""Of what is drawn and measured: raise it when that changes."""
 PROMPTS = ("a wooden chair", "a penguin", "a castle with blue roofs", "a green cactus")
 """Unrelated to the things; out of prompts/gallery.txt."""
 
@@ -70,36 +71,41 @@ def encoders_of(prior: DiffusionPrior, judges: list[Path]) -> dict[str, Encode]:
     return found
 
 
-def read_results(path: Path, made_with: dict[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
-    """Figures of the cells that are done, by thing and method; a torn last line is no result.
+def claim(folder: Path, made_with: dict[str, Any]) -> None:
+    """Make a folder for results of some settings; UsageError if it has views of others."""
+    (folder / "views").mkdir(parents=True, exist_ok=True)
+    path, wanted = folder / "made.json", json.loads(json.dumps(made_with))
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else wanted
+    changed = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    if changed:
+        raise UsageError(f"{folder} has results with another {', '.join(changed)}; give another --out")
+    write_json(path, wanted)
 
-    Raises UsageError for results of other settings.
-    """
+
+def read_results(path: Path, measured_by: list[str]) -> dict[tuple[str, str], dict[str, float]]:
+    """Figures of the cells that these encoders have measured, by thing and method; a torn last line is no result."""
     done = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             cell = json.loads(line)
         except ValueError:
             continue
-        if cell["made_with"] != made_with:
-            changed = sorted(key for key in made_with if cell["made_with"].get(key) != made_with[key])
-            raise UsageError(f"{path} has results with another {', '.join(changed)}; give another --out")
-        done[cell["thing"], cell["method"]] = cell["figures"]
+        if cell["measured_by"] == measured_by:
+            done[cell["thing"], cell["method"]] = cell["figures"]
     return done
 
 
 def run_cell(
-    plan: Plan, base: DiffusionPrior, models: list[Model], model: Model, method: Method, made_with: dict[str, Any]
+    plan: Plan, base: DiffusionPrior, models: list[Model], model: Model, method: Method, measured_by: list[str]
 ) -> dict[str, float]:
     """Learn, draw, measure, and add a line to the results."""
     began, cpu = time.monotonic(), time.process_time()
     before = draw(plan, base, model, METHODS[0])
-    prior = base if method.name == "base" else personalised(plan, model, method)
-    figures = figures_of(plan, prior, models, model, draw(plan, prior, model, method), before)
+    figures = figures_of(plan, cameras_of(base), models, model, draw(plan, base, model, method), before)
     spent = {"seconds": round(time.monotonic() - began), "cpu_seconds": round(time.process_time() - cpu)}
-    line = {"thing": model.name, "method": method.label, **spent, "figures": figures, "made_with": made_with}
+    line = {"thing": model.name, "method": method.label, **spent, "figures": figures, "measured_by": measured_by}
     path = plan.out / "results.jsonl"
-    torn = path.is_file() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+    torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
         file.write("\n" * torn + json.dumps(line) + "\n")
     forget(plan, model, method)
@@ -132,19 +138,19 @@ def main(arguments: list[str] | None = None) -> None:
     made_with = {
         "version": VERSION,
         "prior": base.digest,
-        "encoders": sorted(plan.encoders),
-        "judges": [hash_file(folder / FOLDER / "model.safetensors") for folder in args.judge],
-        "pictures": [model.photos.digest for model in models],
+        "prompts": PROMPTS,
+        "pictures": [sha256(model.true.numpy().tobytes()).hexdigest() for model in models],
+        "photos": [model.photos.digest for model in models],
         "recipes": [plan.recipe(base.settings.recipe, method).to_dict() for method in METHODS[1:]],
     }
-    made_with = json.loads(json.dumps(made_with))
-    (args.out / "views").mkdir(parents=True, exist_ok=True)
-    done = read_results(args.out / "results.jsonl", made_with)
+    claim(args.out, made_with)
+    measured_by = [*plan.encoders, *(hash_file(folder / FOLDER / "model.safetensors") for folder in args.judge)]
+    done = read_results(args.out / "results.jsonl", measured_by)
     for model in models:
         for method in METHODS:
             wanted = model.name in (args.thing or [model.name]) and method.label in (args.method or [method.label])
             if wanted and (model.name, method.label) not in done:
-                done[model.name, method.label] = run_cell(plan, base, models, model, method, made_with)
+                done[model.name, method.label] = run_cell(plan, base, models, model, method, measured_by)
     write_report(plan, models, done)
     print((args.out / "table.md").read_text(encoding="utf-8"))
 
