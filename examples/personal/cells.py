@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,12 @@ def sets_of(plan: Plan, prior: DiffusionPrior, name: str, asked: Sequence[tuple[
     return strip.unflatten(0, (len(asked), prior.views))
 
 
+@functools.cache
+def vectors_of(encode: Encode, true: Tensor) -> Tensor:
+    """Of held-out pictures, which every cell compares with: computed once."""
+    return encode(true)
+
+
 def figures_of(
     plan: Plan, cameras: Cameras, models: Sequence[Model], model: Model, drawn: Drawn, base: Drawn
 ) -> dict[str, float]:
@@ -170,9 +177,9 @@ def figures_of(
     for name, encode in plan.encoders.items():
         thing, kind = (encode(views.flatten(0, 1)) for views in (drawn.thing, drawn.kind))
         for one in models:
-            figures[f"similarity/{name}/{one.name}"] = image_image_similarity(thing, encode(one.true))
+            figures[f"similarity/{name}/{one.name}"] = image_image_similarity(thing, vectors_of(encode, one.true))
             if one is model:
-                figures[f"class_similarity/{name}"] = image_image_similarity(kind, encode(one.true))
+                figures[f"class_similarity/{name}"] = image_image_similarity(kind, vectors_of(encode, one.true))
         pair = [encode(views.flatten(0, 1)) for views in (drawn.others, base.others)]
         figures[f"others/{name}"] = float(F.cosine_similarity(pair[0], pair[1]).mean())
     for part, sets in (("thing", drawn.thing), ("others", drawn.others)):
