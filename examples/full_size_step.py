@@ -15,10 +15,11 @@ import argparse
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 
 from dream3d.cameras import Cameras, orbit
@@ -26,19 +27,21 @@ from dream3d.guidance import add_noise, distillation_loss, guided_target, x0_fro
 from dream3d.prior.attention import set_attention
 from dream3d.prior.codec import AutoencoderCodec
 from dream3d.prior.conditioning import Conditioning
-from dream3d.prior.unet import call_unet
+from dream3d.prior.unet import MultiViewUNet, call_unet
 from dream3d.recipe.generation import GuidanceRecipe
 from dream3d.recipe.presets import preset
 
 VIEWS = 4
 TIMESTEP = 500
 TEXT = (1, 77, 1024)
+CHANNELS = (320, 640, 1280, 1280)
+"""Of the UNet's levels."""
 
 
 class FullSizePrior(Protocol):
     """What the step asks of a prior."""
 
-    unet: UNet2DConditionModel
+    unet: MultiViewUNet
 
     @property
     def alphas_cumprod(self) -> Tensor:
@@ -59,13 +62,13 @@ class FullSizePrior(Protocol):
 class RandomPrior:
     """SD 2.1's multi-view UNet and VAE, 951,226,027 random weights in float32; no text encoder."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
         with torch.device("meta"):  # the layers' own initialisation would take longer than the step
-            self.unet = UNet2DConditionModel(
+            self.unet = MultiViewUNet(
                 sample_size=32,
-                block_out_channels=(320, 640, 1280, 1280),
+                block_out_channels=tuple(channels),
                 cross_attention_dim=TEXT[-1],
-                attention_head_dim=(5, 10, 20, 20),
+                attention_head_dim=tuple(count // 64 for count in channels),
                 use_linear_projection=True,
                 class_embed_type="projection",
                 projection_class_embeddings_input_dim=16,

@@ -73,7 +73,8 @@ def put(data: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, A
         return {**data, name: value}
     inner = data.get(name)
     if isinstance(inner, list | tuple) and inner:
-        return {**data, name: [*inner[:-1], put(inner[-1], tuple(rest), value)]}
+        last = inner[-1] if isinstance(inner[-1], dict) else {}
+        return {**data, name: [*inner[:-1], put(last, tuple(rest), value)]}
     return {**data, name: put(inner if isinstance(inner, dict) else {}, tuple(rest), value)}
 
 

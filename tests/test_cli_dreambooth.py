@@ -12,6 +12,7 @@ from tiny_photos import write_personal_prior, write_photos
 from typer.testing import CliRunner, Result
 
 import dream3d.personalise.samples as samples
+from dream3d.cli import dreambooth as command
 from dream3d.cli import generate as generate_command
 from dream3d.cli.app import app
 from dream3d.images import write_png
@@ -19,6 +20,7 @@ from dream3d.personalise.check import Drawn, difference, judge, measure
 from dream3d.personalise.recipe import method_for
 from dream3d.personalise.words import Subject
 from dream3d.prior.sampling import SamplingRecipe
+from dream3d.training import optimizers
 from dream3d.training.loop import Trainer
 from dream3d.weights.loading import load_prior
 
@@ -112,13 +114,46 @@ def test_a_small_card_gets_an_adapter(place: Path) -> None:
     assert Path("sks-dog/adapter_config.json").is_file()
 
 
+FULL_SIZE = 867_572_164
+"""Weights. 20 bytes of each are 17.4 GB, 14 bytes 12.1 GB, and there are 6 GB beside them."""
+
+
 @pytest.mark.parametrize(
-    ("vram", "weights", "method"),
-    [(None, 867_572_164, "full"), (24, 867_572_164, "full"), (16, 867_572_164, "lora"), (2, 28_000_000, "full")],
+    ("vram", "weights", "given", "chosen"),
+    [
+        (None, FULL_SIZE, {}, ("full", 32)),
+        (24, FULL_SIZE, {}, ("full", 32)),
+        (20, FULL_SIZE, {}, ("full", 8)),
+        (20, FULL_SIZE, {"eight": False}, ("lora", 32)),
+        (16, FULL_SIZE, {}, ("lora", 32)),
+        (16, FULL_SIZE, {"method": "full"}, ("full", 8)),
+        (16, FULL_SIZE, {"method": "full", "bits": 32}, ("full", 32)),
+        (20, FULL_SIZE, {"bits": 32}, ("lora", 32)),
+        (None, FULL_SIZE, {"bits": 8}, ("full", 8)),
+        (8, FULL_SIZE, {"method": "lora", "bits": 8}, ("lora", 8)),
+        (2, 28_000_000, {}, ("full", 32)),
+    ],
 )
-def test_what_fits_a_card(vram: float | None, weights: int, method: str) -> None:
-    # 867,572,164 weights of 20 bytes are 17.4 GB, and there are 6 beside them
-    assert method_for(vram, weights) == method
+def test_what_fits_a_card(vram: float | None, weights: int, given: dict[str, Any], chosen: tuple[str, int]) -> None:
+    assert method_for(vram, weights, **given) == chosen
+
+
+def test_a_card_for_8_bits_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(command, "say", lambda text, **rest: told.append(str(text)))
+    monkeypatch.setattr(optimizers, "has_8_bits", lambda: True)
+    monkeypatch.setattr("dream3d.personalise.recipe.ROOM_GB", 0.0)
+    assert command._fitting(place / "prior", None, None, 1e-6) == ("lora", 32)
+    weights = sum(value.numel() for value in load_prior(str(place / "prior")).unet.parameters())
+    assert command._fitting(place / "prior", None, None, weights * 17 / 1e9) == ("full", 8)
+    assert "the optimiser keeps 8 bits" in told[-1]
+
+
+def test_8_bits_need_a_package(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers, "has_8_bits", lambda: False)
+    result = run(place, "--optimizer-bits", "8")
+    assert result.exit_code == 2
+    assert "needs bitsandbytes; pip install 'dream3d[dreambooth]'" in result.output
 
 
 def test_pictures_of_the_class_come_from_a_folder(place: Path) -> None:
@@ -152,6 +187,8 @@ def test_the_prior_draws_pictures_of_the_class_if_asked(place: Path) -> None:
         (("--prior", "nowhere"), "unknown prior 'nowhere'"),
         (("--token", "dog"), "which the prior knows"),
         (("--method", "half"), "half"),
+        (("--optimizer-bits", "4"), "--optimizer-bits is 4, which should be 8 or 32"),
+        (("--set", "optimizer_bits=4"), "recipe key 'optimizer_bits' is 4, which should be 8 or 32"),
     ],
 )
 def test_wrong_requests_write_nothing(place: Path, words: tuple[str, ...], told: str) -> None:

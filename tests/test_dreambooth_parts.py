@@ -17,7 +17,7 @@ from dream3d.personalise.recipe import recipe_for
 from dream3d.personalise.samples import draw_pictures, rose
 from dream3d.personalise.words import Subject
 from dream3d.prior.sampling import SamplingRecipe, sample_pictures
-from dream3d.training.objective import mean_change
+from dream3d.training.objective import mean_change, mean_change_from
 from dream3d.training.tasks.dreambooth import class_caption, photo_caption
 from dream3d.weights.loading import load_prior
 
@@ -32,6 +32,23 @@ def test_the_mean_change_is_that_computed_by_hand_and_does_not_pull_where_nothin
     loss.backward()
     assert weights.grad is not None
     torch.testing.assert_close(weights.grad, torch.tensor([0.1, -0.1, 0.0]))
+
+
+def test_the_mean_change_that_keeps_nothing_has_the_same_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(4, 5, generator=generator), torch.randn(7, generator=generator)]
+    for scale in (0.0, 1e-3, 1.0):
+        found = []
+        for of in ("kept", "again"):
+            values = [(one + scale * one.flip(0)).requires_grad_() for one in start]
+            loss = (
+                mean_change([value - one for value, one in zip(values, start, strict=True)], 30)
+                if of == "kept"
+                else mean_change_from(zip(values, start, strict=True), 30)
+            )
+            (3 * loss).backward()
+            found.append((loss, *(value.grad for value in values)))
+        assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_captions_with_and_without_the_token() -> None:

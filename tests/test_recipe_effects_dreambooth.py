@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -14,15 +14,16 @@ from recipe_effects import Runs, Table, assert_complete, becomes, changes, falls
 from safetensors.torch import load_file, save_file
 from test_dreambooth import RECIPE, SUBJECT
 from tiny_photos import write_personal_prior, write_photos
-from torch import Tensor
+from torch import Tensor, nn
 
 import dream3d.personalise.samples as samples
 from dream3d.personalise.photos import read_photos
-from dream3d.personalise.recipe import DreamBoothRecipe
+from dream3d.personalise.recipe import Bits, DreamBoothRecipe
 from dream3d.personalise.samples import draw_pictures, draw_views, kept
 from dream3d.prior.memory import MemoryPlan
 from dream3d.prior.sampling import SamplingRecipe
 from dream3d.training.events import StepEvent
+from dream3d.training.optimizers import make_adamw
 from dream3d.training.personalised import RUN_FOLDER, Base
 from dream3d.training.tasks import dreambooth
 from dream3d.training.tasks.dreambooth import Batch, Pictures, make_trainer
@@ -56,6 +57,8 @@ class Trace:
     """Mean absolute change of the network's answers to one question."""
     saves: int
     """Checkpoints on the way and at the end."""
+    bits: int
+    """Of the optimiser that was made."""
     out: Path
 
 
@@ -68,6 +71,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs[DreamBoothRe
     photos = read_photos(write_photos(place / "photos", 3), 16, (0.2, 0.4, 0.6))
 
     scores: Iterator[float] = iter(())
+    made = list[int]()
+
+    def make(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float, bits: Bits) -> torch.optim.Optimizer:
+        made.append(bits)  # 8 bits need a package: test_training_optimizers.py has what they do
+        return make_adamw(parameters, rate, weight_decay)
 
     def run(recipe: DreamBoothRecipe) -> Trace:
         nonlocal scores
@@ -92,10 +100,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs[DreamBoothRe
         question = torch.ones(2, 4, 4, 4), 500, samples.cameras_of(loaded), loaded.encode_prompt("a dog", ""), 2
         before = load_prior(str(prior)).predict(*question)[0]
         moved = float((loaded.predict(*question)[0] - before).abs().mean())
-        return Trace(events, batches, trained, moved, len(saves), out / "new")
+        return Trace(events, batches, trained, moved, len(saves), made[-1], out / "new")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(samples, "sampling_for", lambda preset: SamplingRecipe(steps=2))
+        patch.setattr(dreambooth, "make_adamw", make)
         patch.setattr(dreambooth, "likeness", lambda *pictures: next(scores))
         yield Runs(run)
 
@@ -142,6 +151,7 @@ TABLE: Table[Trace] = {
     "rise": falls(steps, 0.9, {"steps": 8, "patience": 1}),
     "checkpoint_every": rises(lambda run: run.saves, 1),
     "seed": changes(weights, 1),
+    "optimizer_bits": becomes(lambda run: run.bits, 8, 8),
 }
 
 

@@ -6,12 +6,11 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dream3d import checks
-from dream3d.bounds import MAX_SEED
 from dream3d.cli import options
 from dream3d.cli.group import DebugOption, say
 from dream3d.errors import UsageError
@@ -19,6 +18,7 @@ from dream3d.errors import UsageError
 if TYPE_CHECKING:
     from dream3d.personalise.photos import PhotoSet
     from dream3d.personalise.recipe import DreamBoothRecipe
+    from dream3d.personalise.subject import Matting
     from dream3d.personalise.words import Subject
     from dream3d.prior.folder import PriorSettings
     from dream3d.training.personalised import Base
@@ -28,8 +28,6 @@ SEEN = "seen.png"
 TILE, COLUMNS = 128, 5
 """Pixels a side of a picture on it, and pictures in a row."""
 LABEL_CHARACTERS = 20
-KEEP_SEED = 1000
-"""Of the first set of views that are kept: others than those that the check draws."""
 
 training_option = partial(typer.Option, rich_help_panel="Training")
 
@@ -46,8 +44,16 @@ MethodOption = Annotated[
         help="Every weight, or an adapter of a few MB that needs its base.", show_default="full, or what --vram holds"
     ),
 ]
+BitsOption = Annotated[
+    int | None,
+    training_option("--optimizer-bits", help="Of Adam's state: 32 or 8.", show_default="32, or what --vram holds"),
+]
 ClassImagesOption = Annotated[
     Path | None, training_option(help="Folder with pictures of others of its class.", show_default="none")
+]
+MattingOption = Annotated[
+    Path | None,
+    training_option(help="Folder with Segment Anything, to cut out of busy backgrounds.", show_default="none"),
 ]
 StepsOption = Annotated[int | None, training_option(help="Training steps, at most.", show_default="the prior's")]
 SetOption = Annotated[list[str] | None, training_option("--set", help="Change a setting: rate=1e-4. May be repeated.")]
@@ -63,7 +69,9 @@ def dreambooth(
     prior: options.PriorOption = "mini",
     make: MakeOption = None,
     method: MethodOption = None,
+    optimizer_bits: BitsOption = None,
     class_images: ClassImagesOption = None,
+    matting: MattingOption = None,
     steps: StepsOption = None,
     changes: SetOption = None,
     seed: SeedOption = 0,
@@ -90,11 +98,12 @@ def dreambooth(
         picture_files(folder)
     device = resolve_device(device)
     plan_for(vram)  # refuses a size that makes no sense
-    base = _base(prior, method, vram, changes or [], steps, seed)
-    request = _request(base, photos, token, kind, out, device)
+    base = _base(prior, method, optimizer_bits, vram, changes or [], steps=steps, seed=seed)
+    cut_out = _matting(matting, device)
+    request = _request(base, photos, token, kind, out, device, cut_out)
     _refuse_what_is_there(request.out, resume)
     if not _is_finished(request.out):
-        _train(request, class_images, quiet)
+        _train(request, class_images, cut_out, quiet)
     _check(request, quiet)
     say(request.out if quiet else f"wrote {request.out}")
     if make is not None:
@@ -125,31 +134,52 @@ class Request:
 
 
 def _base(
-    prior: str, method: str | None, vram: float | None, changes: list[str], steps: int | None, seed: int
+    prior: str, method: str | None, bits: int | None, vram: float | None, changes: list[str], **given: int | None
 ) -> Chosen:
     from dream3d.personalise.lora import check_peft
-    from dream3d.personalise.recipe import method_for, recipe_for
-    from dream3d.prior.folder import STOCK_WEIGHTS, check_files, read_header, read_settings
+    from dream3d.personalise.recipe import recipe_for
+    from dream3d.prior.folder import check_files, read_settings
+    from dream3d.training.optimizers import check_bits
     from dream3d.weights.loading import find_folder
 
     folder = find_folder(prior)
     check_files(folder)
     settings = read_settings(folder)
-    if method is None:
-        shapes, _ = read_header(folder / "unet" / STOCK_WEIGHTS)
-        method = method_for(vram, sum(shape.numel() for shape in shapes.values()))
-        if method == "lora":
-            say(
-                f"note: all weights would need more than {vram:g} GB, so an adapter is trained (--method lora)",
-                err=True,
-            )
-    recipe = recipe_for(settings.recipe, method, changes, steps=steps, seed=seed)
+    method, bits = _fitting(folder, method, bits, vram)
+    recipe = recipe_for(settings.recipe, method, changes, optimizer_bits=bits, **given)
     if recipe.method == "lora":
         check_peft()
+    check_bits(recipe.optimizer_bits)
     return Chosen(prior, folder, settings, recipe)
 
 
-def _request(base: Chosen, photos: Path, token: str, kind: str | None, out: Path | None, device: str) -> Request:
+def _fitting(folder: Path, method: Any, bits: Any, vram: float | None) -> tuple[str, int]:
+    """The method and the bits of the optimiser that a card holds, where they are not given; what is chosen is said."""
+    from dream3d.personalise.recipe import method_for
+    from dream3d.prior.folder import STOCK_WEIGHTS, read_header
+    from dream3d.training.optimizers import has_8_bits
+
+    if bits not in (None, 8, 32):
+        raise UsageError(f"--optimizer-bits is {bits}, which should be 8 or 32")
+    shapes, _ = read_header(folder / "unet" / STOCK_WEIGHTS)
+    weights = sum(shape.numel() for shape in shapes.values())
+    chosen, size = method_for(vram, weights, method, bits, eight=has_8_bits())
+    if vram is not None and method is None and chosen == "lora":
+        say(f"note: all weights would need more than {vram:g} GB, so an adapter is trained (--method lora)", err=True)
+    if vram is not None and bits is None and size == 8:
+        say(f"note: the optimiser keeps 8 bits, so that {vram:g} GB may hold it (--optimizer-bits 8)", err=True)
+    return chosen, size
+
+
+def _matting(folder: Path | None, device: str) -> Matting | None:
+    from dream3d.personalise.matting import SegmentAnything
+
+    return None if folder is None else SegmentAnything(folder, device)
+
+
+def _request(
+    base: Chosen, photos: Path, token: str, kind: str | None, out: Path | None, device: str, matting: Matting | None
+) -> Request:
     """The request, or a UsageError; what the user should know of the photos and the words is said."""
     from dream3d.personalise.photos import read_photos
     from dream3d.personalise.words import Subject, check_class, check_token, guess_class
@@ -157,7 +187,7 @@ def _request(base: Chosen, photos: Path, token: str, kind: str | None, out: Path
 
     kind = kind and check_class(kind)
     notes = check_token(token, base.settings.names, load_text(base.folder))
-    seen = read_photos(photos, base.settings.image_size, base.settings.background)
+    seen = read_photos(photos, base.settings.image_size, base.settings.background, matting)
     for note in (*notes, *seen.notes):
         say(f"note: {note}", err=True)
     if not kind:
@@ -186,7 +216,7 @@ def _is_finished(out: Path) -> bool:
     return os.path.isfile(out / "prior.json")
 
 
-def _train(request: Request, class_images: Path | None, quiet: bool) -> None:
+def _train(request: Request, class_images: Path | None, matting: Matting | None, quiet: bool) -> None:
     """The training, from where it stopped; the base's network, which is changed, is gone afterwards."""
     from dream3d.cli.train import run_trainer
     from dream3d.prior.memory import MemoryPlan
@@ -200,7 +230,7 @@ def _train(request: Request, class_images: Path | None, quiet: bool) -> None:
     if not quiet:
         say(f"wrote {run / SEEN}: what the prior will see")
     base = Base(lasting_name(name), load_prior(name, request.device, MemoryPlan(precision="fp32")))
-    shown = _pictures(request, base, class_images, run, quiet)
+    shown = _pictures(request, base, class_images, matting, run, quiet)
     trainer = make_trainer(request.base.recipe, subject, shown, base, request.out)
     run_trainer(trainer, _summary(shown, subject), quiet=quiet)
 
@@ -231,21 +261,21 @@ def _show(photos: PhotoSet, path: Path) -> None:
     )
 
 
-def _pictures(request: Request, base: Base, folder: Path | None, run: Path, quiet: bool) -> Pictures:
+def _pictures(
+    request: Request, base: Base, folder: Path | None, matting: Matting | None, run: Path, quiet: bool
+) -> Pictures:
     """The photos, pictures of the class from a folder or as the prior draws them, and its views of the class."""
-    import torch
-
     from dream3d.personalise.photos import read_photos
-    from dream3d.personalise.samples import draw_pictures, draw_views, kept
+    from dream3d.personalise.samples import class_views, draw_pictures, kept
     from dream3d.training.tasks.dreambooth import Pictures
 
     recipe, prior, phrase = request.base.recipe, base.prior, request.subject.class_phrase
-    of_class = class_views = None
+    of_class = views = None
     wanted = recipe.keep_sets * prior.views + (0 if folder else recipe.class_pictures)
     if wanted and not quiet:
         say(f"drawing {wanted} pictures of '{phrase}', so that it stays as it is")
     if folder is not None:
-        found = read_photos(folder, prior.image_size, prior.background)
+        found = read_photos(folder, prior.image_size, prior.background, matting)
         for note in found.notes:
             say(f"note: {folder.name}: {note}", err=True)
         of_class = found.pictures
@@ -253,15 +283,8 @@ def _pictures(request: Request, base: Base, folder: Path | None, run: Path, quie
         count, path = recipe.class_pictures, run / "class.png"
         of_class = kept(path, count, prior.image_size, lambda: draw_pictures(prior, phrase, count, recipe.seed))
     if recipe.keep_sets:
-        seeds = [(KEEP_SEED + recipe.seed + index) % MAX_SEED for index in range(recipe.keep_sets)]
-        strip = kept(
-            run / "class-views.png",
-            recipe.keep_sets * prior.views,
-            prior.image_size,
-            lambda: torch.cat([draw_views(prior, phrase, seed) for seed in seeds]),
-        )
-        class_views = strip.reshape(recipe.keep_sets, prior.views, *strip.shape[1:])
-    return Pictures(request.photos, of_class, class_views)
+        views = class_views(run / "class-views.png", prior, phrase, recipe.keep_sets, recipe.seed)
+    return Pictures(request.photos, of_class, views)
 
 
 def _check(request: Request, quiet: bool) -> None:

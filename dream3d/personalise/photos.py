@@ -16,7 +16,7 @@ from dream3d.dataset.decoding import FORMATS, read_rgba
 from dream3d.errors import DatasetError, UsageError, shown
 from dream3d.files import read_regular
 from dream3d.images import Picture
-from dream3d.personalise.subject import Found, Rgba, square_subject
+from dream3d.personalise.subject import Found, Matting, Rgba, square_subject
 from dream3d.retrieval.pictures import MAX_BYTES, MAX_PIXELS
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".heic", ".heif")
@@ -80,11 +80,14 @@ def picture_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_photos(folder: Path, side: int, background: tuple[float, float, float]) -> PhotoSet:
+def read_photos(
+    folder: Path, side: int, background: tuple[float, float, float], matting: Matting | None = None
+) -> PhotoSet:
     """The photos of a folder, each in a square of ``side`` pixels with its subject on ``background`` where possible.
 
     Photos that cannot be read, are much smaller than ``side`` or are nearly the same as an earlier one are left out
-    and named in the notes. Raises UsageError as :func:`picture_files`, and if none is left.
+    and named in the notes. ``matting`` cuts subjects out of busy backgrounds. Raises UsageError as
+    :func:`picture_files`, and if none is left.
     """
     files = picture_files(folder)
     photos: list[Photo] = []
@@ -97,7 +100,7 @@ def read_photos(folder: Path, side: int, background: tuple[float, float, float])
         except (DatasetError, OSError) as error:
             notes.append(f"{path.name} is left out: {error}")
             continue
-        cutout = square_subject(rgba, side, background)
+        cutout = square_subject(rgba, side, background, matting)
         twin = next((name for name, other in used.items() if nearly_same(rgba, other, cutout.square)), None)
         if twin is not None:
             notes.append(f"{path.name} is left out: it shows nearly the same as {twin}")
@@ -135,7 +138,8 @@ def _remarks(photos: Sequence[Photo]) -> list[str]:
     whole = [photo.name for photo in photos if photo.found == "whole picture"]
     if whole:
         notes.append(
-            f"no plain background in {', '.join(whole)}: the middle is used as it is; what is behind is learnt too"
+            f"no plain background in {', '.join(whole)}: the middle is used as it is; what is behind is learnt too "
+            "(--matting cuts it out)"
         )
     if len(photos) == 1:
         notes.append("there is one photo: the other sides will be made up; three to ten from several sides are better")

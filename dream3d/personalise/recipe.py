@@ -12,6 +12,7 @@ from dream3d.errors import UsageError, shown
 from dream3d.recipe.settings import apply_change, parse_settings
 
 Method = Literal["full", "lora"]
+Bits = Literal[8, 32]
 Count = Annotated[int, Between(1, 100_000)]
 CountOrNone = Annotated[int, Between(0, 100_000)]
 Weight = Annotated[float, Between(0, 1e6)]
@@ -66,6 +67,8 @@ class DreamBoothRecipe(Settings):
     checkpoint_every: CountOrNone = 100
     """Steps between checkpoints; 0 for one at the end."""
     seed: Seed = 0
+    optimizer_bits: Bits = 32
+    """Of each of Adam's two moments of a weight; with 8 they are quantised block by block (Dettmers et al. 2022)."""
 
     def __post_init__(self) -> None:
         """See :class:`Settings`; raises UsageError too for captions that lack a place."""
@@ -81,17 +84,34 @@ class DreamBoothRecipe(Settings):
         return dataclasses.asdict(self)
 
 
-BYTES_FULL = 20
-"""Of memory for each of the UNet's weights where all train in float32: the weight, its gradient, Adam's two moments and
-the weight as it was."""
+BYTES_FULL: Mapping[Bits, int] = {32: 20, 8: 14}
+"""Of memory for each of the UNet's weights where all train in float32: the weight, its gradient, Adam's two moments in
+these bits, and the weight as it was."""
 ROOM_GB = 6.0
 """For activations, codec and text encoder of the full-size prior, beside that. An estimate, not measured."""
 
 
-def method_for(vram_gb: float | None, weights: int) -> Method:
-    """What fits a card of so many gigabytes (10^9 bytes) for a UNet of so many weights; None is no limit."""
-    full = vram_gb is None or weights * BYTES_FULL / 1e9 + ROOM_GB * min(1.0, weights / 8e8) <= vram_gb
-    return "full" if full else "lora"
+def method_for(
+    vram_gb: float | None, weights: int, method: Method | None = None, bits: Bits | None = None, *, eight: bool = True
+) -> tuple[Method, Bits]:
+    """What fits a card of so many gigabytes (10^9 bytes) for a UNet of so many weights; None is no limit.
+
+    All weights with a state of 32 bits if that fits, then with one of 8 bits if there is an ``eight``-bit optimiser,
+    then an adapter. What is given as ``method`` or ``bits`` stays, whether it fits or not.
+    """
+    choices: list[tuple[Method, Bits]] = [("full", 32), ("full", 8), ("lora", 32), ("lora", 8)]
+    allowed = [
+        (one, size)
+        for one, size in choices
+        if method in (None, one) and (bits == size if bits else size == 32 or (eight and one == "full"))
+    ]
+    room = ROOM_GB * min(1.0, weights / 8e8)
+    fits = (
+        (one, size)
+        for one, size in allowed
+        if one == "lora" or vram_gb is None or weights * BYTES_FULL[size] / 1e9 + room <= vram_gb
+    )
+    return next(fits, allowed[-1])
 
 
 _MINI = {

@@ -24,6 +24,8 @@ MAX_STRIP_BYTES = 2**28
 """Of the PNG with pictures that a prior drew."""
 PICTURES_AT_ONCE = 8
 """Single pictures that are drawn together, to bound the memory."""
+KEEP_SEED = 1000
+"""Of the first set of views that are kept: others than those that the check draws."""
 
 
 def cameras_of(prior: DiffusionPrior) -> Cameras:
@@ -92,3 +94,15 @@ def kept(path: Path, count: int, side: int, draw: Callable[[], Tensor]) -> Pictu
     pictures = to_uint8(draw().movedim(1, -1))
     write_png(path, side_by_side(pictures))
     return pictures
+
+
+def class_views(path: Path, prior: DiffusionPrior, phrase: str, sets: int, seed: int) -> Picture:
+    """(sets, views, S, S, 3): what a frozen prior draws of a class, kept in a PNG as by :func:`kept`."""
+    seeds = [(KEEP_SEED + seed + index) % MAX_SEED for index in range(sets)]
+    strip = kept(
+        path,
+        sets * prior.views,
+        prior.image_size,
+        lambda: torch.cat([draw_views(prior, phrase, one) for one in seeds]),
+    )
+    return strip.reshape(sets, prior.views, *strip.shape[1:])

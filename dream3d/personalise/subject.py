@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +13,10 @@ from scipy import ndimage
 
 from dream3d.dataset.compositing import composite
 
-Found = Literal["alpha", "plain background", "whole picture"]
-"""How a subject was found."""
+Found = Literal["alpha", "plain background", "cut out", "whole picture"]
+"""How a subject was found; "cut out" by a matting model."""
+Matting = Callable[[NDArray[np.uint8]], "NDArray[np.float32] | None"]
+"""(H, W, 3) picture -> (H, W) opacity in [0, 1] of its subject; None if it finds none."""
 Rgba = NDArray[np.uint8]
 """(H, W, 4) sRGB with straight alpha."""
 
@@ -47,15 +50,18 @@ class Cutout:
     """Left, top, right and bottom of the square in the photo, as shares of its width and height; it may reach over."""
 
 
-def square_subject(rgba: Rgba, side: int, background: tuple[float, float, float]) -> Cutout:
+def square_subject(
+    rgba: Rgba, side: int, background: tuple[float, float, float], matting: Matting | None = None
+) -> Cutout:
     """The subject of a photo in a square of ``side`` pixels, on ``background`` (sRGB in [0, 1]) if it could be cut out.
 
     Alpha is believed. Without any, what differs from a plain background is the subject, see
-    :func:`plain_background_alpha`. In all other photos the middle square is taken, with what is behind.
+    :func:`plain_background_alpha`. For other photos ``matting`` is asked, if there is one; else the middle square is
+    taken, with what is behind.
     """
     found: Found = "alpha"
     if (rgba[..., 3] >= OPAQUE).mean() > 1 - SMALLEST / 2:
-        found, rgba = _cut_out(rgba)
+        found, rgba = _cut_out(rgba, matting)
     height, width = rgba.shape[:2]
     box = None if found == "whole picture" else _bounds(rgba[..., 3] > 127)
     if box is None:  # also where all is transparent
@@ -67,11 +73,14 @@ def square_subject(rgba: Rgba, side: int, background: tuple[float, float, float]
     return Cutout(_drawn(rgba, square, side, background), found, shares)
 
 
-def _cut_out(rgba: Rgba) -> tuple[Found, Rgba]:
+def _cut_out(rgba: Rgba, matting: Matting | None) -> tuple[Found, Rgba]:
+    found: Found = "plain background"
     alpha = plain_background_alpha(rgba[..., :3])
+    if alpha is None and matting is not None:
+        found, alpha = "cut out", matting(rgba[..., :3])
     if alpha is None:
         return "whole picture", _opaque(rgba)
-    return "plain background", np.dstack([rgba[..., :3], np.round(255 * alpha).astype(np.uint8)])
+    return found, np.dstack([rgba[..., :3], np.round(255 * alpha).astype(np.uint8)])
 
 
 def _opaque(rgba: Rgba) -> Rgba:

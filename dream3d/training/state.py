@@ -105,9 +105,13 @@ def tensors_of(trained: Trained, random: Mapping[str, Tensor]) -> dict[str, Tens
     """The tensors of a checkpoint."""
     tensors = {f"{trained.part}.{name}": value.detach() for name, value in trained.parameters.items()}
     tensors |= {f"ema.{name}": value.detach() for name, value in trained.average.items()}
+    shared = set[int]()
     for name, parameter in trained.parameters.items():
         for key, value in trained.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value
+            own = value if torch.is_tensor(value) else torch.tensor(value)
+            # A table that all parameters share, such as that of 8 bits, is written for each: safetensors wants it so.
+            tensors[f"optimizer.{key}.{name}"] = own.clone() if own.data_ptr() in shared else own
+            shared.add(own.data_ptr())
     return tensors | {f"random.{name}": value for name, value in random.items()}
 
 
@@ -129,8 +133,15 @@ def restore(trained: Trained, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     for name, value in parts["optimizer"].items():
         key, _, parameter_name = name.partition(".")
         parameter = trained.parameters[parameter_name]
-        # In the parameter's own layout: what is fused walks through both alike.
-        trained.optimizer.state[parameter][key] = (
-            value if key == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        )
+        trained.optimizer.state[parameter][key] = _as_state(value, parameter)
     return parts["random"]
+
+
+def _as_state(value: Tensor, parameter: Tensor) -> Any:
+    """A part of an optimiser's state as it keeps that: a count, numbers for each weight, or for blocks of weights."""
+    if value.dim() == 0:
+        return value.item() if value.dtype == torch.int64 else value  # bitsandbytes counts by an int
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    # In the parameter's own layout: what is fused walks through both alike.
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from dream3d.training.denoising import weights_of_latents
 from dream3d.training.events import StepEvent
 from dream3d.training.logs import StepLog
 from dream3d.training.loop import Trainer, make_accelerator
-from dream3d.training.objective import draw_timesteps, mean_change, weighted_loss
+from dream3d.training.objective import draw_timesteps, mean_change, mean_change_from, weighted_loss
+from dream3d.training.optimizers import make_adamw
 from dream3d.training.personalised import RUN_FOLDER, Base, write_adapter, write_full
 from dream3d.training.task import Loss, Task, Trained
 
@@ -76,6 +77,7 @@ class DreamBoothTask(Task[Batch]):
 
     advice = "lower the rate (--set rate=...)"
     free = ("checkpoint_every",)
+    defaults: ClassVar[Mapping[str, Any]] = {"optimizer_bits": 32}
 
     def __init__(
         self,
@@ -119,9 +121,8 @@ class DreamBoothTask(Task[Batch]):
             parameters = {name: value for name, value in named if not name.startswith(CAMERA_NETWORK)}
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        optimizer = torch.optim.AdamW(
-            list(parameters.values()), lr=self.recipe.rate, weight_decay=self.recipe.weight_decay
-        )
+        recipe = self.recipe
+        optimizer = make_adamw(parameters.values(), recipe.rate, recipe.weight_decay, recipe.optimizer_bits)
         return Trained("unet", parameters, optimizer, list(parameters.values()), self.recipe.clip)
 
     def _captions(self) -> dict[str, Tensor]:
@@ -172,7 +173,7 @@ class DreamBoothTask(Task[Batch]):
             pair = answers(self.unet, self.frozen, noisy, timesteps, words, cameras)
             terms["keep"], count = recipe.keep_weight * self._error(*pair), count + len(views)
         if recipe.preservation:
-            terms["preservation"] = recipe.preservation * mean_change(self._changes(), self.count)
+            terms["preservation"] = recipe.preservation * self._mean_change()
         return Loss("image", count, terms)
 
     def _noised(self, images: Tensor, levels: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,11 +195,12 @@ class DreamBoothTask(Task[Batch]):
         """All levels count alike."""
         return weighted_loss(predicted, target, torch.ones(len(target), device=target.device), self.channels)
 
-    def _changes(self) -> list[Tensor]:
-        """Theta - theta0 of all weights that can change."""
+    def _mean_change(self) -> Tensor:
+        """Of theta - theta0, over all weights."""
         if self.lora is not None:
-            return list(lora_changes(self.unet))
-        return [value - self.start[name] for name, value in self.trained.parameters.items()]
+            return mean_change(lora_changes(self.unet), self.count)
+        pairs = ((value, self.start[name]) for name, value in self.trained.parameters.items())
+        return mean_change_from(pairs, self.count)
 
     def log(self, event: StepEvent) -> None:
         """A row of ``metrics.csv``; terms that there are not are empty."""
