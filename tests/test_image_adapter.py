@@ -34,8 +34,7 @@ SD21_LAYERS = {
     **{f"down.{level}.{index}": 320 * 2**level for level in range(3) for index in range(2)},
     **{f"up.{level}.{index}": 320 * 2**level for level in range(3) for index in range(3)},
     "mid": 1280,
-}
-"""Channels of the sixteen cross-attention layers of Stable Diffusion 2.1's UNet."""
+}  # channels of the sixteen cross-attention layers of Stable Diffusion 2.1's UNet
 
 
 @pytest.fixture(scope="module")

@@ -114,14 +114,8 @@ def generate(
     unfamiliar = _warn(request)
     if preview_seeds:
         request = _with_best_seed(request, preview_seeds, run_dir, quiet)
-    record = {
-        "prior": lasting_name(prior),
-        "vram": vram,
-        "precision": precision,
-        "compile": compile_unet,
-        "unfamiliar": unfamiliar and dataclasses.asdict(unfamiliar),
-        **gathered.record,
-    }
+    loaded = {"prior": lasting_name(prior), "vram": vram, "precision": precision, "compile": compile_unet}
+    record = {**loaded, "unfamiliar": unfamiliar and dataclasses.asdict(unfamiliar), **gathered.record}
     _run(request, record, checkpoint_seconds, quiet, live)
 
 
