@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ def test_dinov2_says_what_transformers_says(dinov2: Path) -> None:
         seen = judge._model(pixel_values=(pictures - mean) / std).last_hidden_state[:, 0]
     torch.testing.assert_close(judge.embed_images(pictures), F.normalize(seen, dim=-1))
     assert judge.name == "DINOv2 of tiny"
+
+
+def test_settings_that_only_the_library_refuses_are_one_line(dinov2: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(dinov2, tmp_path / "odd"))
+    edit_json(folder / "config.json", layerscale_value=7)  # transformers wants 7.0
+    with pytest.raises(PriorError, match="does not describe a network") as refused:
+        Dinov2Folder(folder)
+    assert len(str(refused.value).splitlines()) == 1
+    edit_json(folder / "config.json", layerscale_value=1.0, patch_size=64)
+    with pytest.raises(PriorError, match="a patch of 64 pixels is larger than the pictures"):
+        Dinov2Folder(folder)
 
 
 def test_lpips_is_torchmetrics_own_to_the_digit(lpips: Path, monkeypatch: pytest.MonkeyPatch) -> None:

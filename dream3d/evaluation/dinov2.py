@@ -13,7 +13,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from dream3d.errors import PriorError
 from dream3d.evaluation.clip import ADVICE
-from dream3d.evaluation.judge_files import CONFIG, IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, loaded, shown_to
+from dream3d.evaluation.judge_files import CONFIG, IMAGENET_MEAN, IMAGENET_STD, WEIGHTS, described, loaded, shown_to
 from dream3d.files import hash_file
 from dream3d.prior.folder import check_has
 from dream3d.prior.schema import CLIP_VISION, YES_NO, Rules, checked, number, read_json, whole
@@ -38,7 +38,8 @@ class Dinov2Folder:
         self.name = f"DINOv2 of {folder.resolve().name}"
         self._folder, self.device = folder, torch.device(device)
         path = folder / CONFIG
-        config = Dinov2Config(**checked(read_json(path), _SETTINGS, path))
+        settings = checked(read_json(path), _SETTINGS, path)
+        config = described(lambda: Dinov2Config(**settings), path)
         self._side = min(SIDE, config.image_size) // config.patch_size * config.patch_size
         if not self._side:
             raise PriorError(
