@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_photos import write_personal_prior, write_photos
@@ -154,6 +155,24 @@ def test_8_bits_need_a_package(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     result = run(place, "--optimizer-bits", "8")
     assert result.exit_code == 2
     assert "needs bitsandbytes; pip install 'dream3d[dreambooth]'" in result.output
+
+
+def test_matting_cuts_out_of_busy_backgrounds(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alpha = np.zeros((32, 32), np.float32)
+    alpha[8:24, 8:24] = 1
+    monkeypatch.setattr("dream3d.personalise.matting.SegmentAnything", lambda folder, device: lambda rgb: alpha)
+    Path("busy").mkdir()
+    for index in range(3):
+        noise = np.random.default_rng(index).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        write_png(Path(f"busy/{index}.png"), noise)
+    base = command._base(str(place / "prior"), "full", None, None, [], steps=1, seed=0)
+    for folder, found in ((None, "whole picture"), (Path("sam"), "cut out")):
+        cut_out = command._matting(folder, "cpu")
+        request = command._request(base, Path("busy"), "sks", "dog", Path("out"), "cpu", cut_out)
+        assert {photo.found for photo in request.photos.photos} == {found}
+        assert ("(--matting cuts it out)" in capsys.readouterr().err) is (folder is None)
 
 
 def test_pictures_of_the_class_come_from_a_folder(place: Path) -> None:
