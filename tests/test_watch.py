@@ -125,13 +125,13 @@ def test_what_is_done(trouble: Trouble | None, before: tuple[Answer, ...], is_la
 def test_each_rescale_halves_what_is_left() -> None:
     recipe = PRESETS["mini"]
     assert eased(recipe, []) is recipe
-    assert eased(recipe, looks("rescale", "none")).guidance.rescale == pytest.approx(1 - 0.3 / 2)
-    assert eased(recipe, looks("rescale", "rescale")).guidance.rescale == pytest.approx(1 - 0.3 / 4)
+    assert eased(recipe, looks("rescale", "none")).guidance.rescale == pytest.approx(1 - 0.5 / 2)
+    assert eased(recipe, looks("rescale", "rescale")).guidance.rescale == pytest.approx(1 - 0.5 / 4)
     assert eased(recipe, looks("rescale", "restart")) is recipe
 
 
 def test_looks_are_at_the_ends_of_equal_parts() -> None:
-    assert [step for step in range(501) if is_due(PRESETS["mini"], step)] == [125, 250, 375, 500]
+    assert [step for step in range(241) if is_due(PRESETS["mini"], step)] == [60, 120, 180, 240]
     one = replace(TINY.with_steps(1), watch=WatchRecipe(looks=4))
     assert [step for step in range(2) if is_due(one, step)] == [1]
     assert not any(is_due(replace(TINY, watch=WatchRecipe(looks=0)), step) for step in range(9))
