@@ -4,7 +4,8 @@
 
 makes the assets three times with a reduced recipe of the built-in prior: by local processes, by Ray, and by Ray while a
 process that is at work on an asset is killed by SIGKILL every so many seconds, so many times at most: an asset may lose
-its worker twice, the third time it counts as failed. Needs pip install 'dream3d[ray]' and Linux's /proc.
+its worker twice, the third time it counts as failed. ``--brief`` leaves out Ray without kills, which tells only what Ray
+costs. Needs pip install 'dream3d[ray]' and Linux's /proc.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--kill-every", type=float, default=60.0, help="seconds")
     parser.add_argument("--kills", type=int, default=1000, help="at most so many")
+    parser.add_argument("--brief", action="store_true", help="leave out Ray without kills")
     args = parser.parse_args()
     entries = [Entry(word, {}, "here") for word in WORDS]
     seeds = range(-(-args.assets // len(WORDS)))
@@ -93,8 +95,9 @@ def main() -> None:
 
         local, ray, hurt = (Path(name) / part for part in ("local", "ray", "killed"))
         plain = collect("local", jobs, local, run_local(jobs, shared(local), args.workers))
-        other = collect("ray", jobs, ray, run_ray(jobs, shared(ray), args.workers))
-        print(f"ray over local: {other / plain - 1:+.1%}", flush=True)
+        if not args.brief:
+            other = collect("ray", jobs, ray, run_ray(jobs, shared(ray), args.workers))
+            print(f"ray over local: {other / plain - 1:+.1%}", flush=True)
         stop, killed = threading.Event(), list[int]()
         thread = threading.Thread(target=killer, args=(hurt, args.kill_every, args.kills, stop, killed))
         thread.start()
@@ -103,7 +106,7 @@ def main() -> None:
         finally:
             stop.set()
             thread.join()
-        same = sum((ray / job.mesh).read_bytes() == (hurt / job.mesh).read_bytes() for job in jobs)
+        same = sum((local / job.mesh).read_bytes() == (hurt / job.mesh).read_bytes() for job in jobs)
         print(f"{len(killed)} workers killed; {same} of {len(jobs)} meshes are the same bytes as without")
 
 
