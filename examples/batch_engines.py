@@ -4,8 +4,8 @@
 
 makes the assets three times with a reduced recipe of the built-in prior: by local processes, by Ray, and by Ray while a
 process that is at work on an asset is killed by SIGKILL every so many seconds, so many times at most: an asset may lose
-its worker twice, the third time it counts as failed. ``--brief`` leaves out Ray without kills, which tells only what Ray
-costs. Needs pip install 'dream3d[ray]' and Linux's /proc.
+its worker twice, the third time it counts as failed. ``--brief`` leaves out Ray without kills, which only tells what
+Ray costs. Needs pip install 'dream3d[ray]' and Linux's /proc.
 """
 
 from __future__ import annotations
