@@ -39,9 +39,13 @@ class KeyedImages:
         return torch.lerp(self.images, renders, self.opacity)
 
     def color_loss(self, color: Tensor) -> Tensor:
-        """Mean absolute difference of rendered colours (N, H, W, 3) and the images, inside the key."""
+        """Mean squared difference of rendered colours (N, H, W, 3) and the images, inside the key.
+
+        Where targets disagree, the answer is their mean. That to an absolute difference is the median of each channel,
+        which is duller: orange came out pink.
+        """
         wanted, inside = (resized(one, color.shape[1]) for one in (self.images, self.opacity))
-        return ((color - wanted).abs() * inside).mean()
+        return ((color - wanted).square() * inside).mean()
 
 
 def resized(images: Tensor, size: int) -> Tensor:
