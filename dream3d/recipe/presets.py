@@ -45,8 +45,8 @@ _MINI = Recipe(
     ),
     stages=(Stage(0, 32, 1), Stage(144, 48, 1)),
     # Levels that are all dense, up to 60 cells along a side, about a pixel of the prior's images: a finer one would fit
-    # what differs from target to target, a coarser one loses a chair's legs. The wide soft blob lets thin parts far from
-    # the middle grow: what starts out empty is skipped by the rays and stays empty.
+    # what differs from target to target, a coarser one loses a chair's legs. The wide soft blob lets thin parts far
+    # from the middle grow: what starts out empty is skipped by the rays and stays empty.
     field=FieldRecipe(
         levels=6,
         log2_entries=18,

@@ -73,7 +73,8 @@ def one_round(recipe: Recipe) -> Recipe:
         TargetRecipe(420, updates=5, denoise_steps=2, noise=0.3),
     )
     stages = (Stage(0, 32, 1), Stage(80, 48, 1), Stage(300, 64, 1))
-    guidance, field = replace(recipe.guidance, rescale=0.7), replace(recipe.field, sharpness=Linear(1.0, 40.0, 322))
+    guidance = replace(recipe.guidance, rescale=0.7)
+    field = replace(recipe.field, levels=5, sharpness=Linear(1.0, 40.0, 322))
     return replace(recipe, steps=500, stages=stages, field=field, guidance=guidance, targets=targets)
 
 
