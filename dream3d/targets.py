@@ -39,13 +39,9 @@ class KeyedImages:
         return torch.lerp(self.images, renders, self.opacity)
 
     def color_loss(self, color: Tensor) -> Tensor:
-        """Mean squared difference of rendered colours (N, H, W, 3) and the images, inside the key.
-
-        Where targets disagree, the answer is their mean. That to an absolute difference is the median of each channel,
-        which is duller: orange came out pink.
-        """
+        """Mean absolute difference of rendered colours (N, H, W, 3) and the images, inside the key."""
         wanted, inside = (resized(one, color.shape[1]) for one in (self.images, self.opacity))
-        return ((color - wanted).square() * inside).mean()
+        return ((color - wanted).abs() * inside).mean()
 
 
 def resized(images: Tensor, size: int) -> Tensor:

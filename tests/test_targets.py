@@ -110,10 +110,10 @@ def test_colours_are_compared_inside_the_key_alone() -> None:
     images, opacity = torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
     opacity[..., :2] = 1
     rendered = torch.full((1, 2, 2, 3), 0.5)
-    assert float(KeyedImages(images, opacity).color_loss(rendered)) == pytest.approx(0.125)  # half of 0.5 squared
+    assert float(KeyedImages(images, opacity).color_loss(rendered)) == pytest.approx(0.25)  # half of 0.5
     images[..., :2] = 0.5
     assert float(KeyedImages(images, opacity).color_loss(rendered)) == 0
-    assert float(KeyedImages(images, torch.ones_like(opacity)).color_loss(rendered)) == pytest.approx(0.125)
+    assert float(KeyedImages(images, torch.ones_like(opacity)).color_loss(rendered)) == pytest.approx(0.25)
 
 
 def test_without_a_key_a_target_counts_whole() -> None:

@@ -58,7 +58,7 @@ class GuidanceRecipe(Settings):
     """``x0``, ``sds`` and ``vsd`` compare latents; ``images`` compares the renders with the decoded target, pixel by
     pixel. ``vsd`` is ``sds`` against a copy of the prior that learns beside the field (ProlificDreamer)."""
     image_weight: Weight = 6000.0
-    """Of ``images``: weight of the mean squared difference of the colours."""
+    """Of ``images``: weight of the mean absolute difference of the colours."""
     guidance_scale: GuidanceScale = 50.0
     rescale: Share = 0.5
     """How much of the CFG-rescaled x0 is mixed into the target; 0 turns it off."""

@@ -44,11 +44,11 @@ _MINI = Recipe(
         distance_rule="sin",
     ),
     stages=(Stage(0, 32, 1), Stage(144, 48, 1)),
-    # Levels that are all dense, up to 60 cells along a side, about a pixel of the prior's images: a finer one would fit
-    # what differs from target to target, a coarser one loses a chair's legs. The wide soft blob lets thin parts far
-    # from the middle grow: what starts out empty is skipped by the rays and stays empty.
+    # Levels that are all dense, up to 40 cells along a side: a finer one fits the speckle of the prior's images, which
+    # makes ragged surfaces. The wide soft blob lets thin parts far from the middle grow: what starts out empty is
+    # skipped by the rays and stays empty.
     field=FieldRecipe(
-        levels=6,
+        levels=5,
         log2_entries=18,
         base_resolution=8,
         per_level_scale=1.5,
@@ -64,12 +64,7 @@ _MINI = Recipe(
     # sharp, but somewhere else, and arms and stems melt away.
     targets=(TargetRecipe(updates=4, denoise_steps=4),),
     guidance=GuidanceRecipe(
-        loss="images",
-        image_weight=18000.0,
-        guidance_scale=5.0,
-        rescale=0.5,
-        t_min=Linear(0.98, 0.5, 200),
-        t_max=Linear(0.98, 0.75, 160),
+        loss="images", guidance_scale=5.0, rescale=0.5, t_min=Linear(0.98, 0.5, 200), t_max=Linear(0.98, 0.75, 160)
     ),
     background=BackgroundRecipe(kind="fixed"),
     optimizer=OptimizerRecipe(lr_grid=0.02, weight_decay=0.0, final_lr_factor=0.3),

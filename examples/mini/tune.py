@@ -49,9 +49,9 @@ def rounds(**changes: object) -> Form:
 
 
 def in_latents(recipe: Recipe) -> Recipe:
-    """The form before the decoder: renders and targets are compared in latents."""
+    """The form before the decoder: renders and targets are compared in latents, with one more level of the grid."""
     guidance, key = replace(recipe.guidance, loss="x0"), recipe.key and replace(recipe.key, weight=4000.0)
-    return replace(recipe, guidance=guidance, key=key)
+    return replace(recipe, guidance=guidance, key=key, field=replace(recipe.field, levels=6))
 
 
 def tail(recipe: Recipe) -> Recipe:
@@ -165,7 +165,7 @@ FORMS: dict[str, Form] = {
         three_rounds(recipe), steps=440, targets=three_rounds(recipe).targets[:3]
     ),
     "6 denoising steps": steps(6),
-    "5 levels": field(levels=5),
+    "6 levels": field(levels=6),
     "guidance 3": guidance(guidance_scale=3.0),
     "guidance 8": guidance(guidance_scale=8.0),
     "120 updates": lambda recipe: recipe.with_steps(120),
