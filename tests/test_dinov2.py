@@ -99,6 +99,7 @@ def test_it_says_what_transformers_says_and_reads_older_and_newer_names(tiny: Pa
         ({"model_type": "clip"}, "'model_type' is 'clip'"),
         ({"hidden_size": -1}, "'hidden_size' is -1"),
         ({"num_attention_heads": 5}, "no multiple"),
+        ({"layerscale_value": 7}, "does not describe a network"),  # transformers wants 7.0
         ({"num_hidden_layers": 2}, "lacks the tensor"),
         ({"num_channels": 4}, "'num_channels' is 4"),
     ],

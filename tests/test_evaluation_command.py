@@ -10,7 +10,7 @@ import pytest
 import torch
 from colored_shapes import write_shapes
 from evaluation_models import GREEN, RED, colored_box, models
-from tiny_judge import tiny_judges, write_tiny_judge
+from tiny_judge import write_tiny_judge
 from typer.testing import CliRunner
 
 from dream3d.cli.app import app
@@ -19,23 +19,11 @@ from dream3d.evaluation.encoders import EfficientNetLite2, is_installed
 from dream3d.evaluation.suite.cases import (
     packaged_prompts,
 )
-from dream3d.evaluation.suite.measure import Judges
-from dream3d.prior.diffusion import DiffusionPrior
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_judge(tmp_path_factory.mktemp("judge") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def judges(folder: Path) -> Judges:
-    return tiny_judges(folder)
-
-
-@pytest.fixture(scope="module")
-def prior(folder: Path) -> DiffusionPrior:
-    return DiffusionPrior(folder)
 
 
 def command(*words: object, code: int = 0) -> str:

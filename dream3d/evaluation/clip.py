@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from dream3d.errors import PriorError
-from dream3d.evaluation.judge_files import BATCH, CONFIG, TOKENIZER, WEIGHTS, described, loaded, shown_to
+from dream3d.evaluation.judge_files import BATCH, CONFIG, TOKENIZER, WEIGHTS, loaded, shown_to
 from dream3d.files import hash_file
-from dream3d.prior.folder import check_has
+from dream3d.prior.folder import build_on_meta, check_has
 from dream3d.prior.schema import CLIP_TEXT, CLIP_VISION, WIDTH, Rules, checked, read_json, whole
 from dream3d.prior.tokenizer import bounded, load_tokenizer, repaired
 
@@ -40,7 +40,7 @@ class ClipFolder:
         path = folder / CONFIG
         text, vision = tower_settings(path, _TEXT, CLIP_VISION)
         shared = checked(read_json(path), _WHOLE, path)
-        config = described(lambda: CLIPConfig(text_config=text, vision_config=vision, **shared), path)
+        config = build_on_meta(lambda: CLIPConfig(text_config=text, vision_config=vision, **shared), path)
         model = loaded(lambda: CLIPModel(config), folder / WEIGHTS, lambda name: "position_ids" in name)
         self._model: Any = model.to(self.device)
         words, tokens = config.text_config.vocab_size, config.text_config.max_position_embeddings

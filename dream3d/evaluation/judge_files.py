@@ -23,14 +23,6 @@ _MAX_BYTES_PER_NUMBER = 4
 Color = tuple[float, float, float]
 
 
-def described(build: Callable[[], Any], path: Path) -> Any:
-    """The configuration that ``build`` makes of a checked file; :class:`PriorError` for what a library refuses."""
-    try:
-        return build()
-    except Exception as error:  # the libraries' own checks raise anything
-        raise PriorError(f"{path} does not describe a network ({type(error).__name__}: {first_line(error)})") from error
-
-
 def loaded(
     build: Callable[[], Any], path: Path, is_left_out: Callable[[str], bool] = lambda name: False
 ) -> torch.nn.Module:

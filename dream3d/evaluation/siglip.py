@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import SiglipConfig, SiglipModel
 
 from dream3d.evaluation.clip import ADVICE, FILES, tower_settings
-from dream3d.evaluation.judge_files import BATCH, CONFIG, TOKENIZER, WEIGHTS, described, loaded, shown_to
+from dream3d.evaluation.judge_files import BATCH, CONFIG, TOKENIZER, WEIGHTS, loaded, shown_to
 from dream3d.files import hash_file
-from dream3d.prior.folder import check_has
+from dream3d.prior.folder import build_on_meta, check_has
 from dream3d.prior.schema import CLIP_TEXT, CLIP_VISION, WIDTH, Rules, one_of, whole
 from dream3d.prior.tokenizer import bounded, load_tokenizer
 
@@ -41,7 +41,7 @@ class SiglipFolder:
         self._folder, self.device = folder, torch.device(device)
         path = folder / CONFIG
         text, vision = tower_settings(path, _TEXT, _VISION)
-        config = described(lambda: SiglipConfig(text_config=text, vision_config=vision), path)
+        config = build_on_meta(lambda: SiglipConfig(text_config=text, vision_config=vision), path)
         model = loaded(lambda: SiglipModel(config), folder / WEIGHTS, lambda name: "position_ids" in name)
         self._model: Any = model.to(self.device)
         tokens = text.get("max_position_embeddings", _TOKENS)

@@ -37,7 +37,7 @@ class Dinov2:
     def __init__(self, model: Any, folder: Path, device: torch.device | str = "cpu") -> None:
         """``folder`` is where the model was read from."""
         self.device, self.folder = torch.device(device), folder
-        self._model = model.to(self.device).requires_grad_(False).eval()
+        self._model = model.to(self.device)
         self.name = f"DINOv2 of {folder.resolve().name}"
 
     @cached_property
@@ -62,7 +62,7 @@ class Dinov2:
 
 def check_dinov2(folder: Path) -> None:
     """Everything about a folder that can be said without loading a tensor; raises :class:`PriorError`."""
-    config = _read_config(folder)
+    config = read_dinov2_config(folder)
     path, model = folder / FILES[0], folder / FILES[1]
     skeleton: Any = build_on_meta(lambda: Dinov2Model(config), path)
     check_tensors(model, _names_in(model, skeleton))
@@ -79,17 +79,23 @@ def load_dinov2(folder: Path, device: str = "cpu") -> Dinov2:
 
     Raises :class:`PriorError` for files that are missing, damaged or of another model. Pickled weights are not read.
     """
-    config, weights = _read_config(folder), folder / FILES[1]
+    return Dinov2(read_dinov2_network(read_dinov2_config(folder), folder), folder, device)
+
+
+def read_dinov2_network(config: Any, folder: Path) -> Any:
+    """The network of a folder with that configuration, frozen, in float32 on the CPU; raises as :func:`load_dinov2`."""
+    weights = folder / FILES[1]
     skeleton: Any = build_on_meta(lambda: Dinov2Model(config), folder / FILES[0])
     expected = _names_in(weights, skeleton)
     tensors = read_tensors(weights, expected, torch.float32)
     model: Any = Dinov2Model(config)  # with memory, should a version have buffers that no file holds
     own = {_newer(name): name for name in model.state_dict()}
     model.load_state_dict({own[_newer(name)]: value for name, value in tensors.items()})
-    return Dinov2(model, folder, device)
+    return model.requires_grad_(False).eval()
 
 
-def _read_config(folder: Path) -> Any:
+def read_dinov2_config(folder: Path) -> Any:
+    """The checked configuration of a folder; raises :class:`PriorError`."""
     check_has(folder, FILES, "give DINOv2's folder in the layout of transformers, with safetensors")
     path = folder / FILES[0]
     data = read_json(path)
@@ -97,7 +103,7 @@ def _read_config(folder: Path) -> Any:
     arguments = checked(data, DINOV2, path)
     if arguments.get("hidden_size", 768) % arguments.get("num_attention_heads", 12):
         raise PriorError(f"{path}: hidden_size is no multiple of num_attention_heads")
-    return Dinov2Config(**arguments)
+    return build_on_meta(lambda: Dinov2Config(**arguments), path)
 
 
 def _names_in(weights: Path, model: Any) -> dict[str, torch.Size]:
