@@ -87,7 +87,8 @@ def wait(device: Device) -> None:
 
 def difference(found: Tensor, wanted: Tensor) -> float:
     """The largest difference over the largest wanted number."""
-    return float((found.detach().cpu().double() - wanted.detach().cpu().double()).abs().max() / wanted.abs().max())
+    found, wanted = found.detach().cpu().double(), wanted.detach().cpu().double()
+    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 def versions(report: Report, device: Device) -> None:
@@ -146,7 +147,7 @@ def hash_grid(report: Report, device: Device) -> None:
     table = (torch.rand(spec.entries, 2, generator=generator) - 0.5) * 0.02
     found = _encoded(hash_encode.hash_encode, positions.to(device), table.to(device).requires_grad_(), spec)
     wanted = _encoded(hash_encode_reference, positions.double(), table.double().requires_grad_(), spec)
-    report.at_most("difference of values", float((found[0].cpu() - wanted[0]).abs().max()), 1e-5)
+    report.at_most("difference of values", float((found[0].detach().cpu() - wanted[0].detach()).abs().max()), 1e-5)
     # Position * 4095 in float32 is up to 2.4e-4 of a cell off, along each axis.
     report.at_most("of gradients", difference(found[1], wanted[1]), 5e-4)
 

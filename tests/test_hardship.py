@@ -144,6 +144,8 @@ def stop_before(source, target):
     rename(source, target)
 
 rename, os.replace = os.replace, stop_before
+from dream3d.lean_imports import leave_out_unused
+leave_out_unused()
 from test_resume import start
 start(Path(sys.argv[1]))
 """

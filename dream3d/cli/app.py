@@ -29,6 +29,7 @@ from dream3d.cli.variations import variations
 from dream3d.cli.view import view
 from dream3d.cli.views import views
 from dream3d.errors import UsageError
+from dream3d.lean_imports import leave_out_unused
 from dream3d.run.signals import STOPPING
 from dream3d.threads import share_cores
 from dream3d.version import __version__
@@ -91,4 +92,5 @@ def main() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, _terminated)
     share_cores()
+    leave_out_unused()
     app(prog_name="dream3d")
