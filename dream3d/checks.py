@@ -95,6 +95,12 @@ def parse_seeds(text: str, limit: int = 64) -> list[int]:
     return list(seeds)
 
 
+def check_address(engine: str, address: str | None) -> None:
+    """UsageError for the address of a cluster that nothing is done on."""
+    if address and engine != "ray":
+        raise UsageError(f"--address goes with --engine ray; got --address {address}")
+
+
 def check_checkpoint_minutes(minutes: float) -> float:
     """Minutes between two checkpoints, 0 for none; raises UsageError below 0 and above a year."""
     check_setting(minutes, Annotated[float, Between(0, 525_600)], "checkpoint_minutes", Options.spoken)

@@ -81,6 +81,24 @@ def test_assets_are_found_by_the_words_of_their_prompts(tmp_path: Path) -> None:
         assets_subject("none", [tmp_path / "notes.txt"], BLUE)
 
 
+def test_what_a_model_refers_to_is_part_of_it(tmp_path: Path) -> None:
+    def key() -> str | None:
+        return assets_subject("theirs", [tmp_path / "box.obj"], BLUE).key(Case("box", orbit(4)), 0)
+
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\n"
+    (tmp_path / "box.obj").write_text(f"mtllib box.mtl\n{corners}usemtl paint\nf 1/1 2/2 3/3\n")
+    (tmp_path / "box.mtl").write_text("newmtl paint\nmap_Kd paint.png\n")
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "paint.png")
+    red = key()
+    assert key() == red
+    Image.new("RGB", (4, 4), (0, 0, 255)).save(tmp_path / "paint.png")
+    assert key() != red
+    (tmp_path / "box.mtl").unlink()
+    assert key() not in (None, red)
+    (tmp_path / "box.obj").write_text("no model")
+    assert key() is not None  # what is wrong with it is said when it is drawn
+
+
 def test_models_in_folders_of_their_own_are_called_after_them(tmp_path: Path) -> None:
     for name in ("a-red-box", "a-green-box"):
         models(tmp_path / name, mesh=colored_box(RED, RED, RED, RED))

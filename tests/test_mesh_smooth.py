@@ -66,19 +66,17 @@ def test_smoothing_stops_where_the_outline_would_change() -> None:
         asked.append(1)
         return 0.9 if np.array_equal(moved, vertices) or len(asked) > 3 else 0.8
 
-    smoothed, rounds = smooth(vertices, faces, 20, fit)
-    assert rounds == 5  # 20 and 10 lost a tenth
-    assert np.array_equal(smoothed, taubin(vertices, faces, 5))
-    kept, rounds = smooth(vertices, faces, 20, lambda moved: float(np.array_equal(moved, vertices)))
-    assert rounds == 0
+    smoothed = smooth(vertices, faces, 20, fit)
+    assert np.array_equal(smoothed, taubin(vertices, faces, 5))  # 20 and 10 lost a tenth
+    kept = smooth(vertices, faces, 20, lambda moved: float(np.array_equal(moved, vertices)))
     assert np.array_equal(kept, vertices)
 
 
 def test_smoothing_stops_where_the_volume_would_change() -> None:
     thin, faces = solid("ball")
     thin = thin * np.array([1, 1, 0.02], np.float32)  # a disc's edge is a wave of few vertices
-    _, rounds = smooth(thin, faces, 100, lambda moved: 1.0)
-    assert rounds < 100
+    smoothed = smooth(thin, faces, 100, lambda moved: 1.0)
+    assert any(np.array_equal(smoothed, taubin(thin, faces, rounds)) for rounds in (50, 25, 12, 6, 3, 1))
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,7 @@ def batch(
     from dream3d.batch.jobs import plan
     from dream3d.batch.prompts import read_lists
 
-    if address and engine != "ray":
-        raise UsageError(f"--address goes with --engine ray; got --address {address}")
+    checks.check_address(engine, address)
     check_workers(workers)
     interval = checks.check_checkpoint_minutes(checkpoint_minutes) * 60
     entries, seed_list, changes = read_lists(lists), checks.parse_seeds(seeds), _settings(settings or [])

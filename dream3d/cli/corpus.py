@@ -50,8 +50,7 @@ def add(
     """
     from dream3d.retrieval.readers.read import check_sources
 
-    if address and engine != "ray":
-        raise UsageError(f"--address goes with --engine ray; got --address {address}")
+    checks.check_address(engine, address)
     check_sources(sources)
 
     from dream3d.cli.console import duration

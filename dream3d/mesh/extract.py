@@ -98,7 +98,7 @@ def mesh_from_field(
         return mean_iou(drawn_with(vertices, extracted), masks)
 
     extracted = surface.faces
-    vertices, _ = smooth(surface.vertices, extracted, recipe.smoothing, fit)
+    vertices = smooth(surface.vertices, extracted, recipe.smoothing, fit)
     fewer = decimate(vertices, extracted, recipe.faces)
     fine = replace(surface, vertices=vertices) if len(fewer.faces) < len(extracted) else None
     surface = replace(surface, vertices=fewer.vertices, faces=fewer.faces)

@@ -45,19 +45,19 @@ def taubin(vertices: NDArray[np.float32], faces: Faces, rounds: int) -> NDArray[
 
 def smooth(
     vertices: NDArray[np.float32], faces: Faces, rounds: int, fit: Callable[[NDArray[np.float32]], float]
-) -> tuple[NDArray[np.float32], int]:
-    """The vertices after as many rounds, of ``rounds`` at most, as the outline allows, and how many these were.
+) -> NDArray[np.float32]:
+    """The vertices after as many rounds, of ``rounds`` at most, as the outline allows.
 
     ``fit`` is the agreement of a surface with these vertices and the field, an IoU. Half as many rounds are tried for
     as long as it falls by more than :data:`SILHOUETTE_TOLERANCE` or the volume changes by :data:`VOLUME_TOLERANCE`.
     """
     if rounds == 0:
-        return vertices, 0
+        return vertices
     before, volume = fit(vertices), face_volumes(vertices, faces).sum()
     while rounds:
         smoothed = taubin(vertices, faces, rounds)
         changed = abs(face_volumes(smoothed, faces).sum() - volume)
         if changed <= VOLUME_TOLERANCE * abs(volume) and fit(smoothed) >= before - SILHOUETTE_TOLERANCE:
-            return smoothed, rounds
+            return smoothed
         rounds //= 2
-    return vertices, 0
+    return vertices

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dream3d.cameras import Cameras
 from dream3d.dataset.check.file import CHECKS, check_file
-from dream3d.errors import Dream3DError, ExportError, UsageError
+from dream3d.errors import DatasetError, Dream3DError, ExportError, UsageError
 from dream3d.evaluation.protocols.views import draw
 from dream3d.evaluation.suite.cases import Case, Color
 from dream3d.evaluation.suite.sheets import SUFFIXES, read_sheet
 from dream3d.files import hash_file
+from dream3d.mesh.appearance import Texture
 from dream3d.mesh.export import Asset, read_provenance
 from dream3d.mesh.foreign import read_scene
 from dream3d.mesh.reading import read_asset
@@ -29,6 +33,8 @@ from dream3d.prior.sampling import SamplingRecipe, sampling_for
 
 ASSET_SIZE = 256
 """Side in pixels of the pictures of assets."""
+REFERRING = (".obj", ".gltf")
+"""Models whose textures, and more, may lie in other files."""
 MAX_ASSETS = 100_000
 
 
@@ -125,7 +131,7 @@ class AssetsSubject:
         if path is None:
             return None
         if path not in self._digests:
-            self._digests[path] = hash_file(path)
+            self._digests[path] = _digest(path)
         return f"{self._digests[path]} {ASSET_SIZE} {self.background}"
 
     def views(self, case: Case, seed: int) -> Tensor:
@@ -158,6 +164,19 @@ class TruthSubject:
         truth = case.truth_over(self.background)
         assert truth is not None
         return truth
+
+
+def _digest(path: Path) -> str:
+    """Of what is seen of a model or a sheet: a model that refers to other files is read for it, with them."""
+    if path.suffix.lower() in REFERRING:
+        with contextlib.suppress(DatasetError, ExportError):  # who draws it says so
+            model, digest = read_model(path), hashlib.sha256()
+            look = model.appearance
+            arrays = (look.uv, look.image) if isinstance(look, Texture) else (look.values,)
+            for array in (model.vertices, model.faces, *arrays):
+                digest.update(f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+            return digest.hexdigest()
+    return hash_file(path)
 
 
 def words_of(prompt: str) -> str:
