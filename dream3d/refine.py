@@ -76,10 +76,14 @@ class _Pictures:
 
     @torch.no_grad()
     def drawn_again(self, pictures: Tensor, cameras: Cameras, generator: torch.Generator) -> Tensor:
-        """What the prior makes of pictures (V, 3, S, S) in [0, 1] of one object."""
+        """What the prior makes of pictures (V, 3, S, S) in [0, 1] of one object: the pictures and what it changes.
+
+        The change is taken between decoded images. What the codec alone takes from a picture is not the prior's wish.
+        """
         latents = self._prior.encode_images(pictures.to(self._device), generator)
         target = find_target(self._prior, self._recipe, 0, cameras, latents, self._told, generator)
-        return self._prior.decode_latents(target.x0).float().cpu()
+        change = self._prior.decode_latents(target.x0) - self._prior.decode_latents(latents)
+        return (pictures + change.float().cpu()).clamp(0, 1)
 
 
 def refine_texture(

@@ -11,21 +11,21 @@ from dream3d.errors import UsageError
 
 @dataclass(frozen=True)
 class TextureRefinement(Settings):
-    """A texture moved towards what the prior makes of views of its mesh (docs/export.md). No value was tuned."""
+    """A texture moved towards what the prior makes of views of its mesh (docs/export.md)."""
 
-    noise: Annotated[float, Between(0, 1, above=True)] = 0.2
-    """Fraction of the noise schedule at which the views are denoised from: little, so that they stay what they are."""
+    noise: Annotated[float, Between(0, 1, above=True)] = 0.4
+    """Fraction of the noise schedule at which the views are denoised from: with more the prior draws another object."""
     denoise_steps: Annotated[int, Between(1, 100)] = 4
     """DDIM steps from the noised views to the prior's."""
     elevations_deg: Annotated[tuple[float, ...], Between(-90, 90)] = (0.0, 30.0)
     """Of the orbits, each of as many views as the prior judges together."""
-    updates: Annotated[int, Between(1, 10_000)] = 60
+    updates: Annotated[int, Between(1, 10_000)] = 40
     """Of the texture."""
     learning_rate: Annotated[float, Between(0, 1, above=True)] = 0.02
     """Of Adam at the first update, in colours of a range of 1: about how far a texel moves. It falls in a line to 0."""
-    cells: Annotated[int, Between(2, 128)] = 64
-    """Along each side of the volume: texels in a cell change alike, between cells linearly. Finer than a pixel of the
-    prior's images, it shows their samples; coarser, it blurs."""
+    cells: Annotated[int, Between(2, 128)] = 32
+    """Along each side of the volume: texels in a cell change alike, between cells linearly. As fine as a pixel of the
+    prior's images, it shows their speckle; coarser, it blurs."""
     largest_change: Share = 0.3
     """Of a texel's colour, in each channel."""
 
