@@ -111,7 +111,10 @@ def read_model(folder: Path, kind: str, side: int, background: tuple[float, floa
 
 
 def personalised(plan: Plan, model: Model, method: Method) -> DiffusionPrior:
-    """A prior that has learnt a thing; training goes on where it was stopped, and is not repeated."""
+    """A prior that has learnt a thing; training goes on where it was stopped, and is not repeated.
+
+    SystemExit if a signal ends the training.
+    """
     place = plan.out / "priors" / f"{model.name}-{method.label}"
     if not (place / "prior.json").is_file():
         base = Base(lasting_name(plan.prior), load_prior(plan.prior, memory=MemoryPlan(precision="fp32")))
@@ -120,7 +123,9 @@ def personalised(plan: Plan, model: Model, method: Method) -> DiffusionPrior:
         if recipe.keep_sets:
             path = plan.out / "views" / f"{model.name}-kept.png"
             views = class_views(path, base.prior, model.subject.class_phrase, recipe.keep_sets, recipe.seed)
-        make_trainer(recipe, model.subject, Pictures(model.photos, None, views), base, place).run()
+        outcome = make_trainer(recipe, model.subject, Pictures(model.photos, None, views), base, place).run()
+        if outcome.stopped_by is not None:  # its checkpoint is written
+            raise SystemExit(128 + outcome.stopped_by)
     return load_prior(str(place))
 
 
