@@ -15,7 +15,7 @@ from dream3d.errors import UsageError
 from dream3d.recipe.generation import Recipe
 from dream3d.recipe.overrides import changed_recipe
 from dream3d.recipe.refinement import TextureRefinement
-from dream3d.refine import refine_texture
+from dream3d.refine import refine_mesh
 from dream3d.run.progress import Refinement
 
 Image = NDArray[np.uint8]
@@ -26,7 +26,7 @@ def image_of(asked: TextureRefinement) -> Image:
     """The texture of a grey ball, refined and kept whatever the score."""
     with mock.patch.object(Refinement, "kept", True):
         # Two balls that it could be: how much noise there is decides between them.
-        mesh, _ = refine_texture(grey_ball(), Judging(BALL, GREEN), TINY, asked, "a ball", 0)
+        mesh, _ = refine_mesh(grey_ball(), Judging(BALL, GREEN), TINY, asked, "a ball", 0)
     assert mesh.image is not None
     return mesh.image
 
