@@ -86,7 +86,8 @@ def remake(kept: KeptField, out: Path, recipe: Recipe, prior: MultiViewPrior | N
 
     Texture and shape are refined if the recipe says so, by the ``prior`` of the run, which nothing else needs. The run
     folder is left as it is. With the run's own recipe, on the same machine, the bytes are those of the run's mesh.
-    Raises what :func:`dream3d.finish.finish` raises, and UsageError for a refinement by no prior or another than the run's.
+    Raises what :func:`dream3d.finish.finish` raises, and UsageError for a refinement by no prior or another than the
+    run's.
     """
     asked = recipe.refinement if recipe_for(out, recipe.mesh).texture else None
     if asked is not None and (prior is None or kept.facts.get("prior_digest") != prior.digest):
