@@ -39,6 +39,7 @@ SILHOUETTE_SIZE = 128
 PREVIEW_SIZE = 128
 JANUS_VIEWS = 8
 """Views of the mesh in which its back is compared with its front."""
+NOT_REFINED = "not refined: the mesh has no texture"
 PROVENANCE = (
     "prompt",
     "seed",
@@ -72,6 +73,7 @@ def finish(
     observer(Progress("extract", 1, 1, message=_describe(mesh, floaters)))
     for note in mesh.notes:
         observer(Progress("extract", 1, 1, message=note))
+    cut_off = cap_area(mesh.surface)  # before its vertices may move away from the border
     mesh, refinement = _refined(mesh, prior, job, observer)
     mesh, floaters = remeasured(mesh, scene, refinement, floaters)
     observer(Progress("export", 0, 1))
@@ -94,7 +96,7 @@ def finish(
         iso_level=mesh.choice.level,
         silhouette_iou=mesh.iou,
         floaters=floaters,
-        cap_area=cap_area(mesh.surface),
+        cap_area=cut_off,
         watertight=mesh.watertight,
         texture=mesh.texture,
         likeness=prior.likeness(job.prompt, shown),
@@ -111,7 +113,10 @@ def _refined(
 ) -> tuple[FieldMesh, Refinement | None]:
     """The mesh with the texture and the shape that the recipe asks for, and what came of it."""
     asked = job.recipe.refinement
-    if asked is None or not mesh.texture:
+    if asked is None:
+        return mesh, None
+    if not mesh.texture:
+        observer(Progress("extract", 1, 1, message=NOT_REFINED))
         return mesh, None
     what = "texture and the shape" if asked.shape else "texture"
     observer(Progress("extract", 0, asked.updates, message=f"refining the {what} by the prior"))

@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.images import to_uint8
 from dream3d.mesh.appearance import Texture
-from dream3d.mesh.bake import nearest_texels, texels_of
+from dream3d.mesh.changes import Moves, Recoloring
 from dream3d.mesh.drawn_surface import DrawnSurface
 from dream3d.mesh.drawn_texture import DrawnView, drawn_views
 from dream3d.mesh.extract import FieldMesh
@@ -30,7 +29,7 @@ from dream3d.mesh.surface import Surface
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
 from dream3d.recipe.generation import Recipe, TargetRecipe
-from dream3d.recipe.refinement import ShapeRefinement, TextureRefinement
+from dream3d.recipe.refinement import TextureRefinement
 from dream3d.run.progress import MovedShape, Refinement, Score
 from dream3d.targets import find_target
 
@@ -134,13 +133,13 @@ def refine_mesh(
         mesh = replace(mesh, image=image)
     if moves is None:
         return mesh, outcome
-    moved = moves.surface(mesh.surface)
+    moved = moves.applied(mesh.surface)
     texture = _as_tensor(image) if outcome.kept else base
     distance = np.linalg.norm(moved.vertices - mesh.surface.vertices, axis=1).mean() / moved.voxel
     shape = MovedShape(outcome.after if outcome.kept else outcome.before, score(texture, moved), float(distance))
     if shape.kept:
         # The normal map says how the surface's own frames are bent, and these move with it.
-        mesh = replace(mesh, surface=moved, fine=mesh.fine and moves.surface(mesh.fine))
+        mesh = replace(mesh, surface=moved, fine=mesh.fine and moves.applied(mesh.fine))
     return mesh, replace(outcome, shape=shape)
 
 
@@ -155,75 +154,24 @@ class _Orbit:
     """(V, 3, S, S) what the prior made of them."""
 
 
-class _Recoloring:
-    """A texture whose colours change by a grid over the volume."""
-
-    def __init__(self, mesh: FieldMesh, base: Tensor, asked: TextureRefinement) -> None:
-        assert mesh.layout is not None  # there is a texture
-        self._size, self._largest = mesh.texture, asked.largest_change
-        texels = texels_of(mesh.surface.vertices, mesh.surface.faces, mesh.layout, self._size)
-        self._nearest = torch.from_numpy(nearest_texels(texels.pixel, self._size))
-        self._base, self._places = base.reshape(3, -1), _places(texels.positions)
-        self.change = torch.zeros(1, 3, asked.cells, asked.cells, asked.cells, requires_grad=True)
-
-    def texture(self) -> Tensor:
-        """(3, H, W) in [0, 1]."""
-        limited = self._largest * torch.tanh(self.change / max(self._largest, 1e-6))
-        moved = F.grid_sample(limited, self._places, padding_mode="border", align_corners=True)[0, :, 0, 0]
-        shown, inside = torch.zeros_like(self._base), self._nearest >= 0
-        shown[:, inside] = moved[:, self._nearest[inside]]  # what bleeds over the charts' edges changes alike
-        return (self._base + shown).clamp(0, 1).reshape(3, self._size, self._size)
-
-
-class _Moves:
-    """Moves of vertices by a grid over the volume, in voxels."""
-
-    def __init__(self, surface: Surface, asked: ShapeRefinement) -> None:
-        self._largest, self._voxel = asked.largest_move, surface.voxel
-        self._base, self._places = torch.from_numpy(surface.vertices), _places(surface.vertices)
-        self.change = torch.zeros(1, 3, asked.cells, asked.cells, asked.cells, requires_grad=True)
-
-    def _limited(self) -> Tensor:
-        return self._largest * torch.tanh(self.change / max(self._largest, 1e-6))
-
-    def _at(self, places: Tensor) -> Tensor:
-        """(N, 3) moves in world units."""
-        found = F.grid_sample(self._limited(), places, padding_mode="border", align_corners=True)
-        return found[0, :, 0, 0].t() * self._voxel
-
-    def vertices(self) -> Tensor:
-        """(V, 3) of the surface, moved."""
-        return self._base + self._at(self._places)
-
-    def roughness(self) -> Tensor:
-        """Mean squared difference of the moves at neighbouring corners, square voxels."""
-        moves = self._limited()
-        return torch.stack([moves.diff(dim=axis).square().mean() for axis in (2, 3, 4)]).mean()
-
-    @torch.no_grad()
-    def surface(self, surface: Surface) -> Surface:
-        """A surface, moved."""
-        moved = torch.from_numpy(surface.vertices) + self._at(_places(surface.vertices))
-        return replace(surface, vertices=moved.numpy())
-
-
 def _fitted(
     mesh: FieldMesh,
     pictures: _Pictures,
     orbits: list[_Orbit],
     asked: TextureRefinement,
     report: Callable[[int], None],
-) -> tuple[NDArray[np.uint8], _Moves | None]:
+) -> tuple[NDArray[np.uint8], Moves | None]:
     """(S, S, 3) the texture, and the moves if asked for, whose views are nearest to the targets.
 
     In mean absolute difference.
     """
-    recoloring = _Recoloring(mesh, pictures.texture, asked)
+    assert mesh.layout is not None  # there is a texture
+    recoloring = Recoloring(mesh.surface, mesh.layout, pictures.texture, asked)
     rates = [asked.learning_rate]
     groups: list[dict[str, object]] = [{"params": [recoloring.change]}]
     moves = None
     if asked.shape is not None:
-        moves = _Moves(mesh.surface, asked.shape)
+        moves = Moves(mesh.surface, asked.shape)
         rates.append(asked.shape.learning_rate)
         groups.append({"params": [moves.change]})
     optimizer = torch.optim.Adam(groups)
@@ -244,6 +192,8 @@ def _fitted(
         loss = (drawn() - targets).abs().mean()
         if moves is not None and asked.shape is not None:
             loss = loss + asked.shape.smoothness * moves.roughness()
+        if not torch.isfinite(loss):  # half precision overflows now and then
+            break
         loss.backward()
         optimizer.step()
         report(update + 1)
@@ -262,11 +212,6 @@ def _score(
     error = float((seen - wanted).square().mean())
     like = prior.likeness(prompt, seen)
     return Score(-10 * math.log10(max(error, 1e-12)), None if like is None else like.similarity)
-
-
-def _places(positions: NDArray[np.float32]) -> Tensor:
-    """(1, 1, 1, N, 3) places in a grid over the volume [-1, 1]^3: its last axis comes first."""
-    return torch.from_numpy(positions[:, [2, 1, 0]].copy())[None, None, None]
 
 
 def _as_tensor(image: NDArray[np.uint8]) -> Tensor:

@@ -169,3 +169,26 @@ def test_the_gradient_is_that_of_small_steps(normal_map: bool) -> None:
         with torch.no_grad():
             expected = float(loss(base + step * direction) - loss(base - step * direction)) / (2 * step)
         assert float((start.grad * direction).sum()) == pytest.approx(expected, rel=0.1, abs=2e-3)
+
+
+def test_where_nothing_is_seen_there_is_the_background() -> None:
+    vertices, surface = square()
+    beside = (vertices + torch.tensor([0.0, 9.0, 0.0])).requires_grad_(True)
+    picture = surface.draw(beside, WHITE, front_camera(), 4, torch.tensor([0.1, 0.2, 0.3]))
+    assert (picture == torch.tensor([0.1, 0.2, 0.3])[:, None, None]).all()
+    picture.sum().backward()
+    assert beside.grad is not None
+    assert not beside.grad.any()
+
+
+def test_an_outline_behind_something_changes_nothing() -> None:
+    # A small square behind a large one, whose outline lies between centres.
+    near, _ = square(1.5)
+    far, _ = square(0.6)
+    vertices = torch.cat([near, far - torch.tensor([1.0, 0, 0])]).requires_grad_(True)
+    faces = np.array([[0, 2, 1], [0, 3, 2], [4, 6, 5], [4, 7, 6]])
+    surface = DrawnSurface(faces, Layout(np.arange(8), faces, np.full((8, 2), 0.5, np.float32)))
+    surface.draw(vertices, WHITE, front_camera(), 16, BLACK, ambient=1.0).sum().backward()
+    assert vertices.grad is not None
+    assert vertices.grad[:4].abs().max() > 0
+    assert not vertices.grad[4:].any()

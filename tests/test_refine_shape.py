@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from oracle import Shape, Sphere, draw
 from small_pictures import small_pictures
 from test_optimise import TINY
 from test_refine import Judging, grey_ball
 from tiny_prior import write_tiny_prior
+from torch import Tensor
 from typer.testing import CliRunner
 
 from dream3d.cameras import orbit
@@ -103,6 +105,17 @@ def test_the_shape_may_be_kept_without_the_texture(monkeypatch: pytest.MonkeyPat
     assert outcome.shape is not None
     assert outcome.shape.before is outcome.before
     assert not np.array_equal(mesh.surface.vertices, grey_ball().surface.vertices)
+
+
+@pytest.mark.parametrize("shape", [None, ShapeRefinement(cells=4)])
+def test_what_is_not_finite_changes_nothing(shape: ShapeRefinement | None) -> None:
+    class Overflowing(Judging):
+        def decode_latents(self, latents: Tensor) -> Tensor:
+            return latents * torch.nan
+
+    mesh, outcome = refine_mesh(grey_ball(), Overflowing(), TINY, replace(ASKED, shape=shape), "a ball", 0)
+    assert mesh is grey_ball()
+    assert not outcome.kept
 
 
 def test_the_fine_surface_moves_along() -> None:

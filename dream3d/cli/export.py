@@ -75,6 +75,7 @@ def export(
 
     from dream3d.cli.device import resolve_device
     from dream3d.cli.display import print_mesh
+    from dream3d.finish import NOT_REFINED
     from dream3d.recipe.overrides import Overrides
     from dream3d.remake import read_field, remake
 
@@ -85,7 +86,9 @@ def export(
     recipe = Overrides(refine_texture=refine_texture, refine_shape=refine_shape).apply_on(kept.recipe)
     recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, **changes))
     made = remake(kept, out, recipe, _prior_of(kept, device) if recipe.refinement else None)
-    notes = (*(made.refinement.sentences if made.refinement else ()), *made.mesh.notes)
+    notes = [*(made.refinement.sentences if made.refinement else ()), *made.mesh.notes]
+    if recipe.refinement and made.refinement is None:
+        notes.append(NOT_REFINED)
     for note in () if quiet else notes:
         say(f"note: {note}", err=True)
     if quiet:
