@@ -134,6 +134,23 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert one.image.tobytes() == other.image.tobytes()
 
 
+@pytest.mark.parametrize(
+    ("after", "kept"),
+    [
+        (Score(20.1, None), True),
+        (Score(20, None), False),
+        (Score(20.1, 0.3), True),
+        (Score(20, 0.31), True),
+        (Score(20, 0.3), False),
+        (Score(20.1, 0.29), False),
+        (Score(19.9, 0.31), False),
+    ],
+)
+def test_no_figure_may_fall_for_a_shape(after: Score, kept: bool) -> None:
+    before = Score(20, None if after.similarity is None else 0.3)
+    assert MovedShape(before, after, 0.1).kept is kept
+
+
 def test_what_came_of_the_shape_is_told_after_the_texture() -> None:
     low, high = Score(20, 0.3), Score(21, 0.3)
     outcome = Refinement(low, high, MovedShape(high, Score(20.5, 0.25), 0.4))

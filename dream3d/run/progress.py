@@ -135,6 +135,15 @@ class MovedShape(Comparison):
     distance: float
     """That they moved, mean, voxels."""
 
+    @property
+    def kept(self) -> bool:
+        """Whether one of the figures rose and none fell: a bent shape does more harm than another colour."""
+        before, after = self.before, self.after
+        if before.similarity is None or after.similarity is None:
+            return after.agreement > before.agreement
+        rose = after.agreement > before.agreement or after.similarity > before.similarity
+        return rose and after.agreement >= before.agreement and after.similarity >= before.similarity
+
     def told(self, what: str) -> str:
         """See :meth:`Comparison.told`."""
         return f"{super().told(what)}; it moved by {self.distance:.2f} voxels in the mean"
