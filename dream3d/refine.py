@@ -192,13 +192,18 @@ def _fitted(
         loss = (drawn() - targets).abs().mean()
         if moves is not None and asked.shape is not None:
             loss = loss + asked.shape.smoothness * moves.roughness()
-        if not torch.isfinite(loss):  # half precision overflows now and then
-            break
         loss.backward()
+        if not all(torch.isfinite(one).all() for one in (loss, *_gradients(optimizer))):
+            break  # half precision overflows now and then: what was fitted so far is judged
         optimizer.step()
         report(update + 1)
     with torch.no_grad():
         return to_uint8(recoloring.texture().movedim(0, -1)), moves
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    unknowns = [one for group in optimizer.param_groups for one in group["params"]]
+    return [one.grad for one in unknowns if one.grad is not None]
 
 
 @torch.no_grad()
