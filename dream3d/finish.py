@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dream3d import images
-from dream3d.cameras import orbit
+from dream3d.cameras import Cameras, orbit
 from dream3d.errors import ExportError
 from dream3d.evaluation.consistency import janus_score
 from dream3d.files import copy_file
 from dream3d.mesh.companions import companions_of
 from dream3d.mesh.export import Asset, ExportReport, check_extension, export, keeps_texture
 from dream3d.mesh.extract import FieldMesh, mesh_from_field, with_texture
+from dream3d.mesh.iso import mean_iou
+from dream3d.mesh.raster import silhouettes
 from dream3d.mesh.shading import shade, write_turntable
 from dream3d.mesh.surface import cap_area
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.mesh import MeshRecipe
-from dream3d.refine import refine_texture
+from dream3d.refine import refine_mesh
 from dream3d.render.scene import Scene
 from dream3d.run.folder import RunFolder
 from dream3d.run.job import Job
@@ -37,6 +39,7 @@ SILHOUETTE_SIZE = 128
 PREVIEW_SIZE = 128
 JANUS_VIEWS = 8
 """Views of the mesh in which its back is compared with its front."""
+NOT_REFINED = "not refined: the mesh has no texture"
 PROVENANCE = (
     "prompt",
     "seed",
@@ -70,7 +73,9 @@ def finish(
     observer(Progress("extract", 1, 1, message=_describe(mesh, floaters)))
     for note in mesh.notes:
         observer(Progress("extract", 1, 1, message=note))
+    cut_off = cap_area(mesh.surface)  # before its vertices may move away from the border
     mesh, refinement = _refined(mesh, prior, job, observer)
+    mesh, floaters = remeasured(mesh, scene, refinement, floaters)
     observer(Progress("export", 0, 1))
     report = write_asset(mesh, {key: run.facts[key] for key in PROVENANCE if key in run.facts}, job.out)
     for companion in companions_of(job.out):
@@ -91,7 +96,7 @@ def finish(
         iso_level=mesh.choice.level,
         silhouette_iou=mesh.iou,
         floaters=floaters,
-        cap_area=cap_area(mesh.surface),
+        cap_area=cut_off,
         watertight=mesh.watertight,
         texture=mesh.texture,
         likeness=prior.likeness(job.prompt, shown),
@@ -106,17 +111,22 @@ def finish(
 def _refined(
     mesh: FieldMesh, prior: MultiViewPrior, job: Job, observer: Observer
 ) -> tuple[FieldMesh, Refinement | None]:
-    """The mesh with the texture that the recipe asks for, and what came of it."""
+    """The mesh with the texture and the shape that the recipe asks for, and what came of it."""
     asked = job.recipe.refinement
-    if asked is None or not mesh.texture:
+    if asked is None:
         return mesh, None
-    observer(Progress("extract", 0, asked.updates, message="refining the texture by the prior"))
+    if not mesh.texture:
+        observer(Progress("extract", 1, 1, message=NOT_REFINED))
+        return mesh, None
+    what = "texture and the shape" if asked.shape else "texture"
+    observer(Progress("extract", 0, asked.updates, message=f"refining the {what} by the prior"))
 
     def report(update: int) -> None:
         observer(Progress("extract", update, asked.updates))
 
-    mesh, refinement = refine_texture(mesh, prior, job.recipe, asked, job.prompt, job.seed, job.device, report)
-    observer(Progress("extract", asked.updates, asked.updates, message=refinement.sentence))
+    mesh, refinement = refine_mesh(mesh, prior, job.recipe, asked, job.prompt, job.seed, job.device, report)
+    for sentence in refinement.sentences:
+        observer(Progress("extract", asked.updates, asked.updates, message=sentence))
     return mesh, refinement
 
 
@@ -144,13 +154,35 @@ def extract_mesh(scene: Scene, recipe: MeshRecipe) -> tuple[FieldMesh, float]:
 
     Also returns the floaters: the field's mean opacity (0..1) in pixels that the mesh does not cover.
     """
-    cameras = orbit(SILHOUETTE_VIEWS, elevation_deg=15)
-    opacity = scene.evaluate(cameras, SILHOUETTE_SIZE).opacity[..., 0].cpu().numpy()
+    cameras, opacity = _opacity(scene)
     field = scene.field
     mesh = mesh_from_field(field.density, field.color, opacity > 0.5, cameras, recipe, device=scene.device)
-    outside = ~mesh.silhouettes
     mesh = with_texture(mesh, field, recipe.texture, normal_map=recipe.normal_map, device=scene.device)
-    return mesh, float(opacity[outside].mean()) if outside.any() else 0.0
+    return mesh, _floaters(mesh, opacity)
+
+
+def remeasured(
+    mesh: FieldMesh, scene: Scene, refinement: Refinement | None, floaters: float
+) -> tuple[FieldMesh, float]:
+    """A refined mesh with its agreement with the field's silhouettes, and the ``floaters``: other ones if it moved."""
+    if refinement is None or refinement.shape is None or not refinement.shape.kept:
+        return mesh, floaters
+    cameras, opacity = _opacity(scene)
+    drawn = silhouettes(mesh.surface.vertices, mesh.surface.faces, cameras, *opacity.shape[1:])
+    mesh = replace(mesh, iou=mean_iou(drawn, opacity > 0.5), silhouettes=drawn)
+    return mesh, _floaters(mesh, opacity)
+
+
+def _opacity(scene: Scene) -> tuple[Cameras, NDArray[np.float32]]:
+    """Cameras, and the field's opacity (V, H, W) there, 0..1: what silhouettes are compared at."""
+    cameras = orbit(SILHOUETTE_VIEWS, elevation_deg=15)
+    opacity: NDArray[np.float32] = scene.evaluate(cameras, SILHOUETTE_SIZE).opacity[..., 0].cpu().numpy()
+    return cameras, opacity
+
+
+def _floaters(mesh: FieldMesh, opacity: NDArray[np.float32]) -> float:
+    outside = ~mesh.silhouettes
+    return float(opacity[outside].mean()) if outside.any() else 0.0
 
 
 def figures_of(outcome: Outcome) -> dict[str, Any]:

@@ -1,43 +1,46 @@
-"""A baked texture, refined: texels move towards what the prior makes of views of the mesh.
+"""A baked texture, refined, and the shape below it: both move towards what the prior makes of views of the mesh.
 
 Colours of a field are means over many targets, and dull. From little noise the prior draws the mesh's own views again,
 only clearer. What it draws is fitted by a change of colour over space, which the texels take on, so that neither seams
-nor texels that no view sees stand out; the shape stays. A measured score decides whether the change is kept.
+nor texels that no view sees stand out; the shape stays, unless it is asked for too (Lin et al. 2023, "Magic3D", whose
+second stage moves the vertices of a mesh as well). Then the vertices take on a move over space, so that what is joined
+stays joined. A measured score decides for each of the two whether it is kept.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dream3d.cameras import Cameras, orbit
 from dream3d.images import to_uint8
 from dream3d.mesh.appearance import Texture
-from dream3d.mesh.bake import nearest_texels, texels_of
+from dream3d.mesh.changes import Moves, Recoloring
+from dream3d.mesh.drawn_surface import DrawnSurface
 from dream3d.mesh.drawn_texture import DrawnView, drawn_views
 from dream3d.mesh.extract import FieldMesh
+from dream3d.mesh.surface import Surface
 from dream3d.prior.base import MultiViewPrior
 from dream3d.prior.conditioning import Conditioning
 from dream3d.recipe.generation import Recipe, TargetRecipe
 from dream3d.recipe.refinement import TextureRefinement
-from dream3d.run.progress import Refinement, Score
+from dream3d.run.progress import MovedShape, Refinement, Score
 from dream3d.targets import find_target
 
 SAMPLES = 256
 """Along a side of a picture, if the prior's images are smaller: so many see enough of the texels."""
 JUDGED_ELEVATION = 15.0
-"""Of the cameras that the score is taken from, which no texel was fitted at."""
+"""Of the cameras that the score is taken from, which nothing was fitted at."""
 
 
 class _Pictures:
-    """Views of one mesh, drawn with any texture, and what the prior makes of them."""
+    """Views of one mesh, drawn with any texture and shape, and what the prior makes of them."""
 
     def __init__(
         self,
@@ -52,10 +55,11 @@ class _Pictures:
         self._supersample = max(1, SAMPLES // prior.image_size)
         self._background = torch.tensor(prior.background)
         vertices, self._faces, skin = mesh.skin
-        self._vertices = vertices / np.linalg.norm(vertices, axis=1).max()  # as the prior's training objects were
-        if not isinstance(skin, Texture):
+        self._radius = np.linalg.norm(vertices, axis=1).max()  # 1 for the prior's training objects
+        if not isinstance(skin, Texture) or mesh.layout is None:
             raise ValueError("a mesh without a texture cannot be refined")
-        self._skin = skin
+        self._skin, self._source, self._surface = skin, mesh.layout.source, mesh.surface
+        self._drawn = DrawnSurface(mesh.surface.faces, mesh.layout, mesh.normals)
         target = TargetRecipe(noise=asked.noise, denoise_steps=asked.denoise_steps)
         guidance = replace(recipe.guidance, loss="x0")  # the key, and with it another decoding, is not needed here
         self._recipe = replace(recipe, targets=(target,), key=None, guidance=guidance)
@@ -65,14 +69,20 @@ class _Pictures:
         """(3, H, W) as it was baked, in [0, 1]."""
         return _as_tensor(self._skin.image)
 
-    def views(self, cameras: Cameras) -> list[DrawnView]:
-        """What cameras see."""
+    def views(self, cameras: Cameras, surface: Surface | None = None) -> list[DrawnView]:
+        """What cameras see of the mesh, or of another ``surface`` with its faces, at the mesh's own scale."""
         size, more = self._prior.image_size, self._supersample
-        return drawn_views(self._vertices, self._faces, self._skin, cameras, size, supersample=more)
+        vertices = (surface or self._surface).vertices[self._source] / self._radius
+        return drawn_views(vertices, self._faces, self._skin, cameras, size, supersample=more)
 
     def draw(self, views: list[DrawnView], texture: Tensor) -> Tensor:
         """(V, 3, S, S) pictures of a texture (3, H, W)."""
         return torch.stack([view.draw(texture, self._background, self._supersample) for view in views])
+
+    def draw_moved(self, vertices: Tensor, texture: Tensor, cameras: Cameras) -> Tensor:
+        """(V, 3, S, S) pictures of the surface's vertices in other places (N, 3), with a texture (3, H, W)."""
+        size, more = self._prior.image_size, self._supersample
+        return self._drawn.draw(vertices / self._radius, texture, cameras, size, self._background, supersample=more)
 
     @torch.no_grad()
     def drawn_again(self, pictures: Tensor, cameras: Cameras, generator: torch.Generator) -> Tensor:
@@ -86,7 +96,7 @@ class _Pictures:
         return (pictures + change.float().cpu()).clamp(0, 1)
 
 
-def refine_texture(
+def refine_mesh(
     mesh: FieldMesh,
     prior: MultiViewPrior,
     recipe: Recipe,
@@ -96,72 +106,113 @@ def refine_texture(
     device: str = "cpu",
     report: Callable[[int], None] = lambda update: None,
 ) -> tuple[FieldMesh, Refinement]:
-    """The mesh with its texture refined, or as it was if the score fell; and the scores.
+    """The mesh with its texture refined, and its shape if asked for, each as it was if the score fell; and the scores.
 
     ``recipe`` says how the prior, which is on a ``device``, is guided. ``report`` is called after each update, with
-    their number so far. The same arguments give the same bytes on the CPU. Raises ValueError for a mesh without a
-    texture.
+    their number so far. The same arguments give the same bytes on the CPU. A moved mesh still has the ``iou`` and
+    ``silhouettes`` of before. Raises ValueError for a mesh without a texture.
     """
     told = prior.encode_prompt(prompt, recipe.negative_prompt)
     pictures, generator = _Pictures(mesh, prior, recipe, asked, told, device), torch.Generator().manual_seed(seed)
     base = pictures.texture
-    fitted = list[tuple[DrawnView, Tensor]]()
+    orbits = list[_Orbit]()
     for number, elevation in enumerate(asked.elevations_deg):
         turned = 360 / prior.views * number / len(asked.elevations_deg)  # between the cameras of the orbits before
         cameras = orbit(prior.views, elevation_deg=elevation, azimuth_deg=turned)
         views = pictures.views(cameras)
         with torch.no_grad():
             seen = pictures.draw(views, base)
-        fitted += zip(views, pictures.drawn_again(seen, cameras, generator), strict=True)
-    image = _fitted(mesh, pictures, fitted, asked, report)
-    refined = replace(mesh, image=image)
-    outcome = Refinement(*(_score(pictures, prior, prompt, one, seed) for one in (base, _as_tensor(image))))
-    return refined if outcome.kept else mesh, outcome
+        orbits.append(_Orbit(cameras, views, pictures.drawn_again(seen, cameras, generator)))
+    image, moves = _fitted(mesh, pictures, orbits, asked, report)
+
+    def score(texture: Tensor, surface: Surface | None = None) -> Score:
+        return _score(pictures, prior, prompt, texture, seed, surface)
+
+    outcome = Refinement(score(base), score(_as_tensor(image)))
+    if outcome.kept:
+        mesh = replace(mesh, image=image)
+    if moves is None:
+        return mesh, outcome
+    moved = moves.applied(mesh.surface)
+    texture = _as_tensor(image) if outcome.kept else base
+    distance = np.linalg.norm(moved.vertices - mesh.surface.vertices, axis=1).mean() / moved.voxel
+    shape = MovedShape(outcome.after if outcome.kept else outcome.before, score(texture, moved), float(distance))
+    if shape.kept:
+        # The normal map says how the surface's own frames are bent, and these move with it.
+        mesh = replace(mesh, surface=moved, fine=mesh.fine and moves.applied(mesh.fine))
+    return mesh, replace(outcome, shape=shape)
+
+
+@dataclass(frozen=True)
+class _Orbit:
+    """Views that the prior drew again together."""
+
+    cameras: Cameras
+    views: list[DrawnView]
+    """Of the mesh as it was."""
+    targets: Tensor
+    """(V, 3, S, S) what the prior made of them."""
 
 
 def _fitted(
     mesh: FieldMesh,
     pictures: _Pictures,
-    fitted: list[tuple[DrawnView, Tensor]],
+    orbits: list[_Orbit],
     asked: TextureRefinement,
     report: Callable[[int], None],
-) -> NDArray[np.uint8]:
-    """(S, S, 3) the texture whose views are nearest to the targets, in mean absolute difference."""
+) -> tuple[NDArray[np.uint8], Moves | None]:
+    """(S, S, 3) the texture, and the moves if asked for, whose views are nearest to the targets.
+
+    In mean absolute difference.
+    """
     assert mesh.layout is not None  # there is a texture
-    size = mesh.texture
-    texels = texels_of(mesh.surface.vertices, mesh.surface.faces, mesh.layout, size)
-    nearest = torch.from_numpy(nearest_texels(texels.pixel, size))
-    inside = nearest >= 0
-    base = pictures.texture.reshape(3, -1)
-    places = torch.from_numpy(texels.positions[:, [2, 1, 0]].copy())[None, None, None]  # its last axis comes first
-    change = torch.zeros(1, 3, asked.cells, asked.cells, asked.cells, requires_grad=True)
-    optimizer = torch.optim.Adam([change], lr=asked.learning_rate)
+    recoloring = Recoloring(mesh.surface, mesh.layout, pictures.texture, asked)
+    rates = [asked.learning_rate]
+    groups: list[dict[str, object]] = [{"params": [recoloring.change]}]
+    moves = None
+    if asked.shape is not None:
+        moves = Moves(mesh.surface, asked.shape)
+        rates.append(asked.shape.learning_rate)
+        groups.append({"params": [moves.change]})
+    optimizer = torch.optim.Adam(groups)
+    views, targets = [view for one in orbits for view in one.views], torch.cat([one.targets for one in orbits])
 
-    def texture() -> Tensor:
-        limited = asked.largest_change * torch.tanh(change / max(asked.largest_change, 1e-6))
-        moved = F.grid_sample(limited, places, padding_mode="border", align_corners=True)[0, :, 0, 0]
-        shown = torch.zeros_like(base)
-        shown[:, inside] = moved[:, nearest[inside]]  # what bleeds over the charts' edges changes alike
-        return (base + shown).clamp(0, 1).reshape(3, size, size)
+    def drawn() -> Tensor:
+        texture = recoloring.texture()
+        if moves is None:
+            return pictures.draw(views, texture)
+        vertices = moves.vertices()
+        return torch.cat([pictures.draw_moved(vertices, texture, one.cameras) for one in orbits])
 
-    views, targets = [view for view, _ in fitted], torch.stack([target for _, target in fitted])
     for update in range(asked.updates):
         # It falls to 0: the absolute difference has a gradient of one size, by which texels would go to and fro.
-        optimizer.param_groups[0]["lr"] = asked.learning_rate * (1 - update / asked.updates)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 - update / asked.updates)
         optimizer.zero_grad()
-        loss = (pictures.draw(views, texture()) - targets).abs().mean()
+        loss = (drawn() - targets).abs().mean()
+        if moves is not None and asked.shape is not None:
+            loss = loss + asked.shape.smoothness * moves.roughness()
         loss.backward()
+        if not all(torch.isfinite(one).all() for one in (loss, *_gradients(optimizer))):
+            break  # half precision overflows now and then: what was fitted so far is judged
         optimizer.step()
         report(update + 1)
     with torch.no_grad():
-        return to_uint8(texture().movedim(0, -1))
+        return to_uint8(recoloring.texture().movedim(0, -1)), moves
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    unknowns = [one for group in optimizer.param_groups for one in group["params"]]
+    return [one.grad for one in unknowns if one.grad is not None]
 
 
 @torch.no_grad()
-def _score(pictures: _Pictures, prior: MultiViewPrior, prompt: str, texture: Tensor, seed: int) -> Score:
+def _score(
+    pictures: _Pictures, prior: MultiViewPrior, prompt: str, texture: Tensor, seed: int, surface: Surface | None
+) -> Score:
     cameras = orbit(prior.views, elevation_deg=JUDGED_ELEVATION, azimuth_deg=45 / prior.views)
-    seen = pictures.draw(pictures.views(cameras), texture)
-    # The same noise for every texture: they are compared.
+    seen = pictures.draw(pictures.views(cameras, surface), texture)
+    # The same noise for every texture and shape: they are compared.
     wanted = pictures.drawn_again(seen, cameras, torch.Generator().manual_seed(seed ^ 1))
     error = float((seen - wanted).square().mean())
     like = prior.likeness(prompt, seen)

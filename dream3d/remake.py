@@ -13,13 +13,13 @@ from torch import Tensor
 
 from dream3d.distill import state_difference
 from dream3d.errors import CheckpointError, UsageError, shown
-from dream3d.finish import PROVENANCE, extract_mesh, recipe_for, write_asset
+from dream3d.finish import PROVENANCE, extract_mesh, recipe_for, remeasured, write_asset
 from dream3d.kernels.choose import choose
 from dream3d.kernels.hash_grid import HASH_GRID
 from dream3d.mesh.extract import FieldMesh
 from dream3d.prior.base import MultiViewPrior
 from dream3d.recipe.generation import Recipe
-from dream3d.refine import refine_texture
+from dream3d.refine import refine_mesh
 from dream3d.render.scene import Scene, build_scene
 from dream3d.run import checkpoints
 from dream3d.run.checkpointer import FIELD, VERSION
@@ -50,7 +50,7 @@ class Remade:
     faces: int
     mesh: FieldMesh
     refinement: Refinement | None = None
-    """Of its texture, if there was one."""
+    """Of its texture, and of its shape, if there was one."""
 
 
 def read_field(run: Path, device: str = "cpu") -> KeptField:
@@ -84,19 +84,21 @@ def read_field(run: Path, device: str = "cpu") -> KeptField:
 def remake(kept: KeptField, out: Path, recipe: Recipe, prior: MultiViewPrior | None = None) -> Remade:
     """Extract the field's surface by the recipe's settings of the mesh, and write it to ``out``.
 
-    The texture is refined if the recipe says so, by the ``prior`` of the run, which nothing else needs. The run folder
-    is left as it is. With the run's own recipe, on the same machine, the bytes are those of the run's mesh. Raises
-    what :func:`dream3d.finish.finish` raises, and UsageError for a refinement by no prior or another than the run's.
+    Texture and shape are refined if the recipe says so, by the ``prior`` of the run, which nothing else needs. The run
+    folder is left as it is. With the run's own recipe, on the same machine, the bytes are those of the run's mesh.
+    Raises what :func:`dream3d.finish.finish` raises, and UsageError for a refinement by no prior or another than the
+    run's.
     """
     asked = recipe.refinement if recipe_for(out, recipe.mesh).texture else None
     if asked is not None and (prior is None or kept.facts.get("prior_digest") != prior.digest):
         raise UsageError("a texture can be refined only by the prior that its run was made with")
-    mesh, _ = extract_mesh(kept.scene, recipe_for(out, recipe.mesh))
+    mesh, floaters = extract_mesh(kept.scene, recipe_for(out, recipe.mesh))
     refinement = None
     if asked is not None and prior is not None:
         prompt, seed = str(kept.facts.get("prompt")), kept.facts.get("seed")
         device = str(kept.scene.device)
-        mesh, refinement = refine_texture(mesh, prior, recipe, asked, prompt, seed if type(seed) is int else 0, device)
+        mesh, refinement = refine_mesh(mesh, prior, recipe, asked, prompt, seed if type(seed) is int else 0, device)
+        mesh, _ = remeasured(mesh, kept.scene, refinement, floaters)
     made_by = {key: kept.facts[key] for key in PROVENANCE if key in kept.facts}
     made_by["recipe"] = recipe.to_dict()
     report = write_asset(mesh, made_by, out)

@@ -17,6 +17,7 @@ import shlex
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from dream3d.cli.app import app
 from dream3d.mesh.shading import write_turntable
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.prior.layout import PACKAGED
+from dream3d.recipe import overrides
 from dream3d.recipe.generation import Recipe
 from dream3d.recipe.overrides import Overrides
 from dream3d.recipe.presets import PRESETS
@@ -117,6 +119,8 @@ def cut_costs(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(personal.DEFAULTS, ("mini", method), {"steps": 2, "batch": 1, "keep_sets": 1})
     monkeypatch.setattr(catalogue, "PACKAGED", small_prior)
     monkeypatch.setattr(encoders, "is_installed", lambda: False)
+    quickly = partial(overrides.TextureRefinement, updates=2, denoise_steps=1)
+    monkeypatch.setattr(overrides, "TextureRefinement", quickly)
     monkeypatch.setattr(finish, "SILHOUETTE_SIZE", 16)
     monkeypatch.setattr(finish, "PREVIEW_SIZE", 16)
     monkeypatch.setattr(write_turntable, "__kwdefaults__", {"frames": 2, "size": 32})

@@ -1,4 +1,4 @@
-"""Every field of the recipe of a texture's refinement has an effect."""
+"""Every field of the recipe of a refinement, of texture and shape, has an effect."""
 
 from __future__ import annotations
 
@@ -6,51 +6,70 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from recipe_effects import Runs, Table, assert_complete, becomes, changes, rises
+from recipe_effects import Runs, Table, assert_complete, becomes, changes, falls, rises
 from test_optimise import TINY
 from test_refine import BALL, Judging, grey_ball
 
 from dream3d.errors import UsageError
+from dream3d.mesh.extract import FieldMesh
 from dream3d.recipe.generation import Recipe
 from dream3d.recipe.overrides import changed_recipe
-from dream3d.recipe.refinement import TextureRefinement
-from dream3d.refine import refine_texture
-from dream3d.run.progress import Refinement
+from dream3d.recipe.refinement import ShapeRefinement, TextureRefinement
+from dream3d.refine import refine_mesh
+from dream3d.run.progress import MovedShape, Refinement
 
-Image = NDArray[np.uint8]
 BASE = TextureRefinement(denoise_steps=1, updates=2, cells=4, elevations_deg=(0.0,))
 
 
-def image_of(asked: TextureRefinement) -> Image:
-    """The texture of a grey ball, refined and kept whatever the score."""
-    with mock.patch.object(Refinement, "kept", True):
+def mesh_of(asked: TextureRefinement) -> FieldMesh:
+    """A grey ball, refined and kept whatever the scores."""
+    with (
+        mock.patch.object(Refinement, "kept", True),
+        mock.patch.object(MovedShape, "kept", True),
+        mock.patch("dream3d.refine.SAMPLES", 64),
+    ):
         # Two balls that it could be: how much noise there is decides between them.
-        mesh, _ = refine_texture(grey_ball(), Judging(BALL, GREEN), TINY, asked, "a ball", 0)
-    assert mesh.image is not None
-    return mesh.image
+        mesh, _ = refine_mesh(grey_ball(), Judging(BALL, GREEN), TINY, asked, "a ball", 0)
+    return mesh
 
 
 GREEN = tuple(type(one)(one.center, one.radius * 0.8, (0.1, 0.7, 0.2)) for one in BALL)
 
 
 @pytest.fixture(scope="module")
-def runs() -> Runs[TextureRefinement, Image]:
-    return Runs(image_of)
+def runs() -> Runs[TextureRefinement, FieldMesh]:
+    return Runs(mesh_of)
 
 
-def pixels(image: Image) -> bytes:
-    return image.tobytes()
+def pixels(mesh: FieldMesh) -> bytes:
+    assert mesh.image is not None
+    return mesh.image.tobytes()
 
 
-def recolored(image: Image) -> float:
+def recolored(mesh: FieldMesh) -> float:
     """How far the texels went."""
     base = grey_ball().image
     assert base is not None
-    return float(np.abs(image.astype(float) - base).mean())
+    assert mesh.image is not None
+    return float(np.abs(mesh.image.astype(float) - base).mean())
 
 
-TABLE: Table[Image] = {
+def places(mesh: FieldMesh) -> bytes:
+    return mesh.surface.vertices.tobytes()
+
+
+def moved(mesh: FieldMesh) -> float:
+    """How far the vertices went."""
+    return float(np.linalg.norm(mesh.surface.vertices - grey_ball().surface.vertices, axis=1).mean())
+
+
+def unevenly_moved(mesh: FieldMesh) -> float:
+    """How much the moves differ."""
+    return float((mesh.surface.vertices - grey_ball().surface.vertices).std(axis=0).mean())
+
+
+MOVING = {"shape": ShapeRefinement(cells=4)}
+TABLE: Table[FieldMesh] = {
     "noise": changes(pixels, 0.99),
     "denoise_steps": changes(pixels, 4, {"noise": 0.99}),
     "elevations_deg": changes(pixels, (40.0,)),
@@ -58,6 +77,11 @@ TABLE: Table[Image] = {
     "learning_rate": rises(recolored, 0.05),
     "cells": changes(pixels, 8),
     "largest_change": becomes(recolored, 0.0, 0),
+    "shape": rises(moved, ShapeRefinement(cells=4)),
+    "shape.cells": changes(places, 8, MOVING),
+    "shape.largest_move": becomes(moved, 0.0, 0, MOVING),
+    "shape.learning_rate": rises(moved, 0.5, MOVING),
+    "shape.smoothness": falls(unevenly_moved, 1000.0, MOVING),
 }
 
 
@@ -66,7 +90,7 @@ def test_every_field_has_an_entry() -> None:
 
 
 @pytest.mark.parametrize("place", TABLE)
-def test_a_field_has_its_effect(runs: Runs[TextureRefinement, Image], place: str) -> None:
+def test_a_field_has_its_effect(runs: Runs[TextureRefinement, FieldMesh], place: str) -> None:
     runs.check(BASE, place, TABLE[place])
 
 

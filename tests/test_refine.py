@@ -39,7 +39,7 @@ from dream3d.prior.base import Likeness
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.recipe.mesh import MeshRecipe
 from dream3d.recipe.refinement import TextureRefinement
-from dream3d.refine import refine_texture
+from dream3d.refine import refine_mesh
 from dream3d.remake import read_field, remake
 from dream3d.run.folder import read_run
 from dream3d.run.progress import Refinement, Score
@@ -142,13 +142,13 @@ def dull() -> FieldMesh:
 
 
 def refined(mesh: FieldMesh, prior: OraclePrior, seed: int = 0, **changes: Any) -> tuple[FieldMesh, Refinement]:
-    return refine_texture(mesh, prior, TINY, replace(ASKED, **changes), "a ball", seed)
+    return refine_mesh(mesh, prior, TINY, replace(ASKED, **changes), "a ball", seed)
 
 
 def test_a_grey_ball_becomes_the_priors(dull: FieldMesh) -> None:
     updates = list[int]()
     prior = Judging()
-    mesh, outcome = refine_texture(dull, prior, TINY, ASKED, "a ball", 0, report=updates.append)
+    mesh, outcome = refine_mesh(dull, prior, TINY, ASKED, "a ball", 0, report=updates.append)
     assert updates == list(range(1, 31))
     assert outcome.kept
     assert outcome.after.agreement > outcome.before.agreement + 5
@@ -208,8 +208,9 @@ def test_a_texture_that_agrees_less_is_kept_only_for_the_prompt(
 def test_one_figure_has_to_rise(before: Score, after: Score, kept: bool) -> None:
     outcome = Refinement(before, after)
     assert outcome.kept is kept
-    assert f"is {'kept' if kept else 'not kept'}: views agree with the prior's to 20.0 dB" in outcome.sentence
-    assert ("similarity" in outcome.sentence) is (before.similarity is not None)
+    (sentence,) = outcome.sentences
+    assert f"texture is {'kept' if kept else 'not kept'}: views agree with the prior's to 20.0 dB" in sentence
+    assert ("similarity" in sentence) is (before.similarity is not None)
 
 
 def test_without_a_texture_there_is_nothing_to_refine(dull: FieldMesh) -> None:

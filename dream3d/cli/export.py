@@ -37,6 +37,10 @@ RefineOption = Annotated[
     bool | None,
     typer.Option("--refine-texture/--no-refine-texture", help="Refine it by the run's prior.", show_default=_RUN),
 ]
+RefineShapeOption = Annotated[
+    bool | None,
+    typer.Option("--refine-shape/--no-refine-shape", help="Refine it with the texture.", show_default=_RUN),
+]
 SmoothingOption = Annotated[int | None, typer.Option(help="Rounds of smoothing at most.", show_default=_RUN)]
 
 
@@ -50,6 +54,7 @@ def export(
     smoothing: SmoothingOption = None,
     normal_map: NormalMapOption = None,
     refine_texture: RefineOption = None,
+    refine_shape: RefineShapeOption = None,
     device: options.DeviceOption = "auto",
     quiet: options.QuietOption = False,
     debug: DebugOption = False,
@@ -70,6 +75,7 @@ def export(
 
     from dream3d.cli.device import resolve_device
     from dream3d.cli.display import print_mesh
+    from dream3d.finish import NOT_REFINED
     from dream3d.recipe.overrides import Overrides
     from dream3d.remake import read_field, remake
 
@@ -77,12 +83,13 @@ def export(
     _check(changes)
     device = resolve_device(device)
     kept = read_field(run, device)
-    recipe = Overrides(refine_texture=refine_texture).apply_on(kept.recipe)
+    recipe = Overrides(refine_texture=refine_texture, refine_shape=refine_shape).apply_on(kept.recipe)
     recipe = dataclasses.replace(recipe, mesh=dataclasses.replace(recipe.mesh, **changes))
     made = remake(kept, out, recipe, _prior_of(kept, device) if recipe.refinement else None)
-    if made.refinement is not None and not quiet:
-        say(f"note: {made.refinement.sentence}", err=True)
-    for note in () if quiet else made.mesh.notes:
+    notes = [*(made.refinement.sentences if made.refinement else ()), *made.mesh.notes]
+    if recipe.refinement and made.refinement is None:
+        notes.append(NOT_REFINED)
+    for note in () if quiet else notes:
         say(f"note: {note}", err=True)
     if quiet:
         say(made.path)

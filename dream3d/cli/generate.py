@@ -58,6 +58,10 @@ RefineOption = Annotated[
     bool | None,
     recipe_option("--refine-texture/--no-refine-texture", help="Refine it by the prior.", show_default=_PRESET),
 ]
+RefineShapeOption = Annotated[
+    bool | None,
+    recipe_option("--refine-shape/--no-refine-shape", help="Refine it with the texture.", show_default=_PRESET),
+]
 LiveOption = Annotated[bool, options.run_option("--live", help="Show the run in the browser while it is at work.")]
 RunOption = Annotated[Path | None, options.run_option(help="Folder of the run.", show_default="runs/<prompt>-<seed>")]
 
@@ -82,6 +86,7 @@ def generate(
     texture: TextureOption = None,
     normal_map: NormalMapOption = None,
     refine_texture: RefineOption = None,
+    refine_shape: RefineShapeOption = None,
     device: options.DeviceOption = "auto",
     vram: options.VramOption = None,
     precision: options.PrecisionOption = "auto",
@@ -101,7 +106,7 @@ def generate(
     from dream3d.weights.loading import lasting_name
 
     overrides = Overrides(
-        preset, steps, guidance_scale, resolution, negative, faces, texture, normal_map, refine_texture
+        preset, steps, guidance_scale, resolution, negative, faces, texture, normal_map, refine_texture, refine_shape
     )
     pictures = PictureOptions(retrieve, tuple(images or ()), retrieve_count, fusion, fusion_encoder)
     checks.check_preview_seeds(preview_seeds, seed)

@@ -210,7 +210,7 @@ class Recipe(Settings):
     negative_prompt: str = ""
     watch: WatchRecipe = WatchRecipe()
     refinement: TextureRefinement | None = None
-    """Of the asset's texture, by the prior."""
+    """Of the asset's texture, and of its shape, by the prior."""
     vsd: VsdRecipe | None = None
     """Of the learnt copy, for the loss ``vsd`` alone; None: the usual settings."""
 
@@ -265,10 +265,15 @@ class Recipe(Settings):
         return _stretched(self, steps / self.steps, steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for ``run.json`` and the asset's provenance; the bytes of assets without ``vsd`` stay the same."""
+        """Plain data for ``run.json`` and the asset's provenance.
+
+        The bytes of assets without ``vsd`` and without a refined shape stay those of versions that knew neither.
+        """
         data = dataclasses.asdict(self)
         if self.vsd is None:
             del data["vsd"]
+        if self.refinement is not None and self.refinement.shape is None:
+            del data["refinement"]["shape"]
         return data
 
     @classmethod

@@ -12,7 +12,7 @@ from dream3d.errors import UsageError, shown
 from dream3d.recipe.generation import GuidanceScale, Recipe
 from dream3d.recipe.mesh import FaceCount, Resolution, TextureSize
 from dream3d.recipe.presets import preset
-from dream3d.recipe.refinement import TextureRefinement
+from dream3d.recipe.refinement import ShapeRefinement, TextureRefinement
 from dream3d.recipe.scene import Count
 from dream3d.recipe.settings import apply_change, parse_settings
 
@@ -30,10 +30,14 @@ class Overrides(Options):
     texture: TextureSize | None = None
     normal_map: bool | None = None
     refine_texture: bool | None = None
+    refine_shape: bool | None = None
+    """True: the texture is refined as well."""
 
     def __post_init__(self) -> None:
-        """See :class:`Options`; raises UsageError too for a negative prompt that is too long."""
+        """See :class:`Options`; raises UsageError too for a negative prompt that is too long, and the shape alone."""
         super().__post_init__()
+        if self.refine_shape and self.refine_texture is False:
+            raise UsageError("a shape is refined together with its texture; leave out --no-refine-texture")
         if self.negative:
             check_prompt_length(check_text(self.negative, "negative prompt"), None, "negative prompt")
 
@@ -54,6 +58,10 @@ class Overrides(Options):
         if self.refine_texture is not None:
             asked = recipe.refinement or TextureRefinement()
             recipe = dataclasses.replace(recipe, refinement=asked if self.refine_texture else None)
+        if self.refine_shape is not None and (self.refine_shape or recipe.refinement):
+            asked = recipe.refinement or TextureRefinement()
+            shape = (asked.shape or ShapeRefinement()) if self.refine_shape else None
+            recipe = dataclasses.replace(recipe, refinement=dataclasses.replace(asked, shape=shape))
         if self.negative is not None:
             recipe = dataclasses.replace(recipe, negative_prompt=self.negative.strip())
         return recipe

@@ -1,4 +1,4 @@
-"""The settings of a texture's refinement by the prior."""
+"""The settings of a refinement by the prior: of a texture, and of the shape below it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,22 @@ from dream3d.errors import UsageError
 
 
 @dataclass(frozen=True)
+class ShapeRefinement(Settings):
+    """Vertices moved, together with the texture, towards what the prior makes of views (docs/export.md)."""
+
+    cells: Annotated[int, Between(2, 128)] = 16
+    """Along each side of the volume: vertices at its corners move on their own, between them linearly."""
+    largest_move: Annotated[float, Between(0, 16)] = 2.0
+    """Along each axis, in voxels of the mesh's grid."""
+    learning_rate: Annotated[float, Between(0, 16, above=True)] = 0.1
+    """Of the first update, in voxels: about how far a corner moves. It falls in a line to 0."""
+    smoothness: Annotated[float, Between(0, 1e6)] = 0.01
+    """Weight of the mean squared difference, in square voxels, of the moves at neighbouring corners."""
+
+
+@dataclass(frozen=True)
 class TextureRefinement(Settings):
-    """A texture moved towards what the prior makes of views of its mesh (docs/export.md)."""
+    """A texture moved towards what the prior makes of views of its mesh; the shape too if asked (docs/export.md)."""
 
     noise: Annotated[float, Between(0, 1, above=True)] = 0.4
     """Fraction of the noise schedule at which the views are denoised from: with more the prior draws another object."""
@@ -28,6 +42,8 @@ class TextureRefinement(Settings):
     prior's images, it shows their speckle; coarser, it blurs."""
     largest_change: Share = 0.3
     """Of a texel's colour, in each channel."""
+    shape: ShapeRefinement | None = None
+    """Of the surface below the texture; None: it stays."""
 
     def __post_init__(self) -> None:
         """See :class:`Settings`; raises UsageError too for no orbit."""

@@ -96,37 +96,77 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """What the refinement of a texture came to."""
+class Comparison:
+    """What a refinement came to."""
 
     before: Score
     after: Score
 
     @property
     def kept(self) -> bool:
-        """Whether one of the figures rose: if none does, the texture stays as it was."""
+        """Whether one of the figures rose: if none does, all stays as it was."""
         if self.after.agreement > self.before.agreement:
             return True
         one, other = self.after.similarity, self.before.similarity
         return one is not None and other is not None and one > other
 
-    @property
-    def sentence(self) -> str:
-        """What a user is told."""
+    def told(self, what: str) -> str:
+        """A user is told of the refined ``what``."""
         parts = [f"views agree with the prior's to {self.before.agreement:.1f} dB, then {self.after.agreement:.1f} dB"]
         if self.before.similarity is not None and self.after.similarity is not None:
             parts.append(f"similarity to the prompt {self.before.similarity:.3f}, then {self.after.similarity:.3f}")
-        return f"the refined texture is {'kept' if self.kept else 'not kept'}: {'; '.join(parts)}"
+        return f"the refined {what} is {'kept' if self.kept else 'not kept'}: {'; '.join(parts)}"
+
+    def figures(self, what: str) -> dict[str, bool | float | None]:
+        """Those of the refined ``what`` in ``run.json``."""
+        return {
+            f"{what}_refined": self.kept,
+            f"{what}_agreement_before": self.before.agreement,
+            f"{what}_agreement_after": self.after.agreement,
+            f"{what}_similarity_before": self.before.similarity,
+            f"{what}_similarity_after": self.after.similarity,
+        }
+
+
+@dataclass(frozen=True)
+class MovedShape(Comparison):
+    """What the refinement of a shape came to: with the texture that was kept, before and after the vertices moved."""
+
+    distance: float
+    """That they moved, mean, voxels."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether one of the figures rose and none fell: a bent shape does more harm than another colour."""
+        before, after = self.before, self.after
+        if before.similarity is None or after.similarity is None:
+            return after.agreement > before.agreement
+        rose = after.agreement > before.agreement or after.similarity > before.similarity
+        return rose and after.agreement >= before.agreement and after.similarity >= before.similarity
+
+    def told(self, what: str) -> str:
+        """See :meth:`Comparison.told`."""
+        return f"{super().told(what)}; it moved by {self.distance:.2f} voxels in the mean"
+
+    def figures(self, what: str) -> dict[str, bool | float | None]:
+        """See :meth:`Comparison.figures`."""
+        return super().figures(what) | {f"{what}_moved_voxels": self.distance}
+
+
+@dataclass(frozen=True)
+class Refinement(Comparison):
+    """What the refinement of a texture came to, and that of the shape below it, if it was asked for."""
+
+    shape: MovedShape | None = None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What a user is told."""
+        return (self.told("texture"), *((self.shape.told("shape"),) if self.shape else ()))
 
     def to_dict(self) -> dict[str, bool | float | None]:
         """The figures in ``run.json``."""
-        return {
-            "texture_refined": self.kept,
-            "texture_agreement_before": self.before.agreement,
-            "texture_agreement_after": self.after.agreement,
-            "texture_similarity_before": self.before.similarity,
-            "texture_similarity_after": self.after.similarity,
-        }
+        return self.figures("texture") | (self.shape.figures("shape") if self.shape else {})
 
 
 @dataclass(frozen=True)
