@@ -54,6 +54,7 @@ from dream3d.recipe import overrides
 from dream3d.recipe.generation import Recipe
 from dream3d.recipe.overrides import Overrides
 from dream3d.recipe.presets import PRESETS
+from dream3d.recipe.refinement import TextureRefinement
 
 NETWORK = {
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
@@ -119,7 +120,7 @@ def cut_costs(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(personal.DEFAULTS, ("mini", method), {"steps": 2, "batch": 1, "keep_sets": 1})
     monkeypatch.setattr(catalogue, "PACKAGED", small_prior)
     monkeypatch.setattr(encoders, "is_installed", lambda: False)
-    quickly = partial(overrides.TextureRefinement, updates=2, denoise_steps=1)
+    quickly = partial(TextureRefinement, updates=2, denoise_steps=1)
     monkeypatch.setattr(overrides, "TextureRefinement", quickly)
     monkeypatch.setattr(finish, "SILHOUETTE_SIZE", 16)
     monkeypatch.setattr(finish, "PREVIEW_SIZE", 16)

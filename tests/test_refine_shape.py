@@ -251,7 +251,7 @@ def test_the_agreement_that_is_told_is_that_of_the_moved_mesh(run: Path, monkeyp
     kept = read_field(run)
     mesh, floaters = finish.extract_mesh(kept.scene, kept.recipe.mesh)
     score = Score(20, None)
-    small = replace(mesh, surface=replace(mesh.surface, vertices=mesh.surface.vertices / 2))
+    small = replace(mesh, surface=replace(mesh.surface, vertices=mesh.surface.vertices * np.float32(0.5)))
     for shape, same in (
         (None, True),
         (MovedShape(score, score, 0.1), True),
