@@ -223,16 +223,15 @@ def test_without_a_texture_there_is_nothing_to_refine(dull: FieldMesh) -> None:
 FEW = TextureRefinement(denoise_steps=1, updates=2, cells=4)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("refined")
+def refined_run(folder: Path, refinement: TextureRefinement) -> Path:
+    """The folder of a short run whose mesh is refined by a tiny prior."""
     prior = write_tiny_prior(folder / "prior")
     mesh = MeshRecipe(resolution=16, faces=200, texture=64)
     with small_pictures():
         generate(
             "a red chair",
             prior=DiffusionPrior(prior),
-            recipe=dataclasses.replace(TINY.with_steps(2), mesh=mesh, refinement=FEW),
+            recipe=dataclasses.replace(TINY.with_steps(2), mesh=mesh, refinement=refinement),
             seed=0,
             device="cpu",
             out=folder / "a.glb",
@@ -241,6 +240,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             request={"prior": str(prior)},
         )
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return refined_run(tmp_path_factory.mktemp("refined"), FEW)
 
 
 def test_a_run_tells_what_its_refinement_came_to(run: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,22 +11,17 @@ import numpy as np
 import pytest
 import torch
 from oracle import Shape, Sphere, draw
-from small_pictures import small_pictures
 from test_optimise import TINY
-from test_refine import Judging, grey_ball
-from tiny_prior import write_tiny_prior
+from test_refine import Judging, grey_ball, refined_run
 from torch import Tensor
 from typer.testing import CliRunner
 
 from dream3d.cameras import orbit
 from dream3d.cli.app import app
 from dream3d.errors import UsageError
-from dream3d.generate import generate
 from dream3d.mesh.extract import FieldMesh
 from dream3d.mesh.raster import silhouettes
-from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.recipe.generation import Recipe
-from dream3d.recipe.mesh import MeshRecipe
 from dream3d.recipe.overrides import Overrides, changed_recipe
 from dream3d.recipe.refinement import ShapeRefinement, TextureRefinement
 from dream3d.refine import refine_mesh
@@ -198,28 +192,14 @@ def test_recipes_without_a_shape_are_written_as_before() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One whose refinements are kept."""
-    folder = tmp_path_factory.mktemp("refined")
-    prior = write_tiny_prior(folder / "prior")
     few = TextureRefinement(
         denoise_steps=1, updates=2, cells=4, elevations_deg=(0.0,), shape=ShapeRefinement(learning_rate=2.0)
     )
-    mesh = MeshRecipe(resolution=16, faces=200, texture=64)
-    with small_pictures(), pytest.MonkeyPatch.context() as kept:
+    with pytest.MonkeyPatch.context() as kept:
         kept.setattr(MovedShape, "kept", True)
         kept.setattr(Refinement, "kept", True)
         kept.setattr("dream3d.refine.SAMPLES", 64)
-        generate(
-            "a red chair",
-            prior=DiffusionPrior(prior),
-            recipe=dataclasses.replace(TINY.with_steps(2), mesh=mesh, refinement=few),
-            seed=0,
-            device="cpu",
-            out=folder / "a.glb",
-            run_dir=folder / "run",
-            checkpoint_seconds=0,
-            request={"prior": str(prior)},
-        )
-    return folder / "run"
+        return refined_run(tmp_path_factory.mktemp("refined"), few)
 
 
 def test_a_run_tells_of_its_shape(run: Path) -> None:
