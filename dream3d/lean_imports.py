@@ -1,6 +1,6 @@
 """A quicker start: diffusers imports, where they are installed, libraries that this program never uses through it.
 
-bitsandbytes, peft and scipy's statistics are a third of the CPU time until a prior can be loaded (1.8 of 6 seconds).
+bitsandbytes, peft and scipy's statistics are a third of the CPU time until a prior can be used (1.8 of 6 seconds).
 Only processes that are this program's own do without them: where another program imports ``dream3d``, diffusers
 stays whole.
 """
@@ -14,8 +14,11 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-FLAGS = ("_bitsandbytes_available", "_peft_available", "_scipy_available")
-"""Of ``diffusers.utils.import_utils``. What imports these libraries itself, as dreambooth does, still finds them."""
+FLAGS = {
+    "diffusers.utils.import_utils": ("_bitsandbytes_available", "_peft_available", "_scipy_available"),
+    "diffusers.utils": ("USE_PEFT_BACKEND",),  # else a network that runs for the first time imports peft
+}
+"""By the module that has them. What imports these libraries itself, as dreambooth does, still finds them."""
 PARTS = ("diffusers.models", "diffusers.schedulers")
 """Packages that read the flags while they are imported; one of them is always the first."""
 
@@ -37,8 +40,8 @@ class _BeforeParts(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname in PARTS:
             sys.meta_path.remove(self)
-            flags = sys.modules.get("diffusers.utils.import_utils")
-            for name in FLAGS:
-                if hasattr(flags, name):
-                    setattr(flags, name, False)
+            for module, names in FLAGS.items():
+                for name in names:
+                    if hasattr(sys.modules.get(module), name):
+                        setattr(sys.modules[module], name, False)
         return None

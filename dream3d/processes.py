@@ -20,8 +20,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from dream3d.lean_imports import leave_out_unused
-from dream3d.threads import share_cores
+from dream3d.own_process import set_up
 
 JobT = TypeVar("JobT")
 Say = Callable[[Any], None]
@@ -220,8 +219,7 @@ def _serve(pipe: Connection, memory_bytes: int | None) -> None:
     for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
         signal.signal(number, signal.SIG_IGN)  # both reach the whole group; the parent says what to do
     _die_with_parent()
-    share_cores()
-    leave_out_unused()
+    set_up()
     try:
         work = pipe.recv()()
     except EOFError:

@@ -27,7 +27,14 @@ def ray_cluster(address: str | None, cpus: int, extras: str) -> Iterator[Any]:
         raise UsageError(f"--engine ray needs Ray; install it with: pip install 'dream3d[{extras}]'") from error
     try:
         started = None if address else cpus
-        ray.init(address=address, num_cpus=started, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address=address,
+            num_cpus=started,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"worker_process_setup_hook": "dream3d.own_process.set_up"},
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Dream3DError(f"no Ray cluster at {address or 'this machine'} ({str(error)[:200]})") from error
     try:

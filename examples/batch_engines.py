@@ -5,7 +5,7 @@
 makes the assets three times with a reduced recipe of the built-in prior: by local processes, by Ray, and by Ray while a
 process that is at work on an asset is killed by SIGKILL every so many seconds, so many times at most: an asset may lose
 its worker twice, the third time it counts as failed. ``--brief`` leaves out Ray without kills, which only tells what
-Ray costs. Needs pip install 'dream3d[ray]' and Linux's /proc.
+Ray costs, and makes small things with a prior of random weights. Needs pip install 'dream3d[ray]' and Linux's /proc.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -22,10 +23,10 @@ from pathlib import Path
 
 from dream3d.batch.cluster import run_ray
 from dream3d.batch.jobs import BatchJob, plan
-from dream3d.batch.local import run_local
+from dream3d.batch.local import Work, run_local
 from dream3d.batch.places import LocalPlace
 from dream3d.batch.prompts import Entry
-from dream3d.batch.work import Result, Shared
+from dream3d.batch.work import Result, Shared, do_job
 from dream3d.mesh.reading import read_asset
 
 WORDS = ("a wooden chair", "a christmas tree", "an elk skull", "a red mushroom", "a yellow duck", "a car")
@@ -73,6 +74,15 @@ def killer(folder: Path, every_seconds: float, times: int, stop: threading.Event
             killed.append(process)
 
 
+def small_things(folder: Path) -> tuple[str, Work]:
+    """A prior with random weights in a folder, and what makes a job of a tenth of a second of one."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    from kill_and_resume import small_job
+    from tiny_prior import write_tiny_prior
+
+    return str(write_tiny_prior(folder / "prior")), small_job
+
+
 def main() -> None:
     """Read the command line, run all, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,20 +91,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--kill-every", type=float, default=60.0, help="seconds")
     parser.add_argument("--kills", type=int, default=1000, help="at most so many")
-    parser.add_argument("--brief", action="store_true", help="leave out Ray without kills")
+    parser.add_argument("--brief", action="store_true", help="leave out Ray without kills; small things")
     args = parser.parse_args()
     entries = [Entry(word, {}, "here") for word in WORDS]
     seeds = range(-(-args.assets // len(WORDS)))
     changes = {"steps": str(args.steps), "resolution": "48", "faces": "1000", "texture": "64"}
     jobs = plan(entries, seeds, changes, "mini")[0][: args.assets]
     with tempfile.TemporaryDirectory() as name:
+        prior, work = small_things(Path(name)) if args.brief else ("mini", do_job)
 
         def shared(folder: Path) -> Shared:
             folder.mkdir()
-            return Shared(LocalPlace(folder), "mini", "cpu", 1, checkpoint_seconds=2.0)
+            return Shared(LocalPlace(folder), prior, "cpu", 1, checkpoint_seconds=2.0)
 
         local, ray, hurt = (Path(name) / part for part in ("local", "ray", "killed"))
-        plain = collect("local", jobs, local, run_local(jobs, shared(local), args.workers))
+        plain = collect("local", jobs, local, run_local(jobs, shared(local), args.workers, work))
         if not args.brief:
             other = collect("ray", jobs, ray, run_ray(jobs, shared(ray), args.workers))
             print(f"ray over local: {other / plain - 1:+.1%}", flush=True)
@@ -102,7 +113,7 @@ def main() -> None:
         thread = threading.Thread(target=killer, args=(hurt, args.kill_every, args.kills, stop, killed))
         thread.start()
         try:
-            collect("ray with kills", jobs, hurt, run_ray(jobs, shared(hurt), args.workers))
+            collect("ray with kills", jobs, hurt, run_ray(jobs, shared(hurt), args.workers, work=work))
         finally:
             stop.set()
             thread.join()

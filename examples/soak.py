@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--steps", type=int, help="the preset's by default")
     parser.add_argument("--resolution", type=int, help="of the mesh grid; the preset's by default")
+    parser.add_argument("--small", action="store_true", help="small textures and pictures, for a first look")
     parser.add_argument("--limit", type=float, default=0.05, help="of growth since the first generation, as a share")
     parser.add_argument("--damages", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0, help="of the damages")
@@ -136,6 +137,11 @@ def main() -> None:
     recipe = preset(prior.recommended_preset)
     recipe = recipe.with_steps(args.steps or recipe.steps)
     recipe = replace(recipe, mesh=replace(recipe.mesh, resolution=args.resolution or recipe.mesh.resolution))
+    if args.small:
+        from kill_and_resume import small_pictures
+
+        small_pictures()
+        recipe = replace(recipe, mesh=replace(recipe.mesh, texture=64))
     sizes = []
     with tempfile.TemporaryDirectory() as name:
         for number in range(args.times):

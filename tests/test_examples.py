@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from test_cli_app import RUN_MAIN
+from small_pictures import small_pictures
+from tiny_prior import write_tiny_prior
+from typer.testing import CliRunner
+
+from dream3d.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,7 +36,7 @@ def test_a_run_that_is_killed_and_resumed() -> None:
 @pytest.mark.slow
 def test_memory_after_two_generations() -> None:
     # One step is over before the allocator has settled; the figure of docs/resume.md is that of whole recipes.
-    said = run("soak.py", "--times", "2", "--steps", "1", "--resolution", "20", "--limit", "0.25")
+    said = run("soak.py", "--times", "2", "--steps", "1", "--resolution", "20", "--small", "--limit", "0.25")
     assert "after 2: " in said
 
 
@@ -48,17 +54,22 @@ def test_damaged_inputs_are_counted_and_kept(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_both_engines_of_a_batch() -> None:
     pytest.importorskip("ray")
-    said = run("batch_engines.py", "--assets", "2", "--steps", "1", "--kill-every", "2", "--kills", "1", "--brief")
+    said = run("batch_engines.py", "--assets", "2", "--workers", "1", "--kill-every", "0.05", "--kills", "1", "--brief")
     assert said.count("2 results, 0 twice, 2 whole meshes, 0 half-written files, failed: none") == 2
     assert "1 workers killed; 2 of 2 meshes are the same bytes" in said
 
 
 @pytest.mark.slow
-def test_the_gallery_of_a_batch(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_the_gallery_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, made, picture = write_tiny_prior(tmp_path / "prior"), tmp_path / "out", tmp_path / "gallery.png"
     (tmp_path / "list.txt").write_text("a chair | steps=1 resolution=32 faces=1000 texture=64\n")
-    batch = ["batch", str(tmp_path / "list.txt"), "--out-dir", str(tmp_path / "out")]
-    subprocess.run([sys.executable, "-c", RUN_MAIN, *batch], check=True, capture_output=True, cwd=ROOT, timeout=300)
-    picture = tmp_path / "gallery.png"
-    out = ("--batch", str(tmp_path / "out"), "--out", str(picture))
-    run("gallery.py", str(tmp_path / "list.txt"), *out)
+    get_context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: get_context("fork"))  # starts at once
+    with small_pictures():
+        batch = ["batch", str(tmp_path / "list.txt"), "--out-dir", str(made), "--prior", str(prior), "--device", "cpu"]
+        assert CliRunner().invoke(app, batch).exit_code == 0
+    arguments = ["--batch", str(made), "--out", str(picture), "--prior", str(prior)]
+    monkeypatch.setattr(sys, "argv", ["gallery.py", str(tmp_path / "list.txt"), *arguments])
+    runpy.run_path(str(ROOT / "examples/gallery.py"), run_name="__main__")
     assert picture.stat().st_size > 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -20,6 +21,7 @@ from test_resume import PRIOR, Stop, assert_same, crash, files, go_on, start
 from test_resume import heard as heard  # fixtures
 from test_resume import quick as quick
 from test_resume import whole as whole
+from tiny_prior import write_tiny_prior
 from tiny_shards import write_tiny_shards
 from typer.testing import CliRunner
 
@@ -35,6 +37,12 @@ from dream3d.run.signals import listening
 ROOT = Path(__file__).parent.parent
 SMALL = ("--steps", "1", "--resolution", "20", "--texture", "64", "--device", "cpu")
 BARE = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Options of a run that takes a second, with a prior of random weights."""
+    return (*SMALL, "--prior", str(write_tiny_prior(tmp_path_factory.mktemp("prior") / "tiny")))
 
 
 @pytest.fixture
@@ -134,40 +142,61 @@ def test_a_read_only_folder_is_refused_before_any_work(disk: Path, monkeypatch: 
 
 
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
+
+from dream3d.lean_imports import leave_out_unused
+leave_out_unused()  # no threads before the forks
+from test_resume import small_pictures, start
 
 def stop_before(source, target):
     # run.json is first written at the start; the kill is for the one that says "finished".
-    if target.suffix == sys.argv[2] and (target.suffix != ".json" or (target.parent / "turntable.mp4").exists()):
+    if target.suffix == ending and (target.suffix != ".json" or (target.parent / "turntable.mp4").exists()):
         os.kill(os.getpid(), signal.SIGKILL)
     rename(source, target)
 
 rename, os.replace = os.replace, stop_before
-from dream3d.lean_imports import leave_out_unused
-leave_out_unused()
-from test_resume import start
-start(Path(sys.argv[1]))
+codes = {}
+for ending in sys.argv[2:]:
+    process = os.fork()  # of a process that has imported everything and started no thread
+    if not process:
+        folder = Path(sys.argv[1]) / ending
+        folder.mkdir()
+        with small_pictures():
+            start(folder)
+        os._exit(0)
+    codes[ending] = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+print(json.dumps(codes))
 """
+ENDINGS = (".glb", ".png", ".mp4", ".html", ".json")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ending", [".glb", ".png", ".mp4", ".html", ".json"])
-def test_a_process_that_is_killed_while_it_writes_a_file(tmp_path: Path, whole: Path, ending: str) -> None:
-    # Not a fork: the threads that torch may have started by now would be missing in it.
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each ending, with a run whose process was killed while it wrote a file of that ending."""
+    place = tmp_path_factory.mktemp("killed")
+    # Not a fork of this process: the threads that torch may have started by now would be missing in it.
     environment = {
         "PATH": os.defpath,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
-    command = [sys.executable, "-c", KILLED, str(tmp_path), ending]
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not no_leftovers(tmp_path)
-    assert read_run(tmp_path / "run")["status"] == "running"
-    go_on(tmp_path)
-    assert_same(tmp_path, whole)
-    assert no_leftovers(tmp_path)
+    command = [sys.executable, "-c", KILLED, str(place), *ENDINGS]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == dict.fromkeys(ENDINGS, -signal.SIGKILL), done.stderr
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_process_that_is_killed_while_it_writes_a_file(killed: Path, whole: Path, ending: str) -> None:
+    folder = killed / ending
+    assert not no_leftovers(folder)
+    assert read_run(folder / "run")["status"] == "running"
+    go_on(folder)
+    assert_same(folder, whole)
+    assert no_leftovers(folder)
 
 
 def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,8 +229,8 @@ def test_without_home_locale_terminal_or_open_streams(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["true", "cat > /dev/full"])
-def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path, reader: str) -> None:
-    run = [sys.executable, "-c", RUN_MAIN, "generate", "a chair", *SMALL]
+def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path, reader: str, small: tuple[str, ...]) -> None:
+    run = [sys.executable, "-c", RUN_MAIN, "generate", "a chair", *small]
     shell = f'{{ "$@"; echo $? > code; }} | {reader}'
     done = subprocess.run(
         ["sh", "-c", shell, "sh", *run], cwd=tmp_path, env=BARE, check=False, timeout=120, capture_output=True
@@ -259,15 +288,17 @@ def test_a_terminal_that_is_closed_leaves_a_checkpoint(tmp_path: Path, whole: Pa
 
 
 @pytest.mark.slow
-def test_no_secret_of_the_environment_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_of_the_environment_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: tuple[str, ...]
+) -> None:
     secrets = {name: f"s3cr3t-{name}" for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "API_KEY")}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("a chair\n")
     # As many workers as a small machine has cores: several threads each would wait for those of other tests.
-    settings = ("--set", "steps=1", "--set", "resolution=20", "--set", "texture=64", "--workers", "2")
-    assert CliRunner().invoke(app, ["generate", "a chair", *SMALL]).exit_code == 0
+    settings = ("--set", "steps=1", "--set", "resolution=20", "--set", "texture=64", "--workers", "2", *small[-2:])
+    assert CliRunner().invoke(app, ["generate", "a chair", *small]).exit_code == 0
     assert CliRunner().invoke(app, ["batch", "list.txt", "--out-dir", "out", *settings]).exit_code == 0
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len([path for path in written if path.name == "run.json"]) == 2

@@ -13,7 +13,6 @@ from dream3d.batch.jobs import BatchJob
 from dream3d.batch.places import Place, WorkingDirectory
 from dream3d.errors import Dream3DError
 from dream3d.run.progress import Observer, Progress, StageName, silent
-from dream3d.threads import share_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +96,6 @@ def do_job(job: BatchJob, shared: Shared, observer: Observer = silent) -> Result
 
     began = time.monotonic()
     torch.set_num_threads(shared.threads)
-    share_cores()  # a worker of Ray's began elsewhere
     reason = ""
     try:
         with shared.place.working_directory(job.mesh, job.run) as work:

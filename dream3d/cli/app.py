@@ -29,9 +29,8 @@ from dream3d.cli.variations import variations
 from dream3d.cli.view import view
 from dream3d.cli.views import views
 from dream3d.errors import UsageError
-from dream3d.lean_imports import leave_out_unused
+from dream3d.own_process import set_up
 from dream3d.run.signals import STOPPING
-from dream3d.threads import share_cores
 from dream3d.version import __version__
 
 
@@ -91,6 +90,5 @@ def main() -> None:
     for number in {signal.SIGTERM, *STOPPING} - {signal.SIGINT}:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, _terminated)
-    share_cores()
-    leave_out_unused()
+    set_up()
     app(prog_name="dream3d")

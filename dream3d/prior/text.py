@@ -46,14 +46,27 @@ def _build_bert(config: Any) -> nn.Module:
     return BertModel(config, add_pooling_layer=False)
 
 
-def _load_bert(config: Any, tensors: dict[str, Tensor], device: torch.device) -> nn.Module:
-    model = _build_bert(config)
-    model.load_state_dict(tensors)
-    return model.eval().to(device)
+def _load(build: Callable[[Any], nn.Module]) -> Callable[[Any, dict[str, Tensor], torch.device], nn.Module]:
+    """What makes a module of weights without drawing the random numbers that they would only replace."""
+
+    def load(config: Any, tensors: dict[str, Tensor], device: torch.device) -> nn.Module:
+        with torch.device("meta"):
+            model = build(config)
+        model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
+        return model.eval()
+
+    return load
+
+
+def _positions(ids: Tensor) -> Tensor:
+    """(1, T): the module's own, a buffer that no file has, are on the meta device."""
+    return torch.arange(ids.shape[1], device=ids.device)[None]
 
 
 def _bert_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-    states: Tensor = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    first_sentence = torch.zeros_like(ids)
+    words = {"input_ids": ids, "attention_mask": mask, "token_type_ids": first_sentence}
+    states: Tensor = model(**words, position_ids=_positions(ids)).last_hidden_state
     return states * mask[..., None]
 
 
@@ -62,17 +75,9 @@ def clip_file_name(name: str) -> str:
     return CLIP_PREFIX + name.removeprefix(CLIP_PREFIX)
 
 
-def _load_clip(config: Any, tensors: dict[str, Tensor], device: torch.device) -> nn.Module:
-    with torch.device("meta"):  # 340 million random numbers would be drawn only to be replaced
-        model = CLIPTextModel(config)
-    model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
-    return model.eval()
-
-
 def _clip_states(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
     """Neither masked nor zeroed at padded tokens: Stable Diffusion was trained to read those states too."""
-    positions = torch.arange(ids.shape[1], device=ids.device)[None]  # the module's own are on the meta device
-    states: Tensor = model(input_ids=ids, position_ids=positions).last_hidden_state
+    states: Tensor = model(input_ids=ids, position_ids=_positions(ids)).last_hidden_state
     return states
 
 
@@ -81,7 +86,7 @@ _CLIP = _Encoder(
     CLIPTextConfig,
     CLIP_TEXT,
     CLIPTextModel,
-    _load_clip,
+    _load(CLIPTextModel),
     _clip_states,
     clip_file_name,
     "text_model.embeddings.position_ids",
@@ -89,7 +94,7 @@ _CLIP = _Encoder(
 )
 _ENCODERS = {
     # sentence-transformers' files carry a sentence pooler, which token states do not pass through
-    "bert": _Encoder(BertConfig, BERT, _build_bert, _load_bert, _bert_states, ignored_prefix="pooler."),
+    "bert": _Encoder(BertConfig, BERT, _build_bert, _load(_build_bert), _bert_states, ignored_prefix="pooler."),
     "clip_text_model": _CLIP,
 }
 
