@@ -75,11 +75,12 @@ def killer(folder: Path, every_seconds: float, times: int, stop: threading.Event
 
 
 def small_things(folder: Path) -> tuple[str, Work]:
-    """A prior with random weights in a folder, and what makes a job of a tenth of a second of one."""
+    """A prior with random weights in a folder, and what makes something small with it; local workers begin at once."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from kill_and_resume import small_job
+    from kill_and_resume import quick_workers, small_job
     from tiny_prior import write_tiny_prior
 
+    quick_workers()
     return str(write_tiny_prior(folder / "prior")), small_job
 
 

@@ -5,7 +5,8 @@
 SIGKILL, SIGTERM, SIGINT and SIGHUP take turns. They go to a run's process or its group; of a batch, to a worker, to the
 workers' parent or to the group. The moment is drawn from the whole time of an unbroken one, start-up and export
 included. Then it goes on, and is stopped again with a probability of a half, until it comes through. A prior with
-random weights, a small recipe, a checkpoint after every step. Needs Linux.
+random weights, a small recipe, a checkpoint after every step. ``--quick`` lets workers begin at once, as copies of
+their parent, where the product starts them anew. Needs Linux.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
@@ -58,6 +60,12 @@ def small_pictures() -> None:
     patch.object(finish, "SILHOUETTE_SIZE", 32).start()
     patch.object(finish, "PREVIEW_SIZE", 32).start()
     patch.object(finish, "write_turntable", partial(write_turntable, frames=4, size=32)).start()
+
+
+def quick_workers() -> None:
+    """Workers are copies of their parent, which has imported everything already."""
+    fork = multiprocessing.get_context("fork")
+    patch.object(multiprocessing, "get_context", lambda method=None: fork).start()
 
 
 def work_on_run(folder: Path, prior: str) -> None:
@@ -182,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=25)
     parser.add_argument("--batches", type=int, default=25)
+    parser.add_argument("--quick", action="store_true", help="workers are copies of their parent")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -189,6 +198,8 @@ def main() -> None:
 
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
     small_pictures()
+    if args.quick:
+        quick_workers()
     rng = np.random.default_rng(args.seed)
     with tempfile.TemporaryDirectory() as name:
         prior = str(write_tiny_prior(Path(name) / "prior"))

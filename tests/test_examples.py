@@ -29,7 +29,7 @@ def run(name: str, *args: str) -> str:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed() -> None:
-    said = run("kill_and_resume.py", "--runs", "1", "--batches", "1")
+    said = run("kill_and_resume.py", "--runs", "1", "--batches", "1", "--quick")
     assert said.count("1 with the same bytes, 1 with the same files, 0 orphans") == 2
 
 

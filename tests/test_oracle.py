@@ -73,7 +73,7 @@ def in_rounds(recipe: Recipe) -> Recipe:
         steps=260,
         guidance=replace(recipe.guidance, rescale=0.7),
         targets=targets,
-        stages=(Stage(0, 32, 1), Stage(60, 48, 1), Stage(200, 64, 1)),
+        stages=(Stage(0, 32, 1), Stage(60, 48, 1)),
         field=replace(recipe.field, sharpness=Linear(1.0, 40.0, 208)),
     )
 
@@ -123,7 +123,7 @@ def test_one_known_object_is_found_in_rounds() -> None:
 
 @pytest.mark.slow
 def test_the_exported_file_has_the_fields_silhouette(alone: Distillation, tmp_path: Path) -> None:
-    mesh, floaters = extract_mesh(alone.scene, alone.recipe.mesh)
+    mesh, floaters = extract_mesh(alone.scene, replace(alone.recipe.mesh, texture=256))
     assert floaters < 0.02
     # Not the views that the level was chosen by: another elevation, another start, another lens.
     rendering = alone.scene.evaluate(UNSEEN, 128)

@@ -15,8 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_shards import tiny_recipe
+from typer.testing import CliRunner
 
 from dream3d.cameras import orbit
+from dream3d.cli.app import app
 from dream3d.errors import CheckpointError, DatasetError, TrainingError, UsageError
 from dream3d.prior.sampling import SamplingRecipe, sample_views
 from dream3d.training import state as checkpoint
@@ -179,15 +181,15 @@ def test_a_process_killed_for_good_goes_on_to_the_same_weights(
         f"[batch]\nobjects = 2\nimages = 3\nviews = 2\nimage_mode_fraction = {batch.image_mode_fraction}\n"
         'prompt_suffix = ""\n[optimizer]\nrate = 1e-3\nwarmup = 2\n[every]\ncheckpoint = 1\nsamples = 0\nheldout = 0\n'
     )
-    command = [sys.executable, "-m", "dream3d.cli", "train", str(recipe_file), "--device", "cpu"]
-    command += ["--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    command = ["train", str(recipe_file), "--device", "cpu", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen([sys.executable, "-m", "dream3d.cli", *command], stdout=subprocess.DEVNULL)
     limit = time.monotonic() + 60
     while checkpoint.latest(tmp_path / "run/checkpoints") is None and time.monotonic() < limit:
         time.sleep(0.005)
     process.kill()
     process.wait()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
     assert "wrote" in done.stdout
     assert_same(final_tensors(tmp_path / "run"), final_tensors(whole))
 
