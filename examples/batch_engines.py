@@ -5,7 +5,8 @@
 makes the assets three times with a reduced recipe of the built-in prior: by local processes, by Ray, and by Ray while a
 process that is at work on an asset is killed by SIGKILL every so many seconds, so many times at most: an asset may lose
 its worker twice, the third time it counts as failed. ``--brief`` leaves out Ray without kills, which only tells what
-Ray costs, and makes small things with a prior of random weights. Needs pip install 'dream3d[ray]' and Linux's /proc.
+Ray costs; ``--small`` makes small things with a prior of random weights, whatever
+``--steps`` says. Needs pip install 'dream3d[ray]' and Linux's /proc.
 """
 
 from __future__ import annotations
@@ -92,14 +93,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--kill-every", type=float, default=60.0, help="seconds")
     parser.add_argument("--kills", type=int, default=1000, help="at most so many")
-    parser.add_argument("--brief", action="store_true", help="leave out Ray without kills; small things")
+    parser.add_argument("--brief", action="store_true", help="leave out Ray without kills")
+    parser.add_argument("--small", action="store_true", help="small things, quickly begun: a first look")
     args = parser.parse_args()
     entries = [Entry(word, {}, "here") for word in WORDS]
     seeds = range(-(-args.assets // len(WORDS)))
     changes = {"steps": str(args.steps), "resolution": "48", "faces": "1000", "texture": "64"}
     jobs = plan(entries, seeds, changes, "mini")[0][: args.assets]
     with tempfile.TemporaryDirectory() as name:
-        prior, work = small_things(Path(name)) if args.brief else ("mini", do_job)
+        prior, work = small_things(Path(name)) if args.small else ("mini", do_job)
 
         def shared(folder: Path) -> Shared:
             folder.mkdir()
@@ -108,7 +110,7 @@ def main() -> None:
         local, ray, hurt = (Path(name) / part for part in ("local", "ray", "killed"))
         plain = collect("local", jobs, local, run_local(jobs, shared(local), args.workers, work))
         if not args.brief:
-            other = collect("ray", jobs, ray, run_ray(jobs, shared(ray), args.workers))
+            other = collect("ray", jobs, ray, run_ray(jobs, shared(ray), args.workers, work=work))
             print(f"ray over local: {other / plain - 1:+.1%}", flush=True)
         stop, killed = threading.Event(), list[int]()
         thread = threading.Thread(target=killer, args=(hurt, args.kill_every, args.kills, stop, killed))

@@ -11,7 +11,6 @@ import dataclasses
 import glob
 import importlib.util
 import json
-import multiprocessing
 import re
 import shlex
 import shutil
@@ -107,10 +106,10 @@ def small_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cut_costs(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cut_costs(small_prior: Path, monkeypatch: pytest.MonkeyPatch, forked_workers: None) -> None:
     """Everything that takes long takes little, with the product's own code."""
     apply_to, build, make = Overrides.apply_to, sampling.build_scheduler, making.make_assets
-    read, get_context = training.read_recipe, multiprocessing.get_context
+    read = training.read_recipe
     monkeypatch.setitem(PRESETS, "mini", cheap(PRESETS["mini"]))
     monkeypatch.setattr(Overrides, "apply_to", lambda self, recommended: cheap(apply_to(self, recommended)))
     monkeypatch.setattr(sampling, "build_scheduler", lambda trained, name, steps: build(trained, name, min(steps, 2)))
@@ -125,8 +124,6 @@ def cut_costs(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finish, "SILHOUETTE_SIZE", 16)
     monkeypatch.setattr(finish, "PREVIEW_SIZE", 16)
     monkeypatch.setattr(write_turntable, "__kwdefaults__", {"frames": 2, "size": 32})
-    # A forked worker starts at once, and has what is replaced here.
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: get_context("fork"))
 
 
 def small(settings: training.TrainingRecipe) -> training.TrainingRecipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import runpy
 import subprocess
@@ -54,18 +53,18 @@ def test_damaged_inputs_are_counted_and_kept(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_both_engines_of_a_batch() -> None:
     pytest.importorskip("ray")
-    said = run("batch_engines.py", "--assets", "2", "--workers", "1", "--kill-every", "0.05", "--kills", "1", "--brief")
+    kills = ("--kill-every", "0.05", "--kills", "1")
+    said = run("batch_engines.py", "--assets", "2", "--workers", "1", *kills, "--brief", "--small")
     assert said.count("2 results, 0 twice, 2 whole meshes, 0 half-written files, failed: none") == 2
     assert "1 workers killed; 2 of 2 meshes are the same bytes" in said
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_the_gallery_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prior, made, picture = write_tiny_prior(tmp_path / "prior"), tmp_path / "out", tmp_path / "gallery.png"
     (tmp_path / "list.txt").write_text("a chair | steps=1 resolution=32 faces=1000 texture=64\n")
-    get_context = multiprocessing.get_context
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: get_context("fork"))  # starts at once
     with small_pictures():
         batch = ["batch", str(tmp_path / "list.txt"), "--out-dir", str(made), "--prior", str(prior), "--device", "cpu"]
         assert CliRunner().invoke(app, batch).exit_code == 0

@@ -30,8 +30,6 @@ class _Encoder:
     config: type[Any]
     rules: Rules
     build: Callable[[Any], nn.Module]
-    load: Callable[[Any, dict[str, Tensor], torch.device], nn.Module]
-    """Configuration and weights by the module's names to a module ready to run."""
     states: Callable[[nn.Module, Tensor, Tensor], Tensor]
     """Module, token ids (B, T) and mask (B, T), 0 at padded tokens, to states (B, T, width)."""
     file_name: Callable[[str], str] = str
@@ -44,18 +42,6 @@ class _Encoder:
 
 def _build_bert(config: Any) -> nn.Module:
     return BertModel(config, add_pooling_layer=False)
-
-
-def _load(build: Callable[[Any], nn.Module]) -> Callable[[Any, dict[str, Tensor], torch.device], nn.Module]:
-    """What makes a module of weights without drawing the random numbers that they would only replace."""
-
-    def load(config: Any, tensors: dict[str, Tensor], device: torch.device) -> nn.Module:
-        with torch.device("meta"):
-            model = build(config)
-        model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
-        return model.eval()
-
-    return load
 
 
 def _positions(ids: Tensor) -> Tensor:
@@ -86,7 +72,6 @@ _CLIP = _Encoder(
     CLIPTextConfig,
     CLIP_TEXT,
     CLIPTextModel,
-    _load(CLIPTextModel),
     _clip_states,
     clip_file_name,
     "text_model.embeddings.position_ids",
@@ -94,7 +79,7 @@ _CLIP = _Encoder(
 )
 _ENCODERS = {
     # sentence-transformers' files carry a sentence pooler, which token states do not pass through
-    "bert": _Encoder(BertConfig, BERT, _build_bert, _load(_build_bert), _bert_states, ignored_prefix="pooler."),
+    "bert": _Encoder(BertConfig, BERT, _build_bert, _bert_states, ignored_prefix="pooler."),
     "clip_text_model": _CLIP,
 }
 
@@ -199,4 +184,7 @@ class PromptEncoder:
     def _model(self, device: torch.device) -> nn.Module:
         """The text encoder on a device, ready to run."""
         tensors = read_tensors(self._weights, self._shapes, torch.float32, self._encoder.ignored_prefix)
-        return self._encoder.load(self._config, {self._names[name]: t for name, t in tensors.items()}, device)
+        with torch.device("meta"):  # random numbers would be drawn only to be replaced
+            model = self._encoder.build(self._config)
+        model.load_state_dict({self._names[name]: value.to(device) for name, value in tensors.items()}, assign=True)
+        return model.eval()
