@@ -145,6 +145,17 @@ def test_what_is_blank_has_no_caption() -> None:
     assert batch.targets.captions == ["", ""]
 
 
+def test_a_caption_may_be_left_out_beside_pictures() -> None:
+    """The pictures stay: what has no pictures is blank, and that is drawn by itself."""
+    recipe = RetrievalRecipe(dropout=0.0, text_dropout=1.0)
+    for batch in (
+        sampler(recipe).draw_objects(3, np.random.default_rng(0)),
+        sampler(recipe).draw_images(3, np.random.default_rng(0)),
+    ):
+        assert batch.targets.captions == [""] * 3
+        assert not batch.blank.any()
+
+
 def test_images_without_a_second_of_their_concept_are_refused() -> None:
     single = [tiny_image(f"p{n}", f"thing {n}", n) for n in range(3)]
     with pytest.raises(DatasetError, match=r"none of the 3 captions in data.images has two pictures"):

@@ -46,9 +46,9 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder} is a file; give a folder")
 
-    from dream3d.training.tasks import decoder, multiview, retrieval
+    from dream3d.training.tasks import decoder, joint, multiview, retrieval
 
-    tasks = {"multiview": multiview, "retrieval": retrieval, "decoder": decoder}
+    tasks = {"multiview": multiview, "retrieval": retrieval, "joint": joint, "decoder": decoder}
     trainer: Trainer[Any] = tasks[settings.task].make_trainer(settings, folder, resolve_device(device))
     inputs = trainer.task.inputs
     outcome = run_trainer(trainer, f"{len(inputs.objects)} objects, {len(inputs.images)} images")

@@ -25,14 +25,22 @@ class GuidedBatch:
 
     targets: Batch
     pictures: Tensor
-    """(groups, K, 3, P, P) in [0, 1], P the image encoder's side; a group is an object, or an image in 2D mode."""
+    """(groups, K, 3, P, P) in [0, 1], P the image encoder's side; a group is an object, or an image in 2D mode.
+    K is 0 for targets by the text alone."""
     blank: Tensor
     """(groups,) bool: those without pictures and caption, which guidance leads away from."""
 
     @property
     def mode(self) -> str:
-        """Of the step: "3d" or "2d"."""
-        return "2d" if self.targets.cameras is None else "3d"
+        """Of the step: "3d" or "2d", "text-3d" or "text-2d" without pictures."""
+        mode = "2d" if self.targets.cameras is None else "3d"
+        return mode if self.pictures.shape[1] else f"text-{mode}"
+
+
+def without_pictures(targets: Batch) -> GuidedBatch:
+    """Targets by the text alone."""
+    groups = len(targets.captions)
+    return GuidedBatch(targets, torch.empty(groups, 0, 3, 1, 1), torch.zeros(groups, dtype=torch.bool))
 
 
 class GuidedSampler:
@@ -57,7 +65,7 @@ class GuidedSampler:
         renders = [self._renders(one.item, one.number, one.picked, rng) for one in drawn]
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         pictures = simulated(torch.cat(renders), recipe.augment, generator)
-        captions = ["" if one else drawn[index].caption for index, one in enumerate(blank)]
+        captions = self._captions([one.caption for one in drawn], blank, rng)
         targets = batch_of_objects(drawn, captions, int(rng.integers(2**63)))
         shape = (count, recipe.pictures, *pictures.shape[1:])
         return GuidedBatch(targets, pictures.view(shape), torch.from_numpy(blank))
@@ -67,16 +75,23 @@ class GuidedSampler:
         recipe = self.recipe
         images, captions, pictures = [], [], []
         blank = rng.random(count) < recipe.dropout
-        for index in range(count):
+        for _ in range(count):
             group = self.concepts[int(rng.integers(len(self.concepts)))]
             target, *others = (group[int(i)] for i in rng.permutation(len(group)))
             chosen = [others[i % len(others)] for i in range(recipe.pictures)]
             caption = self.sampler.caption(target.captions, "", rng)
             images.append(target)
-            captions.append("" if blank[index] else caption)
+            captions.append(caption)
             pictures.append(_square_pictures([one.rgb for one in chosen], self.side))
+        captions = self._captions(captions, blank, rng)
         targets = batch_of_images(images, captions, int(rng.integers(2**63)))
         return GuidedBatch(targets, torch.stack(pictures), torch.from_numpy(blank))
+
+    def _captions(self, captions: Sequence[str], blank: NDArray[np.bool_], rng: np.random.Generator) -> list[str]:
+        """Captions as they are shown: none where there are no pictures, and none now and then where there are."""
+        share = self.recipe.text_dropout
+        hidden = blank | (rng.random(len(captions)) < share) if share else blank
+        return ["" if one else caption for caption, one in zip(captions, hidden, strict=True)]
 
     def _renders(self, item: ObjectViews, number: int, picked: Sequence[int], rng: np.random.Generator) -> Tensor:
         """(K, 4, P, P) premultiplied: renders that are no targets, of the object or of another one of its name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,20 @@ SHEET_SIDE = 128
 
 
 def write_trained_prior(
-    folder: Path, recipe: TrainingRecipe, inputs: FrozenInputs, unet: UNet2DConditionModel, step: int, seconds: float
+    folder: Path,
+    recipe: TrainingRecipe,
+    inputs: FrozenInputs,
+    unet: UNet2DConditionModel,
+    step: int,
+    seconds: float,
+    more: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """A complete prior folder with the given network, which ``dream3d views --prior`` loads."""
+    """A complete prior folder with the given network, which ``dream3d views --prior`` loads; ``more`` as there."""
     path, inherited = inputs.folder / "attribution.csv", ""
     if path.is_file() and not recipe.network:  # what the start learnt from counts too
         inherited = path.read_text(encoding="utf-8")
     text = attribution(inputs.objects, inputs.images, inherited)
-    write_prior(folder, inputs.folder, unet, prior_facts(recipe, inputs, step, seconds), text)
+    write_prior(folder, inputs.folder, unet, prior_facts(recipe, inputs, step, seconds), text, more)
 
 
 def prior_facts(recipe: TrainingRecipe, inputs: FrozenInputs, step: int, seconds: float) -> dict[str, Any]:

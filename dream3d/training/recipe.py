@@ -24,7 +24,7 @@ from dream3d.training.retrieval_recipe import RetrievalRecipe
 Precision = Literal["fp32", "bf16", "fp16"]
 Products = Literal["auto", "on", "off"]
 Weighting = Literal["none", "min_snr"]
-TaskName = Literal["multiview", "retrieval", "decoder"]
+TaskName = Literal["multiview", "retrieval", "joint", "decoder"]
 
 MAX_BATCH = 16_384
 """Images in a step."""
@@ -143,10 +143,10 @@ class TrainingRecipe(Settings):
     network: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of ``UNet2DConditionModel`` for a network from scratch; empty to go on with the start's."""
     task: TaskName = "multiview"
-    """``multiview`` trains the network, ``retrieval`` an image adapter for the start, whose network is frozen, and
-    ``decoder`` a decoder for a start with a linear codec."""
+    """``multiview`` trains the network, ``retrieval`` an image adapter for the start, whose network is frozen,
+    ``joint`` both together, and ``decoder`` a decoder for a start with a linear codec."""
     retrieval: RetrievalRecipe = field(default_factory=RetrievalRecipe)
-    """Of the task ``retrieval``."""
+    """Of the tasks ``retrieval`` and ``joint``."""
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
     """Of the task ``decoder``."""
 
@@ -167,9 +167,9 @@ class TrainingRecipe(Settings):
             )
         if self.network and self.task != "multiview":
             raise UsageError(f'task = "{self.task}" goes on with a prior that is there; leave [network] out')
-        if self.task == "retrieval":
+        if self.task in ("retrieval", "joint"):
             self._check_retrieval()
-        elif self.task == "multiview" and batch.image_mode_fraction and not data.images:
+        if self.task in ("multiview", "joint") and batch.image_mode_fraction and not data.images:
             raise UsageError(
                 f"batch.image_mode_fraction is {batch.image_mode_fraction} and data.images is empty; "
                 "name a folder of image shards, or set the fraction to 0"
@@ -197,7 +197,7 @@ class TrainingRecipe(Settings):
         """Whether images without cameras are among the data."""
         if self.task == "retrieval":
             return self.retrieval.modes != "3d"
-        return self.task == "multiview" and self.batch.image_mode_fraction > 0
+        return self.task in ("multiview", "joint") and self.batch.image_mode_fraction > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for json."""

@@ -1,4 +1,4 @@
-"""Settings of ``task = "retrieval"``, which trains an image adapter for a frozen prior."""
+"""Settings of ``task = "retrieval"`` and ``"joint"``: an image adapter, for a frozen prior or together with it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ class RetrievalRecipe(Settings):
     add up to when it is used is 1 more: 1.5, as in MV-RAG's code."""
     dropout: Share = 0.1
     """Share of objects and images that have neither pictures nor caption, which guidance needs."""
+    text_dropout: Share = 0.0
+    """Share of targets with pictures whose caption is left out, beside ``batch.caption_dropout``: the pictures
+    alone must do then, as for a thing whose name says nothing to the network."""
+    text_alone: Share = 0.5
+    """Of the task ``joint``: share of steps without pictures, in which the network learns as a prior does."""
     other_instance: Share = 0.3
     """Share of pictures that show another object of the same name, where there is one."""
     augment: Share = 1.0

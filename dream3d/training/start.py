@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,18 @@ def copy_folder(source: Path, destination: Path) -> None:
         os.chmod(folder, 0o755)
 
 
-def write_prior(folder: Path, frozen: Path, unet: Any, facts: Mapping[str, Any], attribution: str) -> None:
-    """A complete prior folder with a network's weights in half precision, in place of one that may be there."""
+def write_prior(
+    folder: Path,
+    frozen: Path,
+    unet: Any,
+    facts: Mapping[str, Any],
+    attribution: str,
+    more: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """A complete prior folder with a network's weights in half precision, in place of one that may be there.
+
+    ``more`` adds further parts to the folder that it is given.
+    """
 
     def fill(new: Path) -> None:
         copy_folder(frozen, new / "parts")
@@ -93,6 +103,7 @@ def write_prior(folder: Path, frozen: Path, unet: Any, facts: Mapping[str, Any],
         save_half(unet.state_dict(), new / "unet" / STOCK_WEIGHTS)
         (new / "attribution.csv").write_text(attribution, encoding="utf-8")
         (new / "prior.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+        more(new)
 
     remove_leftovers(folder.parent, folder.name[:40], folders=True)
     replace_folder(folder, fill)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from dream3d.training.guided_data import GuidedBatch, GuidedSampler
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
 from dream3d.training.recipe import DataRecipe, TrainingRecipe
-from dream3d.training.task import Loss
+from dream3d.training.task import Loss, Trained
 from dream3d.training.tasks.base import RecipeTask
 
 if TYPE_CHECKING:
@@ -73,17 +74,27 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
         start, device = self.inputs.start, accelerator.device
         if start.two_d:
             raise PriorError(f"{start.folder} is a 2D model; train a multi-view prior from it first")
-        self.unet = load_unet(start.folder / "unet", torch.float32, read_settings(start.folder).attention)
+        self.unet = self._unet()
         self.encoder = _encoder_of(start.folder, device)
         self.sampler = GuidedSampler(self.inputs.sampler, recipe.retrieval, self.encoder.size)
         self.adapter = self._adapter(start.folder).train()
         # The faster layers' cross-attention is per object.
         self.per_object = speed_up(self.unet, recipe, self.inputs.settings.attention, device)
-        self.unet.to(device)
+        self.network: Any = self.unet.to(device)
+        """As it is called."""
         dtype = torch.bfloat16 if self.per_object else torch.float32
         guide = Guide(self.adapter, self.unet, recipe.retrieval.text_weight, dtype)
         self.guide = accelerator.prepare(guide.to(device))
-        self.trained = self.averaged("adapter", self.adapter)
+        self.trained = self._trained()
+
+    def _unet(self) -> MultiViewUNet:
+        """The network at step 0, in float32: the start's, frozen."""
+        folder = self.inputs.start.folder
+        return load_unet(folder / "unet", torch.float32, read_settings(folder).attention)
+
+    def _trained(self) -> Trained:
+        """What learns: the adapter."""
+        return self.averaged("adapter", self.adapter)
 
     def _adapter(self, folder: Path) -> ImageAdapter:
         """The adapter at step 0: the start's own, or a new one whose projections are those of the text."""
@@ -129,21 +140,23 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
         uniform = torch.rand(len(targets.captions), generator=generator)
         timesteps = draw_timesteps(uniform, recipe.tilt, len(inputs.alphas_cumprod)).repeat_interleave(targets.views)
         noise = torch.randn(x0.shape, generator=generator)
-        times = 1 if self.per_object else targets.views
         with self.accelerator.autocast():
-            keys = self.guide(self._features(batch), times)
-            predicted, target, alpha_bar = predict_noised(inputs, self.unet, targets, x0, noise, timesteps, keys)
+            keys = self._keys(batch)
+            predicted, target, alpha_bar = predict_noised(inputs, self.network, targets, x0, noise, timesteps, keys)
         levels = level_weights(alpha_bar, inputs.prediction_type, recipe.weighting, recipe.gamma)
         loss = weighted_loss(predicted, target, levels, self.channels)
         return Loss(batch.mode, len(targets.images), {"diffusion": loss})
 
-    @torch.no_grad()
-    def _features(self, batch: GuidedBatch) -> Tensor:
-        """(groups, K, M, width): of the pictures, or of the blank one."""
-        shape = batch.pictures.shape[:2]
-        features = self.encoder.features(batch.pictures.flatten(0, 1)).unflatten(0, shape)
-        blank = batch.blank.to(features.device)[:, None, None, None]
-        return torch.where(blank, self.encoder.blank(), features)
+    def _keys(self, batch: GuidedBatch) -> dict[str, ContextKeys] | None:
+        """Of a batch's pictures, with the blank one's in the place of those that are blank; None without pictures."""
+        if not batch.pictures.shape[1]:
+            return None
+        with torch.no_grad():
+            features = self.encoder.features(batch.pictures.flatten(0, 1)).unflatten(0, batch.pictures.shape[:2])
+            blank = batch.blank.to(features.device)[:, None, None, None]
+            features = torch.where(blank, self.encoder.blank(), features)  # (groups, K, M, width)
+        keys: dict[str, ContextKeys] = self.guide(features, 1 if self.per_object else batch.targets.views)
+        return keys
 
     def write(self, step: int, seconds: float) -> None:
         """Held-out losses, every so many steps."""
@@ -167,7 +180,7 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
         batch = GuidedSampler(plain, recipe, self.encoder.size).draw_objects(HELDOUT_OBJECTS, rng)
         targets, generator = batch.targets, torch.Generator().manual_seed(HELDOUT_SEED)
         x0 = inputs.codec.encode(targets.images.to(self.accelerator.device), generator)
-        guided = self.guide(self._features(batch), 1 if self.per_object else targets.views)
+        guided = self._keys(batch)
         losses = {}
         for level in (level * len(inputs.alphas_cumprod) // 1000 for level in LEVELS):
             noise, timesteps = torch.randn(x0.shape, generator=generator), torch.full((len(x0),), level)
@@ -180,25 +193,25 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
 
     def finish(self, step: int, seconds: float) -> None:
         """A copy of the start with the moving average of the adapter in its folder ``image_adapter``."""
-        start, recipe = self.inputs.start.folder, self.recipe
-        data = sorted({one.record.licence for one in self.inputs.objects if one.record.licence})
+        self.write_start_with(FOLDER, lambda folder: self.write_adapter(folder, self.trained.average, step, seconds))
+
+    def write_adapter(self, folder: Path, weights: Mapping[str, Tensor], step: int, seconds: float) -> None:
+        """A new folder of an adapter with these parameters."""
+        inputs, recipe = self.inputs, self.recipe
+        data = sorted({one.record.licence for one in inputs.objects if one.record.licence})
         facts = {
-            "licence_weights": read_settings(start).licence_weights,
+            "licence_weights": read_settings(inputs.start.folder).licence_weights,
             "licence_data": ", ".join([*data, "see attribution.csv"]),
             "iterations": step,
             "trained_seconds": round(seconds),
             "training": recipe.to_dict(),
         }
         averaged = ImageAdapter(self.adapter.config, layer_channels(self.unet))
-        averaged.load_state_dict({**self.adapter.state_dict(), **self.trained.average})
-
-        def write(folder: Path) -> None:
-            folder.mkdir()
-            save_adapter(averaged, folder, facts, recipe.retrieval.compact)
-            text = attribution(self.inputs.objects, self.inputs.images)
-            (folder / "attribution.csv").write_text(text, encoding="utf-8")
-
-        self.write_start_with(FOLDER, write)
+        averaged.load_state_dict({**self.adapter.state_dict(), **weights})
+        folder.mkdir()
+        save_adapter(averaged, folder, facts, recipe.retrieval.compact)
+        text = attribution(inputs.objects, inputs.images)
+        (folder / "attribution.csv").write_text(text, encoding="utf-8")
 
 
 def _encoder_of(folder: Path, device: torch.device) -> PictureEncoder:
