@@ -19,7 +19,7 @@ from dream3d.prior.image_adapter.config import parse_config
 from dream3d.prior.schema import read_json
 from dream3d.training.guided_data import GuidedBatch
 from dream3d.training.recipe import TrainingRecipe
-from dream3d.training.tasks import multiview, retrieval
+from dream3d.training.tasks import joint, multiview, retrieval
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Trace:
 def train(recipe: TrainingRecipe, out: Path) -> Trace:
     if recipe.task == "multiview":
         return Trace(multiview.make_trainer(recipe, out).run().result / "image_adapter", [])
-    trainer = retrieval.make_trainer(recipe, out)
+    trainer = (joint if recipe.task == "joint" else retrieval).make_trainer(recipe, out)
     batches = [trainer.task.draw(step) for step in range(10)]
     return Trace(trainer.run().result / "image_adapter", batches)
 
@@ -58,12 +58,22 @@ def blank(run: Trace) -> int:
     return sum(int(batch.blank.sum()) for batch in run.batches)
 
 
+def without_caption(run: Trace) -> int:
+    return sum(batch.targets.captions.count("") for batch in run.batches)
+
+
+def by_text_alone(run: Trace) -> int:
+    return sum(batch.mode.startswith("text") for batch in run.batches)
+
+
 TABLE: Table[Trace] = {
     "task": becomes(lambda run: run.folder.exists(), "multiview", False),
     "retrieval.modes": becomes(lambda run: {batch.mode for batch in run.batches}, "2d", {"2d"}),
     "retrieval.pictures": rises(lambda run: run.pictures.shape[1], 3),
     "retrieval.text_weight": becomes(weight_sum, 0.25, 1.25),
     "retrieval.dropout": rises(blank, 0.9),
+    "retrieval.text_dropout": rises(without_caption, 0.9, {"retrieval.dropout": 0.0}),
+    "retrieval.text_alone": rises(by_text_alone, 1.0, {"task": "joint"}),
     "retrieval.other_instance": changes(lambda run: run.pictures, 1.0),
     "retrieval.augment": changes(lambda run: run.pictures, 0.0),
     "retrieval.dim": rises(size, 24),
