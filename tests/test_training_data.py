@@ -141,6 +141,7 @@ def test_attribution_names_each_work_once() -> None:
         ({"steps": 20, "optimizer": {"cosine": 10}}, "cosine is 10 and the run has 20 steps"),
         ({"data": 3}, "should be a table"),
         ({"products": "on", "precision": "bf16"}, "does not go with"),
+        ({"products": "winograd", "precision": "bf16"}, 'products = "winograd" does not go with precision "bf16"'),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_is_wrong(change: dict[str, Any], message: str) -> None:

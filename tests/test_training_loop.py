@@ -80,7 +80,11 @@ def test_killing_at_any_step_and_resuming_gives_the_weights_of_never_killing(
     assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
 
 
-@pytest.mark.parametrize("changes", [{"products": "on"}, {"attention": "temporal"}], ids=["products", "temporal"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"products": "on"}, {"products": "winograd"}, {"attention": "temporal"}],
+    ids=lambda changes: "".join(changes.values()),
+)
 def test_other_layers_go_on_exactly_too(tmp_path: Path, changes: dict[str, str]) -> None:
     recipe = tiny_recipe(tmp_path, steps=4, **changes)
     train(recipe, tmp_path / "whole")

@@ -11,9 +11,7 @@ Just as much is lost in page faults of large fresh allocations. Keep the memory 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from dream3d.prior.attention import CrossAttention, SelfAttention, plain_dot_product, set_attention
 from dream3d.prior.layout import AttentionKind
 from dream3d.training.recipe import TrainingRecipe
+from dream3d.training.winograd import accelerate_convolutions, replace_forward
 
 
 def unfold3(x: Tensor, stride: int) -> Tensor:
@@ -170,20 +169,16 @@ def _norm_forward(self: nn.GroupNorm, x: Tensor) -> Tensor:
     return y.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
-def _replace_forward(module: nn.Module, forward: Callable[..., Tensor]) -> None:
-    module.forward = MethodType(forward, module)
-
-
 def accelerate_products(unet: nn.Module) -> None:
     """Replace the forwards of all convolutions and linear layers; parameters and their names stay as they are."""
     for module in unet.modules():
         if isinstance(module, nn.Conv2d):
-            _replace_forward(module, _conv_forward)
+            replace_forward(module, _conv_forward)
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         elif isinstance(module, nn.Linear):
-            _replace_forward(module, _linear_forward)
+            replace_forward(module, _linear_forward)
         elif isinstance(module, nn.GroupNorm):
-            _replace_forward(module, _norm_forward)
+            replace_forward(module, _norm_forward)
 
 
 def accelerate(unet: UNet2DConditionModel, joint: bool = True) -> UNet2DConditionModel:
@@ -209,9 +204,16 @@ def products_pay() -> bool:
 def speed_up(
     unet: UNet2DConditionModel, recipe: TrainingRecipe, attention: AttentionKind, device: torch.device
 ) -> bool:
-    """:func:`accelerate` a network with a kind of self-attention if the recipe and the machine allow; whether it is."""
-    possible = attention != "temporal" and recipe.precision == "fp32" and device.type == "cpu"
-    if recipe.products == "on" or (recipe.products == "auto" and possible and products_pay()):
+    """Give a network with a kind of self-attention the faster layers that recipe and machine allow.
+
+    Whether its cross-attention is per object then: :func:`accelerate` makes it so.
+    """
+    kind = recipe.products
+    if kind == "auto":
+        possible = attention != "temporal" and recipe.precision == "fp32" and device.type == "cpu"
+        kind = ("on" if products_pay() else "winograd") if possible else "off"
+    if kind == "on":
         accelerate(unet, joint=attention == "3d")
-        return True
-    return False
+    elif kind == "winograd":
+        accelerate_convolutions(unet)
+    return kind == "on"

@@ -22,7 +22,7 @@ from dream3d.training.decoder_recipe import DecoderRecipe
 from dream3d.training.retrieval_recipe import RetrievalRecipe
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Products = Literal["auto", "on", "off"]
+Products = Literal["auto", "on", "winograd", "off"]
 Weighting = Literal["none", "min_snr"]
 TaskName = Literal["multiview", "retrieval", "joint", "decoder"]
 
@@ -132,7 +132,8 @@ class TrainingRecipe(Settings):
     attention: AttentionKind = "3d"
     precision: Precision = "fp32"
     products: Products = "auto"
-    """The faster layers of :mod:`dream3d.training.fast`; ``auto``: on CPUs that have bf16 products."""
+    """Faster layers for CPUs. ``on``: those of :mod:`dream3d.training.fast`, ``winograd``: convolutions of
+    :mod:`dream3d.training.winograd`; ``auto``: the first on CPUs that have bf16 products, the second on others."""
     sample_prompts: tuple[str, ...] = ()
     """Of the sheets of samples; if empty, the first names of the data."""
     data: DataRecipe = DataRecipe()
@@ -184,6 +185,8 @@ class TrainingRecipe(Settings):
                 f'products = "on" does not go with attention "{self.attention}" and precision "{self.precision}"; '
                 'it needs "3d" or "2d", and "fp32"'
             )
+        if self.products == "winograd" and self.precision != "fp32":
+            raise UsageError(f'products = "winograd" does not go with precision "{self.precision}"; it needs "fp32"')
 
     def _check_retrieval(self) -> None:
         if self.retrieval.modes != "3d" and not self.data.images:

@@ -49,7 +49,7 @@ class RecipeTask(Task[Batch]):
         """All parameters of a network under the recipe's AdamW, with a moving average; ``part`` is their prefix."""
         optimizer, parameters = self.recipe.optimizer, dict(network.named_parameters())
         adamw = torch.optim.AdamW(
-            parameters.values(), lr=optimizer.rate, betas=(0.9, 0.99), weight_decay=optimizer.weight_decay
+            parameters.values(), lr=optimizer.rate, betas=(0.9, 0.99), weight_decay=optimizer.weight_decay, fused=True
         )
         average = {name: value.detach().clone() for name, value in parameters.items()}
         return Trained(part, parameters, adamw, list(parameters.values()), optimizer.clip, average, decay=optimizer.ema)
