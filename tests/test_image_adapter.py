@@ -241,9 +241,11 @@ def test_keys_are_made_again_when_a_tensor_was_changed_in_place(prior: Diffusion
 
 
 @pytest.mark.slow
-def test_a_compiled_network_reads_what_was_kept(prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_network_reads_what_was_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One graph for text alone and one with pictures; neither is made again in later steps."""
-    counter = CompileCounter()
+    # As with MemoryPlan.compile_unet, whose own backend is slow to start.
+    monkeypatch.setattr("dream3d.prior.diffusion.convolutions_pay", lambda unet: False)
+    counter, prior = CompileCounter(), DiffusionPrior(folder)
     told_both = [prior.encode_prompt("a red chair", ""), told(prior, pictures(2))]
     plain = [predict(prior, one) for one in told_both]
     monkeypatch.setattr(prior, "_network", torch.compile(prior.unet, backend=counter))

@@ -26,6 +26,7 @@ from dream3d.prior.schedule import load_schedule
 from dream3d.prior.text import PromptEncoder, with_suffix
 from dream3d.prior.unet import call_unet, load_unet
 from dream3d.prior.vocabulary import Unfamiliar, unfamiliar
+from dream3d.prior.winograd import accelerate_convolutions, convolutions_pay
 
 
 class DiffusionPrior:
@@ -54,6 +55,8 @@ class DiffusionPrior:
         if adapter is not None:
             merge(self.unet, adapter)
         self._check_fit()
+        if convolutions_pay(self.unet) and not self.memory.compile_unet:
+            accelerate_convolutions(self.unet)
         if self.memory.slice_codec and isinstance(self.codec, AutoencoderCodec):
             self.codec.set_slicing(True)
         self._context = ContextCache(self.unet, lambda: self.image_adapter.module)

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from dream3d.prior.attention import CrossAttention, SelfAttention, plain_dot_product, set_attention
 from dream3d.prior.layout import AttentionKind
+from dream3d.prior.winograd import accelerate_convolutions, replace_forward
 from dream3d.training.recipe import TrainingRecipe
-from dream3d.training.winograd import accelerate_convolutions, replace_forward
 
 
 def unfold3(x: Tensor, stride: int) -> Tensor:

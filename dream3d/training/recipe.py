@@ -133,7 +133,7 @@ class TrainingRecipe(Settings):
     precision: Precision = "fp32"
     products: Products = "auto"
     """Faster layers for CPUs. ``on``: those of :mod:`dream3d.training.fast`, ``winograd``: convolutions of
-    :mod:`dream3d.training.winograd`; ``auto``: the first on CPUs that have bf16 products, the second on others."""
+    :mod:`dream3d.prior.winograd`; ``auto``: the first on CPUs that have bf16 products, the second on others."""
     sample_prompts: tuple[str, ...] = ()
     """Of the sheets of samples; if empty, the first names of the data."""
     data: DataRecipe = DataRecipe()

@@ -14,7 +14,15 @@ from tiny_prior import UNET
 from torch import Tensor, nn
 
 from dream3d.prior.unet import call_unet
-from dream3d.training.winograd import Tiles, accelerate_convolutions, convolve3, transforms
+from dream3d.prior.winograd import (
+    Kernels,
+    Tiles,
+    accelerate_convolutions,
+    convolutions_pay,
+    convolve3,
+    transformed,
+    transforms,
+)
 
 
 def both(
@@ -44,8 +52,8 @@ def test_a_tile_by_hand(side: int) -> None:
     image = torch.arange(float(side * side)).view(1, 1, side, side)
     middle = torch.zeros(1, 1, 3, 3)
     middle[0, 0, 1, 1] = 1
-    torch.testing.assert_close(convolve3(image, middle, None, side), image, atol=1e-5, rtol=1e-5)
-    sums = convolve3(torch.ones(1, 1, side, side), torch.ones(1, 1, 3, 3), torch.tensor([0.5]), side)
+    torch.testing.assert_close(convolve3(image, transformed(middle, side), None, side), image, atol=1e-5, rtol=1e-5)
+    sums = convolve3(torch.ones(1, 1, side, side), transformed(torch.ones(1, 1, 3, 3), side), torch.tensor([0.5]), side)
     row = [2.0, *[3.0] * (side - 2), 2.0]
     expected = torch.tensor(row)[:, None] * torch.tensor(row) + 0.5
     torch.testing.assert_close(sums[0, 0], expected, atol=1e-5, rtol=1e-5)
@@ -82,7 +90,7 @@ def test_any_size_agrees_with_torch(n: int, c: int, out: int, rows: int, columns
     x = torch.randn(n, c, rows * side, columns * side, generator=generator)
     weight, bias = torch.randn(out, c, 3, 3, generator=generator), torch.randn(out, generator=generator)
     expected = F.conv2d(x, weight, bias, padding=1)
-    torch.testing.assert_close(convolve3(x, weight, bias, side), expected, atol=2e-4, rtol=2e-4)
+    torch.testing.assert_close(convolve3(x, transformed(weight, side), bias, side), expected, atol=2e-4, rtol=2e-4)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 4), (2, 6), (16, 4)])
@@ -141,3 +149,21 @@ def test_transforms_are_exact_in_halves() -> None:
     # One place by hand: a tile of ones under a kernel of ones gives nine everywhere.
     ones = result @ ((data @ torch.ones(16)) * (kernel @ torch.ones(9)))
     assert torch.equal(ones, torch.full((4,), 9.0))
+
+
+def test_kernels_are_kept_until_they_change() -> None:
+    kernels, weight = Kernels(), torch.randn(2, 3, 3, 3)
+    kept = kernels.of(weight, 4)
+    assert kernels.of(weight, 4) is kept
+    assert kernels.of(weight, 2).shape == (16, 3, 2)
+    weight.mul_(2)
+    torch.testing.assert_close(kernels.of(weight, 4), 2 * kept)
+    weight.requires_grad_()
+    assert kernels.of(weight, 4).requires_grad
+
+
+def test_only_small_networks_in_float32_pay() -> None:
+    assert convolutions_pay(nn.Conv2d(2, 2, 3))
+    assert not convolutions_pay(nn.Conv2d(2, 2, 3).half())
+    with torch.device("meta"):
+        assert not convolutions_pay(nn.Linear(10_000, 10_000))

@@ -3,7 +3,8 @@
 Y = A^T [(G g G^T) * (B^T d B)] A for each tile: the products of all tiles and channels at one of its places are one
 matrix product. Tiles of 4 x 4 results need a quarter of a plain convolution's products, and tiles of 2 x 2 four ninths.
 Errors are about 1e-5 of the largest value. The transforms of both axes are one matrix (a Kronecker product), so that
-they are matrix products too; autograd makes the backward pass of them, in which the same is saved.
+they are matrix products too; autograd makes the backward pass of them, in which the same is saved. Kernels that do not
+train are transformed once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _A4 = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 
 _B2 = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _G2 = ((2, 0, 0), (1, 1, 1), (1, -1, 1), (0, 0, 2))
 _A2 = ((1, 1, 1, 0), (0, 1, -1, -1))
+MOST_WEIGHTS = 64_000_000
+"""Of a network whose kernels are kept transformed."""
 _FORMS = {4: (_B4, _G4, 24, _A4), 2: (_B2, _G2, 2, _A2)}
 """By the side of a tile of results: B^T, G times a number, that number, A^T."""
 
@@ -74,28 +77,57 @@ class Tiles(torch.autograd.Function):
         return sums.view(n, h + m, w + m, c)[:, 1 : h + 1, 1 : w + 1], None
 
 
-def convolve3(x: Tensor, weight: Tensor, bias: Tensor | None, side: int) -> Tensor:
-    """A convolution with padding 1 of (N, C, H, W), both multiples of ``side``, with (O, C, 3, 3) -> (N, O, H, W).
+def transformed(weight: Tensor, side: int) -> Tensor:
+    """Kernels (O, C, 3, 3) -> ((side + 2)^2, C, O), for :func:`convolve3`."""
+    out, c = weight.shape[:2]
+    kernel = transforms(side)[1].to(weight.device)
+    return (kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(-1, c, out)
 
-    The result is stored channels-last, and data that is so too is not copied.
+
+def convolve3(x: Tensor, kernels: Tensor, bias: Tensor | None, side: int) -> Tensor:
+    """A convolution with padding 1 of (N, C, H, W), both multiples of ``side``, -> (N, O, H, W).
+
+    ``kernels`` are those of :func:`transformed`. The result is stored channels-last, and data that is so too is not
+    copied.
     """
-    data, kernel, result = (one.to(x.device) for one in transforms(side))
+    data, _, result = (one.to(x.device) for one in transforms(side))
     n, c, h, w = x.shape
-    out, places = weight.shape[0], (side + 2) ** 2
+    places, _, out = kernels.shape
     tiles: Tensor = Tiles.apply(x.permute(0, 2, 3, 1).contiguous(), side)  # type: ignore[no-untyped-call]
     seen = (data @ tiles).view(places, -1, c)
-    kernels = (kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(places, c, out)
     y = result @ torch.bmm(seen, kernels).view(places, -1)
     y = y.view(side, side, n, h // side, w // side, out).permute(2, 3, 0, 4, 1, 5).reshape(n, h, w, out)
     return (y if bias is None else y + bias).permute(0, 3, 1, 2)
 
 
+class Kernels:
+    """A layer's transformed kernels, made again only when they have changed or are to be trained."""
+
+    def __init__(self) -> None:
+        self._of: tuple[int, ...] = ()
+        self._kept: Tensor | None = None
+
+    def __deepcopy__(self, memo: object) -> Kernels:
+        """A network's copy keeps kernels of its own."""
+        return Kernels()
+
+    def of(self, weight: Tensor, side: int) -> Tensor:
+        """See :func:`transformed`."""
+        if weight.requires_grad:
+            self._kept = None
+            return transformed(weight, side)
+        of = (weight.data_ptr(), weight._version, side)
+        if self._kept is None or self._of != of:
+            self._of, self._kept = of, transformed(weight, side)
+        return self._kept
+
+
 def _forward3(self: nn.Conv2d, x: Tensor) -> Tensor:
-    smallest = min(x.shape[2:])
-    side = 4 if smallest >= 8 else 2  # one large tile alone has little data for its many products with the kernels
+    side = 4 if min(x.shape[2:]) >= 8 else 2  # one large tile has little data for its many products with the kernels
     if x.shape[2] % side or x.shape[3] % side:
         return F.conv2d(x, self.weight, self.bias, padding=1)
-    return convolve3(x, self.weight, self.bias, side)
+    kernels: Kernels = self.kernels  # type: ignore[assignment]  # a module's attributes have no types of their own
+    return convolve3(x, kernels.of(self.weight, side), self.bias, side)
 
 
 def _forward1(self: nn.Conv2d, x: Tensor) -> Tensor:
@@ -113,9 +145,20 @@ def accelerate_convolutions(unet: nn.Module) -> None:
         if not isinstance(module, nn.Conv2d) or module.stride != (1, 1):
             continue
         if (module.kernel_size, module.padding) == ((3, 3), (1, 1)):
+            module.kernels = Kernels()  # type: ignore[assignment]
             replace_forward(module, _forward3)
             # As the transform reads it, so that nothing is copied, nor in the optimiser's step.
             stored = module.weight.data.permute(2, 3, 1, 0).contiguous()
             module.weight.data = stored.permute(3, 2, 0, 1)
         elif (module.kernel_size, module.padding) == ((1, 1), (0, 0)):
             replace_forward(module, _forward1)
+
+
+def convolutions_pay(unet: nn.Module) -> bool:
+    """Whether :func:`accelerate_convolutions` is for this network: float32 on a CPU, and small.
+
+    Transformed kernels take up to four times the memory of the plain ones.
+    """
+    first = next(unet.parameters())
+    count = sum(value.numel() for value in unet.parameters())
+    return first.device.type == "cpu" and first.dtype == torch.float32 and count <= MOST_WEIGHTS
