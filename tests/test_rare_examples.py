@@ -109,6 +109,23 @@ def test_names_are_taken_from_all_over_a_list(monkeypatch: pytest.MonkeyPatch) -
     assert render.spread(["a", "b"], 3) == render.spread(["a", "b"], 0) == ["a", "b"]
 
 
+def test_another_name_takes_the_place_of_a_damaged_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    render = script("render_pictures", monkeypatch)
+
+    def made_of(name: str, models: list[str], seed: int) -> list[str]:
+        if models == ["damaged"]:
+            raise DatasetError("its texture is missing")
+        return [f"{name} {seed}"]
+
+    monkeypatch.setattr(render, "made_of", made_of)
+    groups = {"a": ["sound"], "b": ["sound"], "c": ["damaged"], "d": ["sound"]}
+    assert list(render.pictured(groups, 2, 7)) == [["a 7"], ["b 7"]]
+    assert capsys.readouterr().out == "left out: c: its texture is missing\n"
+    assert list(render.pictured(groups, 0, 7)) == [["a 7"], ["b 7"], ["d 7"]]
+
+
 def test_wrong_pictures_take_the_place_of_right_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = script("rare_cells", monkeypatch)
     cases = script("rare_cases", monkeypatch).read_cases(RARE)

@@ -19,7 +19,7 @@ import argparse
 import csv
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from dream3d.dataset.check.file import check_file
 from dream3d.dataset.records import Pass, SourceAsset
 from dream3d.dataset.rendering.scene import OffscreenScene
 from dream3d.dataset.rendering.views import generator
-from dream3d.errors import Dream3DError
+from dream3d.errors import DatasetError, Dream3DError
 from dream3d.files import write_atomically
 from dream3d.names import slug
 
@@ -170,6 +170,22 @@ def spread(names: Sequence[str], count: int) -> list[str]:
     return [names[index * len(names) // count] for index in range(count)]
 
 
+def pictured(groups: Mapping[str, Sequence[SourceAsset]], count: int, seed: int) -> Iterator[list[Made]]:
+    """What :func:`made_of` makes of so many names, or all for 0; another name takes the place of one that cannot be."""
+    first = spread(list(groups), count)
+    left = len(first)
+    for name in (*first, *(name for name in groups if name not in first)):
+        if left == 0:
+            return
+        try:
+            made = list(made_of(name, groups[name], seed))
+        except DatasetError as error:
+            print(f"left out: {name}: {error}")
+            continue
+        left -= 1
+        yield made
+
+
 def write_table(file: Path, rows: Sequence[Made]) -> None:
     """The attribution of pictures."""
 
@@ -195,8 +211,8 @@ def main() -> None:
     for asset in find_assets(arguments.sources, arguments.select):
         groups.setdefault(asset.name, []).append(asset)
     tables: dict[str, list[Made]] = {"pictures": [], "truth": []}
-    for name in spread(list(groups), arguments.count):
-        for one in made_of(name, groups[name], arguments.seed):
+    for made in pictured(groups, arguments.count, arguments.seed):
+        for one in made:
             target = arguments.out / one.image
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(one.content)
