@@ -204,7 +204,7 @@ def test_an_unknown_ending_is_refused_before_anything_is_written(mini: Diffusion
 
 
 def test_the_command_line_end_to_end(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dream3d.cli", "generate", "a snowman"]
+    command = [sys.executable, "-m", "dream3d", "generate", "a snowman"]
     small = ["--steps", "2", "--resolution", "32", "--texture", "64"]
     options = ["--out", "snow.glb", *small, "--seed", "5", "--guidance-scale", "4"]
     done = subprocess.run(

@@ -224,7 +224,7 @@ def test_views_that_are_no_numbers_are_not_returned(folder: Path) -> None:
 
 
 def test_python_without_docstrings_is_advised(tmp_path: Path) -> None:
-    line = [sys.executable, "-OO", "-m", "dream3d.cli", "views", "a chair"]
+    line = [sys.executable, "-OO", "-m", "dream3d", "views", "a chair"]
     ended = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ROOT})
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1].startswith("error: Python was told to leave out docstrings")

@@ -186,7 +186,7 @@ def test_a_process_killed_for_good_goes_on_to_the_same_weights(
         'prompt_suffix = ""\n[optimizer]\nrate = 1e-3\nwarmup = 2\n[every]\ncheckpoint = 1\nsamples = 0\nheldout = 0\n'
     )
     command = ["train", str(recipe_file), "--device", "cpu", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen([sys.executable, "-m", "dream3d.cli", *command], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "dream3d", *command], stdout=subprocess.DEVNULL)
     limit = time.monotonic() + 60
     while checkpoint.latest(tmp_path / "run/checkpoints") is None and time.monotonic() < limit:
         time.sleep(0.005)

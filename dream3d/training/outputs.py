@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from dream3d.cameras import orbit
+from dream3d.dataset.licences import licence_names
 from dream3d.images import contact_sheet, enlarged, to_uint8, write_png
 from dream3d.prior.sampling import sample_views, sampling_for
 from dream3d.prior.schema import read_json
@@ -45,7 +46,7 @@ def prior_facts(recipe: TrainingRecipe, inputs: FrozenInputs, step: int, seconds
     """``prior.json``: that of the start, with what the training changes."""
     facts = read_json(inputs.folder / "prior.json")
     background = recipe.data.background
-    data = sorted({o.record.licence for o in inputs.objects if o.record.licence})
+    data = licence_names(one.record.licence for one in inputs.objects)
     if recipe.network:
         facts["licence_weights"] = "unknown"
     facts.update(

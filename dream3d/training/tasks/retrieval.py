@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dream3d.dataset.licences import licence_names
 from dream3d.errors import PriorError
 from dream3d.prior.attention import ContextKeys, cross_layers
 from dream3d.prior.folder import read_settings
@@ -198,7 +199,7 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
     def write_adapter(self, folder: Path, weights: Mapping[str, Tensor], step: int, seconds: float) -> None:
         """A new folder of an adapter with these parameters."""
         inputs, recipe = self.inputs, self.recipe
-        data = sorted({one.record.licence for one in inputs.objects if one.record.licence})
+        data = licence_names(one.record.licence for one in inputs.objects)
         facts = {
             "licence_weights": read_settings(inputs.start.folder).licence_weights,
             "licence_data": ", ".join([*data, "see attribution.csv"]),

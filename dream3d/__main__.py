@@ -1,4 +1,4 @@
-"""``python -m dream3d.cli`` is the ``dream3d`` command."""
+"""``python -m dream3d`` is the ``dream3d`` command."""
 
 from dream3d.cli.app import main
 
