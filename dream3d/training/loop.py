@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import torch
+
 from dream3d.errors import TrainingError, UsageError
 from dream3d.run.signals import listening
 from dream3d.training import state
@@ -55,16 +57,25 @@ class Trainer(Generic[AnyTask]):
     def run(self, observer: Observer = lambda event: None) -> Outcome:
         """Train; on SIGTERM or SIGINT, finish the step, write a checkpoint and return."""
         with listening() as signals:
-            while self.step < self.task.steps and signals.received is None:
+            told = self._told(signals.received)
+            while self.step < self.task.steps and told is None:
                 event = self.train_step()
                 if self.accelerator.is_main_process:
                     self._write_what_is_due(event)
                 observer(event)
+                told = self._told(signals.received)
             if self.accelerator.is_main_process:
                 self.save()
-                if signals.received is None:
+                if told is None:
                     self.task.finish(self.step, self.seconds)
-        return Outcome(self.task.result, self.step, signals.received)
+        return Outcome(self.task.result, self.step, told)
+
+    def _told(self, received: int | None) -> int | None:
+        """The signal to stop by: any that a process of the run has received, so that all stop after the same step."""
+        if self.accelerator.num_processes == 1:
+            return received
+        every = self.accelerator.gather(torch.tensor([received or 0], device=self.accelerator.device))
+        return int(every.max()) or None
 
     def train_step(self) -> StepEvent:
         """One step of the optimiser and of the moving average; raises TrainingError if the loss is not finite."""
