@@ -49,7 +49,11 @@ def test_two_processes_train_and_stop_after_the_same_step(tmp_path: Path) -> Non
     recipe.write_text(RECIPE.format(folder=tmp_path))
     train = ["-m", "dream3d", "train", str(recipe), "--out", str(run), "--device", "cpu"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *train]
-    with subprocess.Popen(command, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as launched:
+    environment, log = {**os.environ, "OMP_NUM_THREADS": "1"}, tmp_path / "log"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, start_new_session=True, env=environment, stdout=output, stderr=output) as launched,
+    ):
         try:
             limit = time.monotonic() + 120
             while not ((run / "checkpoints").is_dir() and checkpoints.all_in(run / "checkpoints")):
@@ -63,6 +67,7 @@ def test_two_processes_train_and_stop_after_the_same_step(tmp_path: Path) -> Non
         finally:
             if launched.poll() is None:
                 os.killpg(launched.pid, signal.SIGKILL)
+    assert log.read_text().count("2 objects, 2 images") == 1  # one of them reports
     step = int(checkpoints.all_in(run / "checkpoints")[-1].stem.split("-")[1])
     assert len((run / "metrics.csv").read_text().splitlines()) == 1 + step
     assert make_trainer(read_recipe(recipe), run).step == step

@@ -52,13 +52,18 @@ def train(
     trainer: Trainer[Any] = tasks[settings.task].make_trainer(settings, folder, resolve_device(device))
     inputs = trainer.task.inputs
     outcome = run_trainer(trainer, f"{len(inputs.objects)} objects, {len(inputs.images)} images")
-    say(f"wrote {outcome.result}")
+    if trainer.accelerator.is_main_process:
+        say(f"wrote {outcome.result}")
 
 
 def run_trainer(trainer: Trainer[Any], data: str, *, quiet: bool = False) -> Outcome:
-    """Train to the end and report on the way, first of the ``data``; exits with 128 + n after signal n."""
+    """Train to the end and report on the way, first of the ``data``; exits with 128 + n after signal n.
+
+    Of several processes, the main one reports.
+    """
     from dream3d.cli.console import make_console
 
+    quiet = quiet or not trainer.accelerator.is_main_process
     if quiet:
         outcome = trainer.run()
     else:
@@ -66,7 +71,8 @@ def run_trainer(trainer: Trainer[Any], data: str, *, quiet: bool = False) -> Out
         with Report(make_console()) as report:
             outcome = trainer.run(report)
     if outcome.stopped_by is not None:
-        say(f"stopped after step {outcome.step}; the same command resumes from here")
+        if trainer.accelerator.is_main_process:
+            say(f"stopped after step {outcome.step}; the same command resumes from here")
         raise typer.Exit(128 + outcome.stopped_by)
     return outcome
 

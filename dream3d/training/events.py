@@ -25,7 +25,7 @@ class StepEvent:
     seconds: float
     """That the step took."""
     images: int
-    """In the batch of this process."""
+    """In the batches of all processes."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Terms of the loss, if there are several, and what else the task measures."""
 

@@ -100,7 +100,8 @@ class Trainer(Generic[AnyTask]):
         figures = {name: figure.item() for name, figure in reported.items()}
         seconds = time.perf_counter() - began
         self.seconds += seconds
-        return StepEvent(self.step, task.steps, loss.mode, value, rate, norm, seconds, loss.images, figures)
+        images = loss.images * self.accelerator.num_processes
+        return StepEvent(self.step, task.steps, loss.mode, value, rate, norm, seconds, images, figures)
 
     def _write_what_is_due(self, event: StepEvent) -> None:
         self.task.log(event)
