@@ -155,6 +155,17 @@ def test_the_adapters_recipe_and_its_ablations_differ_in_one_field() -> None:
         assert f'--out "$BUILD/{folder}"' in build
 
 
+def test_the_recipes_of_hundreds_of_things_follow_each_other() -> None:
+    things, joint = (read_recipe(MINI / f"{name}.toml") for name in ("things", "joint"))
+    assert (things.task, joint.task) == ("multiview", "joint")
+    assert len(things.data.concepts) > 250
+    assert joint.data.concepts == ()
+    assert joint.data.view_folders == things.data.view_folders
+    build = (MINI / "build.sh").read_text()
+    for folder in (*joint.data.view_folders, *joint.data.image_folders):
+        assert f'--out "$BUILD/{folder}"' in build
+
+
 def test_the_next_recipe_is_valid_and_builds_its_network(tmp_path: Path) -> None:
     recipe = read_recipe(MINI / "next.toml")
     assert recipe.steps * recipe.batch.objects * recipe.batch.views >= 2_000_000
