@@ -76,6 +76,15 @@ def names_in(inputs: FrozenInputs) -> list[str]:
     return sorted({o.record.name for o in inputs.objects})
 
 
+def write_sheet(
+    out: Path, prior: Path, recipe: TrainingRecipe, inputs: FrozenInputs, step: int, device: torch.device
+) -> None:
+    """A sheet of the prior in a folder, in ``samples`` of the run's folder, if the recipe asks for sheets."""
+    if recipe.every.samples:
+        prompts = recipe.sample_prompts or tuple(names_in(inputs)[:SHEET_PROMPTS])
+        write_samples(out / "samples" / f"step-{step:08d}.png", prior, prompts, step, device)
+
+
 def write_samples(path: Path, folder: Path, prompts: tuple[str, ...], step: int, device: torch.device) -> None:
     """A sheet of views sampled from the prior in a folder, a row for each prompt."""
     prior = load_prior(str(folder), device)

@@ -22,7 +22,7 @@ from dream3d.prior.unet import MultiViewUNet
 from dream3d.training.guided_data import GuidedBatch, without_pictures
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.network import make_network
-from dream3d.training.outputs import SHEET_PROMPTS, names_in, write_samples, write_trained_prior
+from dream3d.training.outputs import write_sheet, write_trained_prior
 from dream3d.training.recipe import BatchRecipe, DataRecipe, TrainingRecipe
 from dream3d.training.start import copy_folder
 from dream3d.training.task import Trained
@@ -83,10 +83,7 @@ class JointTask(RetrievalTask):
             self.write_adapter(folder / FOLDER, adapter, step, seconds)
 
         write_trained_prior(self.result, recipe, inputs, averaged, step, seconds, add_adapter)
-        if recipe.every.samples:
-            prompts = recipe.sample_prompts or tuple(names_in(inputs)[:SHEET_PROMPTS])
-            sheet = self.out / "samples" / f"step-{step:08d}.png"
-            write_samples(sheet, self.result, prompts, step, self.accelerator.device)
+        write_sheet(self.out, self.result, recipe, inputs, step, self.accelerator.device)
 
 
 def _part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

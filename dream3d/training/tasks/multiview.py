@@ -16,7 +16,7 @@ from dream3d.training.fast import speed_up
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.network import make_network
 from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
-from dream3d.training.outputs import SHEET_PROMPTS, names_in, write_samples, write_trained_prior
+from dream3d.training.outputs import write_sheet, write_trained_prior
 from dream3d.training.recipe import BatchRecipe, DataRecipe, TrainingRecipe
 from dream3d.training.task import Loss, Trained
 from dream3d.training.tasks.base import RecipeTask
@@ -99,10 +99,7 @@ class MultiviewTask(RecipeTask[Batch]):
         """The prior with the moving average's weights, and a sheet of samples if the recipe asks for sheets."""
         recipe, inputs = self.recipe, self.inputs
         write_trained_prior(self.result, recipe, inputs, self.average, step, seconds)
-        if recipe.every.samples:
-            prompts = recipe.sample_prompts or tuple(names_in(inputs)[:SHEET_PROMPTS])
-            sheet = self.out / "samples" / f"step-{step:08d}.png"
-            write_samples(sheet, self.result, prompts, step, self.average.device)
+        write_sheet(self.out, self.result, recipe, inputs, step, self.average.device)
 
 
 def make_trainer(recipe: TrainingRecipe, out: Path, device: str = "cpu") -> Trainer[MultiviewTask]:
