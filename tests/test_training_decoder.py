@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from recipe_effects import Runs, Table, changes, places, rises
 from safetensors.torch import load_file, save_file
 from tiny_prior import edit_json
-from tiny_shards import tiny_recipe
+from tiny_shards import assert_resumes, tiny_recipe
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -185,16 +185,7 @@ def test_the_result_is_the_start_with_a_decoder(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    recipe = recipe_in(tmp_path)
-    whole = make_trainer(recipe, tmp_path / "whole").run().result
-    trainer = make_trainer(recipe, tmp_path / "parts")
-    for _ in range(3):
-        trainer.train_step()
-    trainer.save()
-    resumed = make_trainer(recipe, tmp_path / "parts")
-    assert resumed.step == 3
-    one, other = (load_file(folder / "decoder" / STOCK_WEIGHTS) for folder in (whole, resumed.run().result))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_resumes(make_trainer, recipe_in(tmp_path), tmp_path)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -8,28 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tiny_adapter import write_tiny_encoder
-from tiny_shards import tiny_image, tiny_recipe
+from test_training_retrieval import recipe_in as adapter_recipe_in
+from tiny_shards import assert_resumes
 
-from dream3d.dataset.shards import image_members, shard_name, write_tar
 from dream3d.errors import PriorError, UsageError
 from dream3d.prior.diffusion import DiffusionPrior
 from dream3d.training.recipe import TrainingRecipe
 from dream3d.training.tasks.joint import make_trainer
 from dream3d.training.tasks.retrieval import make_trainer as make_adapter_trainer
 
-SIZES = {"dim": 16, "depth": 1, "heads": 2, "head_dim": 4, "queries": 3, "pictures": 2}
-
 
 def recipe_in(folder: Path, **changes: Any) -> TrainingRecipe:
-    retrieval = {**SIZES, **changes.pop("retrieval", {})}
-    recipe = tiny_recipe(folder, task="joint", retrieval=retrieval, **changes)
-    if not (folder / "prior/image_encoder").exists():
-        write_tiny_encoder(folder / "prior")
-        pictures = [tiny_image(f"q{n}", "a chair" if n < 3 else "a vase", n) for n in range(6)]
-        write_tar(folder / "data" / shard_name("images", 0), [m for one in pictures for m in image_members(one)])
-    return recipe
+    return adapter_recipe_in(folder, task="joint", **changes)
 
 
 def test_steps_are_of_four_kinds(tmp_path: Path) -> None:
@@ -88,23 +78,14 @@ def test_the_result_draws_by_text_and_by_pictures(tmp_path: Path) -> None:
 def test_an_adapter_may_learn_on_alone(tmp_path: Path) -> None:
     """The result is a start for the adapter's own task, which leaves the network as it is."""
     result = make_trainer(recipe_in(tmp_path), tmp_path / "run").run().result
-    recipe = tiny_recipe(tmp_path, task="retrieval", retrieval=SIZES, start=str(result), steps=2)
+    recipe = adapter_recipe_in(tmp_path, start=str(result), steps=2)
     further = make_adapter_trainer(recipe, tmp_path / "further").run().result
     name = "unet/diffusion_pytorch_model.safetensors"
     assert (further / name).read_bytes() == (result / name).read_bytes()
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    recipe = recipe_in(tmp_path)
-    whole = make_trainer(recipe, tmp_path / "whole").run().result
-    trainer = make_trainer(recipe, tmp_path / "parts")
-    for _ in range(3):
-        trainer.train_step()
-    trainer.save()
-    other = make_trainer(recipe, tmp_path / "parts").run().result
-    for name in ("unet/diffusion_pytorch_model.safetensors", "image_adapter/model.safetensors"):
-        one, two = load_file(whole / name), load_file(other / name)
-        assert all(torch.equal(one[key], two[key]) for key in one)
+    assert_resumes(make_trainer, recipe_in(tmp_path), tmp_path)
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:

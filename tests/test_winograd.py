@@ -25,18 +25,16 @@ from dream3d.prior.winograd import (
 )
 
 
-def both(
-    layer: nn.Conv2d, fast: nn.Module, x: Tensor
-) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...], Tensor]:
+def both(layer: nn.Conv2d, fast: nn.Module, x: Tensor) -> list[tuple[Tensor | None, ...]]:
     """Results and gradients of a layer and of what stands for it."""
-    results = []
+    results: list[tuple[Tensor | None, ...]] = []
     for network in (layer, fast):
         own = x.clone().requires_grad_()
         y = network(own)
         weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
         (y * weight).sum().backward()
         results.append((y.detach(), own.grad, *(p.grad for p in network.parameters())))
-    return results[0], results[1], x
+    return results
 
 
 def twin(layer: nn.Conv2d, make: nn.Conv2d) -> nn.Module:
@@ -98,7 +96,7 @@ def test_any_size_agrees_with_torch(n: int, c: int, out: int, rows: int, columns
 def test_layers_agree_in_values_and_gradients(size: tuple[int, int], kernel: int) -> None:
     torch.manual_seed(0)
     layer, make = (nn.Conv2d(6, 5, kernel, padding=kernel // 2) for _ in range(2))
-    plain, fast, _ = both(layer, twin(layer, make), torch.randn(3, 6, *size))
+    plain, fast = both(layer, twin(layer, make), torch.randn(3, 6, *size))
     for found, expected in zip(fast, plain, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
@@ -115,7 +113,7 @@ def test_layers_agree_in_values_and_gradients(size: tuple[int, int], kernel: int
 def test_what_does_not_fit_is_left_to_torch(layer: Callable[[], nn.Conv2d], size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     one, other = layer(), layer()
-    plain, fast, _ = both(one, twin(one, other), torch.randn(2, 4, *size))
+    plain, fast = both(one, twin(one, other), torch.randn(2, 4, *size))
     for found, expected in zip(fast, plain, strict=True):
         assert found is not None
         assert expected is not None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import load_file
 from tiny_prior import write_tiny_prior
 
 from dream3d.dataset.records import ObjectRecord, Pass, Split
 from dream3d.dataset.shards import CaptionedImage, ObjectViews, image_members, object_members, shard_name, write_tar
+from dream3d.training.loop import Trainer
 from dream3d.training.recipe import TrainingRecipe, parse_recipe
 
 SIDE = 16
@@ -41,6 +45,24 @@ def write_tiny_shards(folder: Path) -> Path:
     images = [tiny_image("p1", "a table", 4), tiny_image("p2", "red table", 5)]
     write_tar(folder / shard_name("images", 0), [m for i in images for m in image_members(i)])
     return folder
+
+
+def assert_resumes(make: Callable[[TrainingRecipe, Path], Trainer[Any]], recipe: TrainingRecipe, folder: Path) -> None:
+    """A run that is stopped after three steps and resumed writes the same weights as a whole one."""
+    whole = make(recipe, folder / "whole").run().result
+    trainer = make(recipe, folder / "parts")
+    for _ in range(3):
+        trainer.train_step()
+    trainer.save()
+    resumed = make(recipe, folder / "parts")
+    assert resumed.step == 3
+    result = resumed.run().result
+    files = [path.relative_to(whole) for path in whole.rglob("*.safetensors")]
+    assert files
+    for file in files:
+        one, other = load_file(whole / file), load_file(result / file)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one), file
 
 
 def tiny_recipe(folder: Path, **changes: Any) -> TrainingRecipe:

@@ -46,7 +46,6 @@ def prior_facts(recipe: TrainingRecipe, inputs: FrozenInputs, step: int, seconds
     """``prior.json``: that of the start, with what the training changes."""
     facts = read_json(inputs.folder / "prior.json")
     background = recipe.data.background
-    data = licence_names(one.record.licence for one in inputs.objects)
     if recipe.network:
         facts["licence_weights"] = "unknown"
     facts.update(
@@ -65,10 +64,15 @@ def prior_facts(recipe: TrainingRecipe, inputs: FrozenInputs, step: int, seconds
         trained_seconds=round(seconds),
         batch_objects=recipe.batch.objects,
         warm_start="none" if recipe.network else Path(recipe.start).name,
-        licence_data=", ".join([*data, "see attribution.csv"]),
+        licence_data=licences_in(inputs),
         training=recipe.to_dict(),
     )
     return facts
+
+
+def licences_in(inputs: FrozenInputs) -> str:
+    """Licences of the objects, in a line."""
+    return ", ".join([*licence_names(one.record.licence for one in inputs.objects), "see attribution.csv"])
 
 
 def names_in(inputs: FrozenInputs) -> list[str]:

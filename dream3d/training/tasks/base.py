@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dream3d.files import remove_leftovers, replace_folder
 from dream3d.prior.layout import files_of
@@ -45,13 +45,20 @@ class RecipeTask(Task[Batch]):
         self.metrics = StepLog(out / "metrics.csv", ("step", "mode", "loss", "rate", "norm", "seconds"))
         self.heldout = StepLog(out / "heldout.csv", ("step", "timestep", *self.measured))
 
-    def averaged(self, part: str, network: nn.Module) -> Trained:
-        """All parameters of a network under the recipe's AdamW, with a moving average; ``part`` is their prefix."""
+    def averaged(self, part: str, network: nn.Module, copy: nn.Module | None = None) -> Trained:
+        """All parameters of a network under the recipe's AdamW, with a moving average; ``part`` is their prefix.
+
+        The average is kept in the parameters of a ``copy`` of the network, or else in plain tensors.
+        """
         optimizer, parameters = self.recipe.optimizer, dict(network.named_parameters())
         adamw = torch.optim.AdamW(
             parameters.values(), lr=optimizer.rate, betas=(0.9, 0.99), weight_decay=optimizer.weight_decay, fused=True
         )
-        average = {name: value.detach().clone() for name, value in parameters.items()}
+        average: dict[str, Tensor] = (
+            {name: value.detach().clone() for name, value in parameters.items()}
+            if copy is None
+            else dict(copy.named_parameters())
+        )
         return Trained(part, parameters, adamw, list(parameters.values()), optimizer.clip, average, decay=optimizer.ema)
 
     def write_start_with(self, part: str, write: Callable[[Path], None]) -> None:

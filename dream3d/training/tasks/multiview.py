@@ -18,7 +18,7 @@ from dream3d.training.network import make_network
 from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
 from dream3d.training.outputs import write_sheet, write_trained_prior
 from dream3d.training.recipe import BatchRecipe, DataRecipe, TrainingRecipe
-from dream3d.training.task import Loss, Trained
+from dream3d.training.task import Loss
 from dream3d.training.tasks.base import RecipeTask
 
 if TYPE_CHECKING:
@@ -34,21 +34,7 @@ class MultiviewTask(RecipeTask[Batch]):
         """Reads everything; raises DatasetError, PriorError or UsageError for what does not fit."""
         super().__init__(recipe, out, accelerator)
         self.unet, self.average = self._network().train(), self._network().requires_grad_(False)
-        self.trained = Trained(
-            "unet",
-            dict(self.unet.named_parameters()),
-            torch.optim.AdamW(
-                self.unet.parameters(),
-                lr=recipe.optimizer.rate,
-                betas=(0.9, 0.99),
-                weight_decay=recipe.optimizer.weight_decay,
-                fused=True,
-            ),
-            list(self.unet.parameters()),
-            recipe.optimizer.clip,
-            average=dict(self.average.named_parameters()),
-            decay=recipe.optimizer.ema,
-        )
+        self.trained = self.averaged("unet", self.unet, self.average)
         self.network = accelerator.prepare(self.unet)
 
     def _network(self) -> UNet2DConditionModel:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dream3d.dataset.licences import licence_names
 from dream3d.errors import PriorError
 from dream3d.prior.attention import ContextKeys, cross_layers
 from dream3d.prior.folder import read_settings
@@ -28,6 +27,7 @@ from dream3d.training.fast import speed_up
 from dream3d.training.guided_data import GuidedBatch, GuidedSampler
 from dream3d.training.loop import Trainer, make_accelerator
 from dream3d.training.objective import draw_timesteps, level_weights, weighted_loss
+from dream3d.training.outputs import licences_in
 from dream3d.training.recipe import DataRecipe, TrainingRecipe
 from dream3d.training.task import Loss, Trained
 from dream3d.training.tasks.base import RecipeTask
@@ -199,10 +199,9 @@ class RetrievalTask(RecipeTask[GuidedBatch]):
     def write_adapter(self, folder: Path, weights: Mapping[str, Tensor], step: int, seconds: float) -> None:
         """A new folder of an adapter with these parameters."""
         inputs, recipe = self.inputs, self.recipe
-        data = licence_names(one.record.licence for one in inputs.objects)
         facts = {
             "licence_weights": read_settings(inputs.start.folder).licence_weights,
-            "licence_data": ", ".join([*data, "see attribution.csv"]),
+            "licence_data": licences_in(inputs),
             "iterations": step,
             "trained_seconds": round(seconds),
             "training": recipe.to_dict(),
